@@ -1,0 +1,164 @@
+//! Whether a node could serve a request at all, and if not, why.
+
+use std::fmt;
+
+use crate::fleet::{LifeLimits, Model, Node, NodeState};
+use crate::request::{RequestProfile, Task};
+use crate::wire::{OllamaState, Pressure};
+
+/// Why a node cannot serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ineligible {
+    /// It was tried for this request.
+    AlreadyTried,
+    /// No heartbeat for too long, or its Ollama is down.
+    Offline,
+    /// Its Ollama does not answer.
+    OllamaHung,
+    /// It takes no new requests.
+    Draining,
+    /// Its owner paused it.
+    Paused,
+    /// It failed lately and rests for so many milliseconds.
+    Ejected(u64),
+    /// It does not answer the edge's health probe.
+    ProbeFailed,
+    /// It does not have the model.
+    ModelAbsent,
+    /// The model lacks what the request needs: `vision`, `tools`, `embedding`, `completion`.
+    MissingCapability(&'static str),
+    /// The prompt is longer than the model's largest window of so many tokens.
+    ContextTooSmall(u64),
+    /// The model needs so many bytes and so many are the most that it can have.
+    DoesNotFit {
+        /// Bytes of its weights.
+        needed_bytes: u64,
+        /// Memory of the node.
+        capacity_bytes: u64,
+    },
+    /// Memory is critically short and the model is not in it.
+    MemoryPressure,
+}
+
+impl Ineligible {
+    /// Its name in JSON, metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AlreadyTried => "already_tried",
+            Self::Offline => "offline",
+            Self::OllamaHung => "ollama_hung",
+            Self::Draining => "draining",
+            Self::Paused => "paused",
+            Self::Ejected(_) => "ejected",
+            Self::ProbeFailed => "probe_failed",
+            Self::ModelAbsent => "model_absent",
+            Self::MissingCapability(_) => "missing_capability",
+            Self::ContextTooSmall(_) => "context_too_small",
+            Self::DoesNotFit { .. } => "does_not_fit",
+            Self::MemoryPressure => "memory_pressure",
+        }
+    }
+
+    /// Whether waiting may help: the node could serve this request at another time.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        !matches!(
+            self,
+            Self::ModelAbsent | Self::MissingCapability(_) | Self::ContextTooSmall(_) | Self::DoesNotFit { .. }
+        )
+    }
+}
+
+impl fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyTried => f.write_str("already tried"),
+            Self::Offline => f.write_str("offline"),
+            Self::OllamaHung => f.write_str("its Ollama does not answer"),
+            Self::Draining => f.write_str("draining"),
+            Self::Paused => f.write_str("paused by its owner"),
+            Self::Ejected(ms) => write!(f, "ejected after failures for another {ms} ms"),
+            Self::ProbeFailed => f.write_str("does not answer its health probe"),
+            Self::ModelAbsent => f.write_str("does not have the model"),
+            Self::MissingCapability(what) => write!(f, "the model there has no {what} capability"),
+            Self::ContextTooSmall(max) => write!(f, "the prompt exceeds the model's context of {max} tokens"),
+            Self::DoesNotFit { needed_bytes, capacity_bytes } => {
+                write!(f, "the model needs {needed_bytes} bytes, the node has {capacity_bytes}")
+            }
+            Self::MemoryPressure => f.write_str("memory is critically short"),
+        }
+    }
+}
+
+/// A prompt's estimate can be about twice what the tokenizer makes of it, so only beyond that is it surely too long.
+const ESTIMATE_SLACK: u64 = 2;
+
+/// Whether `node` itself can take requests now, whatever they are.
+///
+/// # Errors
+/// With the reason why not.
+pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), Ineligible> {
+    match node.state(now_ms, life) {
+        NodeState::Offline => return Err(Ineligible::Offline),
+        NodeState::Draining => return Err(Ineligible::Draining),
+        NodeState::Online | NodeState::Degraded | NodeState::Stale => {}
+    }
+    if node.ollama == OllamaState::Hung {
+        return Err(Ineligible::OllamaHung);
+    }
+    if node.paused.is_some() {
+        return Err(Ineligible::Paused);
+    }
+    if node.load.probe_failed() {
+        return Err(Ineligible::ProbeFailed);
+    }
+    match node.load.ejected_for_ms(now_ms) {
+        0 => Ok(()),
+        ms => Err(Ineligible::Ejected(ms)),
+    }
+}
+
+/// Whether `model` on `node` can serve `profile`.
+///
+/// # Errors
+/// With the reason why not.
+pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> Result<(), Ineligible> {
+    if let Some(missing) = missing_capability(profile, model) {
+        return Err(Ineligible::MissingCapability(missing));
+    }
+    if let Some(max) = model.context_length_max
+        && profile.surface.task() == Task::Completion
+        && profile.prompt_tokens > max.saturating_mul(ESTIMATE_SLACK)
+    {
+        return Err(Ineligible::ContextTooSmall(max));
+    }
+    if model.resident.is_some() {
+        return Ok(());
+    }
+    if node.pressure == Pressure::Critical {
+        return Err(Ineligible::MemoryPressure);
+    }
+    fits(node, model)
+}
+
+fn missing_capability(profile: &RequestProfile, model: &Model) -> Option<&'static str> {
+    let task = match profile.surface.task() {
+        Task::Completion => "completion",
+        Task::Embedding => "embedding",
+    };
+    let needed = [(true, task), (profile.images > 0, "vision"), (profile.tools, "tools")];
+    needed.into_iter().find(|(needs, name)| *needs && model.capabilities.has(name) == Some(false)).map(|(_, name)| name)
+}
+
+/// Against the whole memory: idle models are evicted by Ollama itself. Layers that a discrete GPU cannot hold go to
+/// system memory, slowly, so both count. What is not known does not rule a node out.
+fn fits(node: &Node, model: &Model) -> Result<(), Ineligible> {
+    let system = if node.device.discrete { node.device.system_bytes.unwrap_or(0) } else { 0 };
+    match (model.size_bytes, node.device.total_bytes.map(|device| device.saturating_add(system))) {
+        (Some(needed_bytes), Some(capacity_bytes)) if needed_bytes > capacity_bytes => {
+            Err(Ineligible::DoesNotFit { needed_bytes, capacity_bytes })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! How long a request would take on a node: `wait + load + prefill + decode`, from what was measured there, else from
+//! what such hardware does with a model of that size.
+
+use crate::fleet::{Model, Node};
+use crate::protect::{ContextAction, ContextPlan};
+use crate::request::{RequestProfile, Task};
+
+/// Size that a model of unknown size is taken to have: a 14B model at four bits, large enough not to win by it.
+pub const ASSUMED_MODEL_BYTES: u64 = 9_000_000_000;
+/// Bandwidth in GB/s of a device that does not tell it: a laptop's, so that the unknown is not taken for the best.
+pub const ASSUMED_BANDWIDTH_GBPS: f64 = 100.0;
+/// Share of the memory bandwidth that decoding reaches. Decoding reads all weights once per token.
+const BANDWIDTH_EFFICIENCY: f64 = 0.6;
+/// Prompt tokens processed in the time of one decoded token. Prefill is bound by arithmetic, not by memory.
+const PREFILL_SPEEDUP: f64 = 20.0;
+/// Tokens of an answer of unknown length.
+const ASSUMED_OUTPUT_TOKENS: u64 = 200;
+/// Reading weights from disk, bytes per second: a common `NVMe` drive with the cost of setting up.
+const COLD_LOAD_BYTES_PER_S: f64 = 1.5e9;
+/// Reading weights from the page cache, bytes per second.
+const WARM_LOAD_BYTES_PER_S: f64 = 6e9;
+/// Starting a runner, whatever its size.
+const LOAD_OVERHEAD_MS: f64 = 500.0;
+/// How long after its unloading a model is taken to be in the page cache, at most.
+pub const WARM_MS: u64 = 1_800_000;
+
+/// How long a request would take, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Prediction {
+    /// Until a slot is free.
+    pub wait_ms: f64,
+    /// Loading or reloading the model.
+    pub load_ms: f64,
+    /// Reading the prompt.
+    pub prefill_ms: f64,
+    /// Writing the answer.
+    pub decode_ms: f64,
+}
+
+impl Prediction {
+    /// From now to the last byte.
+    #[must_use]
+    pub fn total_ms(&self) -> f64 {
+        self.until_start_ms() + self.prefill_ms + self.decode_ms
+    }
+
+    /// From now until the model reads the prompt.
+    #[must_use]
+    pub fn until_start_ms(&self) -> f64 {
+        self.wait_ms + self.load_ms
+    }
+}
+
+/// Predicts `profile` for `model` on `node`, with `plan` for its context.
+#[must_use]
+pub fn predict(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Prediction {
+    let (prefill_ms, decode_ms) = run_ms(profile, node, model);
+    let load_ms = if needs_load(plan) { load_ms(model, now_ms) } else { 0.0 };
+    let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms);
+    Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
+}
+
+/// Whether the model must be loaded or reloaded before it can serve.
+#[must_use]
+pub fn needs_load(plan: &ContextPlan) -> bool {
+    matches!(plan.action, ContextAction::Load | ContextAction::Reload)
+}
+
+/// Requests that the node's device works on: ours, counted, and others', as reported. A slot of another model is not
+/// this model's slot, but it is the same device.
+#[must_use]
+pub fn occupancy(node: &Node) -> u32 {
+    node.load.in_flight().saturating_add(node.busy_by_others())
+}
+
+/// Loading `model` on a node where it is not resident, in milliseconds.
+#[must_use]
+pub fn load_ms(model: &Model, now_ms: u64) -> f64 {
+    let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
+    let warm = model.resident.is_some() || warmth(model, now_ms) > 0.0;
+    let rate = if warm { WARM_LOAD_BYTES_PER_S } else { COLD_LOAD_BYTES_PER_S };
+    LOAD_OVERHEAD_MS + bytes / rate * 1e3
+}
+
+/// How likely a model that is not resident is still in the page cache: 1 right after its unloading, falling to 0.
+#[must_use]
+pub fn warmth(model: &Model, now_ms: u64) -> f64 {
+    model.unloaded_at_ms.map_or(0.0, |at| 1.0 - now_ms.saturating_sub(at).min(WARM_MS) as f64 / WARM_MS as f64)
+}
+
+/// What the request itself takes. A measured p75 is for the whole; it is split as the hardware would.
+fn run_ms(profile: &RequestProfile, node: &Node, model: &Model) -> (f64, f64) {
+    let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
+    let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
+    let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
+    let prefill_ms = profile.prompt_tokens as f64 * token_ms / PREFILL_SPEEDUP;
+    let output_tokens = match profile.surface.task() {
+        Task::Embedding => 0,
+        Task::Completion => profile.max_output_tokens.unwrap_or(ASSUMED_OUTPUT_TOKENS).min(ASSUMED_OUTPUT_TOKENS * 4),
+    };
+    let decode_ms = output_tokens as f64 * token_ms;
+    match model.load.p75_ms() {
+        Some(p75_ms) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
+        None => (prefill_ms, decode_ms),
+    }
+}
+
+fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64) -> f64 {
+    let slots = model.slots(&node.env);
+    let occupied = occupancy(node);
+    // A reload waits for everything that runs on the runner; else the first slot to free is ours.
+    let ahead = if plan.action == ContextAction::Reload { occupied } else { (occupied + 1).saturating_sub(slots) };
+    if ahead == 0 {
+        return 0.0;
+    }
+    // What runs has run for a while: on average half of it is left.
+    (f64::from(ahead) - 0.5) / f64::from(slots) * service_ms
+}

@@ -1,0 +1,83 @@
+//! The fleet: one immutable picture of all nodes, and the pure transitions from one picture to the next.
+
+mod apply;
+mod check;
+mod node;
+
+use std::sync::Arc;
+
+use crate::name::NodeId;
+
+pub use apply::{Applied, Sender};
+pub use check::{HeartbeatError, HeartbeatLimits};
+pub use node::{Capabilities, Device, LifeLimits, Model, Node, NodeState, Resident, Trend};
+
+/// One immutable picture of the fleet. A request reads it once.
+#[derive(Debug, Clone, Default)]
+pub struct FleetSnapshot {
+    /// The nodes in the order of their ids.
+    pub nodes: Vec<Arc<Node>>,
+    /// Counts the pictures: a larger number is newer.
+    pub version: u64,
+    /// Number that the next new node gets.
+    next_number: u32,
+}
+
+impl FleetSnapshot {
+    /// The node named `id`.
+    #[must_use]
+    pub fn node(&self, id: &str) -> Option<&Arc<Node>> {
+        self.position(id).ok().map(|index| &self.nodes[index])
+    }
+
+    fn position(&self, id: &str) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|node| node.id.as_str().cmp(id))
+    }
+
+    /// This picture with `node` in it, new or in place of the one of the same id.
+    #[must_use]
+    pub fn with(&self, mut node: Node) -> Self {
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        match self.position(node.id.as_str()) {
+            Ok(index) => {
+                node.number = self.nodes[index].number;
+                next.nodes[index] = Arc::new(node);
+            }
+            Err(index) => {
+                node.number = self.next_number;
+                next.next_number = self.next_number.wrapping_add(1);
+                next.nodes.insert(index, Arc::new(node));
+            }
+        }
+        next
+    }
+
+    /// This picture without the nodes that have been silent for longer than `life` allows; `None` = nobody left.
+    #[must_use]
+    pub fn expired(&self, now_ms: u64, life: &LifeLimits) -> Option<Self> {
+        let stays = |node: &Arc<Node>| now_ms.saturating_sub(node.heartbeat_at_ms) <= life.gone_after_ms;
+        if self.nodes.iter().all(stays) {
+            return None;
+        }
+        let nodes = self.nodes.iter().filter(|node| stays(node)).cloned().collect();
+        Some(Self { nodes, version: self.version + 1, ..self.clone() })
+    }
+
+    /// This picture without the node named `id`; `None` = it was not there.
+    #[must_use]
+    pub fn without(&self, id: &NodeId) -> Option<Self> {
+        let index = self.position(id.as_str()).ok()?;
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        next.nodes.remove(index);
+        Some(next)
+    }
+
+    /// Requests in flight over all nodes.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.nodes.iter().map(|node| node.load.in_flight()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

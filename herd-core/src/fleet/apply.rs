@@ -1,0 +1,352 @@
+//! From a heartbeat to the next picture of the fleet.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::FleetSnapshot;
+use super::check::{HeartbeatError, HeartbeatLimits, check, model_name};
+use super::node::{Capabilities, Device, LifeLimits, Model, Node, Resident, Trend};
+use crate::load::NodeLoad;
+use crate::name::{ModelName, NodeId};
+use crate::wire::{self, Heartbeat, OllamaState};
+
+/// Who sent a heartbeat, as the receiver saw it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// Address of its connection.
+    pub ip: IpAddr,
+    /// It showed the join token, so that it may offer an Ollama at another address than its own.
+    pub trusted: bool,
+    /// Nodes at public addresses are welcome.
+    pub allow_public: bool,
+}
+
+/// What a heartbeat did.
+#[derive(Debug)]
+pub enum Applied {
+    /// There is a new picture.
+    Changed(FleetSnapshot),
+    /// It was older than what is known; nothing changed.
+    Outdated,
+}
+
+const GIB: f64 = 1_073_741_824.0;
+const GB: f64 = 1e9;
+/// Ollama's port, where a heartbeat names none.
+const OLLAMA_PORT: u16 = 11434;
+
+impl FleetSnapshot {
+    /// The picture after `heartbeat`, received at `now_ms`.
+    ///
+    /// # Errors
+    /// When it is out of bounds, comes from where nodes may not come from, or claims another machine's node id.
+    pub fn apply(
+        &self,
+        heartbeat: Heartbeat,
+        sender: Sender,
+        now_ms: u64,
+        life: &LifeLimits,
+        limits: &HeartbeatLimits,
+    ) -> Result<Applied, HeartbeatError> {
+        let id = check(&heartbeat, limits)?;
+        check_source(sender)?;
+        let known = self.node(id.as_str());
+        if heartbeat.draining {
+            return self.drained(known, sender);
+        }
+        let address = offered_address(&heartbeat, sender);
+        if let Some(known) = known {
+            check_owner(known, &heartbeat, address, now_ms, life)?;
+            if is_outdated(known, &heartbeat) {
+                return Ok(Applied::Outdated);
+            }
+        } else if self.nodes.len() >= limits.nodes {
+            return Err(HeartbeatError::Full(limits.nodes));
+        }
+        let node = compose(id, address, heartbeat, known.map(Arc::as_ref), now_ms)?;
+        Ok(Applied::Changed(self.with(node)))
+    }
+
+    fn drained(&self, known: Option<&Arc<Node>>, sender: Sender) -> Result<Applied, HeartbeatError> {
+        let Some(known) = known else { return Ok(Applied::Outdated) };
+        if known.address.ip() != sender.ip && !sender.trusted {
+            return Err(HeartbeatError::NotYours);
+        }
+        Ok(Applied::Changed(self.with(Node { draining: true, ..known.as_ref().clone() })))
+    }
+
+    /// The picture after an operator took the node named `id` out, or put it back; `None` = there is none.
+    #[must_use]
+    pub fn with_cordon(&self, id: &str, cordoned: bool) -> Option<Self> {
+        let known = self.node(id)?;
+        Some(self.with(Node { cordoned, ..known.as_ref().clone() }))
+    }
+}
+
+fn check_source(sender: Sender) -> Result<(), HeartbeatError> {
+    let local = match sender.ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    if local || sender.allow_public { Ok(()) } else { Err(HeartbeatError::Source(sender.ip)) }
+}
+
+/// Where the node's Ollama is. Without the join token only its port is believed; the host is the sender's own.
+fn offered_address(heartbeat: &Heartbeat, sender: Sender) -> SocketAddr {
+    let ours = heartbeat.herd.as_ref().map_or("", |report| report.ollama.address.as_str());
+    let text = if ours.is_empty() { heartbeat.ollama_host.as_str() } else { ours };
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') => (host, port.parse().unwrap_or(OLLAMA_PORT)),
+        _ => (text, OLLAMA_PORT),
+    };
+    let host = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let offered = host.filter(|ip| sender.trusted && !ip.is_loopback() && !ip.is_unspecified());
+    SocketAddr::new(offered.unwrap_or(sender.ip).to_canonical(), port)
+}
+
+/// A node id belongs to the machine that has it, until that falls silent.
+fn check_owner(
+    known: &Node,
+    heartbeat: &Heartbeat,
+    address: SocketAddr,
+    now_ms: u64,
+    life: &LifeLimits,
+) -> Result<(), HeartbeatError> {
+    let same_agent = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
+    let silent = now_ms.saturating_sub(known.heartbeat_at_ms) > life.degraded_after_ms || known.draining;
+    if known.address == address || same_agent || silent { Ok(()) } else { Err(HeartbeatError::Taken(known.address)) }
+}
+
+fn boot(heartbeat: &Heartbeat) -> Option<&str> {
+    heartbeat.herd.as_ref().map(|report| report.boot.as_str()).filter(|boot| !boot.is_empty())
+}
+
+fn is_outdated(known: &Node, heartbeat: &Heartbeat) -> bool {
+    let seq = |heartbeat: &Heartbeat| heartbeat.herd.as_ref().map(|report| report.seq);
+    let same_boot = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
+    same_boot && !known.draining && seq(heartbeat) <= seq(&known.heartbeat)
+}
+
+fn compose(
+    id: NodeId,
+    address: SocketAddr,
+    heartbeat: Heartbeat,
+    known: Option<&Node>,
+    now_ms: u64,
+) -> Result<Node, HeartbeatError> {
+    let load = known.map_or_else(|| Arc::new(NodeLoad::default()), |known| Arc::clone(&known.load));
+    let state = ollama_state(&heartbeat, known)?;
+    let keeps_lists = state != OllamaState::Ok;
+    let env = env(&heartbeat);
+    let models = match known.filter(|_| keeps_lists) {
+        Some(known) => known.models.clone(),
+        None => models(&heartbeat, known, now_ms),
+    };
+    let trend = known.map_or_else(Trend::default, |known| known.trend);
+    Ok(Node {
+        id,
+        number: 0,
+        address,
+        heartbeat_at_ms: now_ms,
+        joined_at_ms: known.map_or(now_ms, |known| known.joined_at_ms),
+        draining: false,
+        cordoned: known.is_some_and(|known| known.cordoned),
+        device: device(&heartbeat),
+        pressure: pressure(&heartbeat),
+        bandwidth_gbps: Some(heartbeat.memory_bandwidth_gbps).filter(|gbps| *gbps > 0.0),
+        ollama: state,
+        env,
+        trend: if load.in_flight() == 0 { trend.with(idle_share(&heartbeat)) } else { trend },
+        paused: paused(&heartbeat),
+        models,
+        load,
+        heartbeat: Arc::new(heartbeat),
+    })
+}
+
+/// The Python project's agents report an unreachable Ollama as one without version and models.
+fn ollama_state(heartbeat: &Heartbeat, known: Option<&Node>) -> Result<OllamaState, HeartbeatError> {
+    if let Some(report) = &heartbeat.herd {
+        return Ok(report.ollama.state);
+    }
+    let ollama = heartbeat.ollama.as_ref().ok_or(HeartbeatError::NoOllama)?;
+    let silent = ollama.version.is_empty() && ollama.models_loaded.is_empty() && ollama.models_available.is_empty();
+    let had_models = known.is_some_and(|known| !known.models.is_empty());
+    Ok(if silent && had_models { OllamaState::Hung } else { OllamaState::Ok })
+}
+
+fn env(heartbeat: &Heartbeat) -> wire::OllamaEnv {
+    if let Some(report) = &heartbeat.herd {
+        return report.ollama.env;
+    }
+    let told = |value: u32| Some(value).filter(|value| *value > 0);
+    let ollama = heartbeat.ollama.as_ref();
+    wire::OllamaEnv {
+        num_parallel: ollama.and_then(|ollama| told(ollama.num_parallel)),
+        max_loaded_models: ollama.and_then(|ollama| told(ollama.max_loaded_models)),
+        context_length: None,
+    }
+}
+
+fn pressure(heartbeat: &Heartbeat) -> wire::Pressure {
+    let ours = heartbeat.herd.as_ref().and_then(|report| report.memory.map(|memory| memory.pressure));
+    ours.or_else(|| heartbeat.memory.as_ref().map(|memory| memory.pressure)).unwrap_or_default()
+}
+
+fn paused(heartbeat: &Heartbeat) -> Option<String> {
+    let capacity = heartbeat.capacity.as_ref()?;
+    matches!(capacity.mode.as_str(), "paused" | "bootstrap").then(|| format!("{}: {}", capacity.mode, capacity.reason))
+}
+
+fn device(heartbeat: &Heartbeat) -> Device {
+    let gpus = heartbeat.herd.as_ref().map_or(&[][..], |report| &report.gpus);
+    let discrete: Vec<_> = gpus.iter().filter(|gpu| !gpu.unified).collect();
+    if !discrete.is_empty() {
+        return Device {
+            total_bytes: discrete.iter().map(|gpu| gpu.vram_total_bytes).sum(),
+            free_bytes: discrete.iter().map(|gpu| gpu.vram_free_bytes).sum(),
+            discrete: true,
+            system_bytes: system_bytes(heartbeat),
+        };
+    }
+    let ours = heartbeat.herd.as_ref().and_then(|report| report.memory).map(|memory| memory.available_bytes);
+    let theirs = heartbeat.memory.as_ref().map(|memory| bytes(memory.available_gb, GIB));
+    Device {
+        total_bytes: system_bytes(heartbeat),
+        free_bytes: ours.or(theirs),
+        discrete: false,
+        system_bytes: system_bytes(heartbeat),
+    }
+}
+
+fn system_bytes(heartbeat: &Heartbeat) -> Option<u64> {
+    let ours = heartbeat.herd.as_ref().and_then(|report| report.memory).map(|memory| memory.total_bytes);
+    ours.or_else(|| heartbeat.memory.as_ref().map(|memory| bytes(memory.total_gb, GIB)))
+}
+
+fn idle_share(heartbeat: &Heartbeat) -> f64 {
+    heartbeat.cpu.as_ref().map_or(f64::NAN, |cpu| 1.0 - cpu.utilization_pct / 100.0)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative")]
+fn bytes(amount: f64, unit: f64) -> u64 {
+    (amount * unit) as u64
+}
+
+/// All models of a heartbeat, those on disk and those in memory merged by name, with what is remembered of them.
+fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model> {
+    let mut merged: BTreeMap<ModelName, (Option<wire::AvailableModel>, Option<Resident>)> = BTreeMap::new();
+    for available in available(heartbeat) {
+        if let Some(name) = model_name(&available.name) {
+            merged.entry(name).or_default().0 = Some(available);
+        }
+    }
+    for (name, resident) in loaded(heartbeat) {
+        if let Some(name) = model_name(&name) {
+            merged.entry(name).or_default().1 = Some(resident);
+        }
+    }
+    let mut models: Vec<Model> = merged
+        .into_iter()
+        .map(|(name, (available, resident))| {
+            let before = known.and_then(|known| known.model(&name));
+            remember(name, available, resident, before, now_ms)
+        })
+        .collect();
+    models.sort_by_key(|model| model.key);
+    models.dedup_by_key(|model| model.key);
+    models
+}
+
+fn remember(
+    name: ModelName,
+    available: Option<wire::AvailableModel>,
+    mut resident: Option<Resident>,
+    before: Option<&Model>,
+    now_ms: u64,
+) -> Model {
+    let load = before.map(|before| Arc::clone(&before.load)).unwrap_or_default();
+    if let Some(resident) = &mut resident {
+        // What the agent saw running includes our own.
+        resident.busy_by_others = resident.busy_by_others.saturating_sub(load.in_flight());
+    }
+    let details = match (available, before) {
+        // Metadata may be left out when it has not changed.
+        (Some(available), Some(before)) if available.digest.is_empty() => Arc::clone(&before.details),
+        (Some(available), _) => Arc::new(available),
+        (None, Some(before)) => Arc::clone(&before.details),
+        (None, None) => Arc::new(wire::AvailableModel { name: name.to_string(), ..Default::default() }),
+    };
+    let unloaded_at_ms = match (&resident, before) {
+        (None, Some(before)) if before.resident.is_some() => Some(now_ms),
+        (None, Some(before)) => before.unloaded_at_ms,
+        _ => None,
+    };
+    Model {
+        key: name.key(),
+        name,
+        size_bytes: Some(details.size_bytes).filter(|bytes| *bytes > 0),
+        context_length_max: Some(details.context_length).filter(|tokens| *tokens > 0),
+        capabilities: Capabilities::from_names(&details.capabilities),
+        details,
+        resident,
+        unloaded_at_ms,
+        load,
+    }
+}
+
+fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
+    if let Some(report) = &heartbeat.herd {
+        return report.ollama.available.clone();
+    }
+    let Some(ollama) = &heartbeat.ollama else { return Vec::new() };
+    let describe = |name: &String| {
+        let meta = ollama.models_available_meta.as_ref().and_then(|all| all.get(name)).cloned().unwrap_or_default();
+        wire::AvailableModel {
+            name: name.clone(),
+            digest: meta.digest,
+            size_bytes: ollama.models_available_sizes.get(name).map_or(0, |gb| bytes(*gb, GB)),
+            modified_at: meta.modified_at,
+            format: meta.format,
+            family: meta.family,
+            families: meta.families.unwrap_or_default(),
+            parameter_size: meta.parameter_size,
+            quantization_level: meta.quantization_level,
+            context_length: 0,
+            capabilities: meta.capabilities,
+        }
+    };
+    ollama.models_available.iter().map(describe).collect()
+}
+
+/// Models in memory. `busy_by_others` is still all that runs there.
+fn loaded(heartbeat: &Heartbeat) -> Vec<(String, Resident)> {
+    let told = |value: u64| Some(value).filter(|value| *value > 0);
+    if let Some(report) = &heartbeat.herd {
+        let describe = |model: &wire::LoadedModel| {
+            let runner = report.ollama.runners.iter().flatten().find(|runner| runner.model == model.name);
+            let resident = Resident {
+                size_bytes: told(model.size_bytes),
+                size_vram_bytes: told(model.size_bytes).map(|_| model.size_vram_bytes),
+                context_length: told(model.context_length),
+                slots: runner.map(|runner| runner.slots).filter(|slots| *slots > 0),
+                busy_by_others: runner.map_or(0, |runner| runner.slots_busy),
+                expires_at: model.expires_at.clone(),
+            };
+            (model.name.clone(), resident)
+        };
+        return report.ollama.loaded.iter().map(describe).collect();
+    }
+    let describe = |model: &wire::LoadedSummary| {
+        let resident = Resident {
+            size_bytes: told(bytes(model.size_gb, GIB)),
+            context_length: told(model.context_length),
+            busy_by_others: model.requests_active,
+            ..Resident::default()
+        };
+        (model.name.clone(), resident)
+    };
+    heartbeat.ollama.iter().flat_map(|ollama| &ollama.models_loaded).map(describe).collect()
+}

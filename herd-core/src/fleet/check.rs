@@ -1,0 +1,169 @@
+//! Whether a heartbeat may be believed at all.
+
+use crate::name::{ModelName, NameError, NodeId};
+use crate::wire::Heartbeat;
+
+/// Bounds on what a heartbeat may make us keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatLimits {
+    /// Most models per node, in memory and on disk each.
+    pub models: usize,
+    /// Most GPUs per node, and most runners.
+    pub devices: usize,
+    /// Longest text in bytes, names aside.
+    pub text_bytes: usize,
+    /// Most nodes in the fleet.
+    pub nodes: usize,
+}
+
+impl Default for HeartbeatLimits {
+    fn default() -> Self {
+        Self { models: 512, devices: 64, text_bytes: 512, nodes: 1024 }
+    }
+}
+
+/// Why a heartbeat is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeartbeatError {
+    /// The node id is not one.
+    #[error("node_id {0}")]
+    NodeId(NameError),
+    /// A number is negative or not finite.
+    #[error("{0} must be a finite number of at least 0")]
+    Number(&'static str),
+    /// There is too much of something.
+    #[error("{field} exceeds its limit of {limit}")]
+    TooMuch {
+        /// The field.
+        field: &'static str,
+        /// Its limit.
+        limit: usize,
+    },
+    /// A heartbeat needs facts about Ollama.
+    #[error("ollama is required")]
+    NoOllama,
+    /// The sender's address is one from which nodes are not taken.
+    #[error("heartbeats from {0} are not accepted: not a loopback, private or link-local address")]
+    Source(std::net::IpAddr),
+    /// Another machine is that node now.
+    #[error("node_id is in use by another machine at {0}")]
+    Taken(std::net::SocketAddr),
+    /// A drain message for a node that came from elsewhere.
+    #[error("only the node itself can drain itself")]
+    NotYours,
+    /// The fleet is full.
+    #[error("the fleet is full: {0} nodes")]
+    Full(usize),
+}
+
+/// Checks all numbers, lengths and counts.
+pub(super) fn check(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<NodeId, HeartbeatError> {
+    let id = NodeId::new(&heartbeat.node_id).map_err(HeartbeatError::NodeId)?;
+    check_numbers(heartbeat)?;
+    check_counts(heartbeat, limits)?;
+    check_texts(heartbeat, limits)?;
+    Ok(id)
+}
+
+fn check_numbers(heartbeat: &Heartbeat) -> Result<(), HeartbeatError> {
+    let mut numbers = vec![("memory_bandwidth_gbps", heartbeat.memory_bandwidth_gbps)];
+    if let Some(cpu) = &heartbeat.cpu {
+        numbers.push(("cpu.utilization_pct", cpu.utilization_pct));
+    }
+    if let Some(memory) = &heartbeat.memory {
+        numbers.extend([
+            ("memory.total_gb", memory.total_gb),
+            ("memory.used_gb", memory.used_gb),
+            ("memory.available_gb", memory.available_gb),
+            ("memory.swap_used_gb", memory.swap_used_gb),
+            ("memory.swap_total_gb", memory.swap_total_gb),
+        ]);
+    }
+    if let Some(disk) = &heartbeat.disk {
+        numbers.extend([("disk.total_gb", disk.total_gb), ("disk.available_gb", disk.available_gb)]);
+    }
+    if let Some(capacity) = &heartbeat.capacity {
+        numbers.extend([
+            ("capacity.ceiling_gb", capacity.ceiling_gb),
+            ("capacity.availability_score", capacity.availability_score),
+        ]);
+    }
+    if let Some(ollama) = &heartbeat.ollama {
+        numbers.extend(ollama.models_loaded.iter().map(|model| ("ollama.models_loaded.size_gb", model.size_gb)));
+        numbers.extend(ollama.models_available_sizes.values().map(|size| ("ollama.models_available_sizes", *size)));
+    }
+    for gpu in heartbeat.herd.iter().flat_map(|report| &report.gpus) {
+        numbers.extend(gpu.utilization_pct.map(|value| ("herd.gpus.utilization_pct", value)));
+        numbers.extend(gpu.power_watts.map(|value| ("herd.gpus.power_watts", value)));
+    }
+    match numbers.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
+        Some((field, _)) => Err(HeartbeatError::Number(field)),
+        None => Ok(()),
+    }
+}
+
+fn check_counts(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<(), HeartbeatError> {
+    let mut counts = Vec::new();
+    if let Some(ollama) = &heartbeat.ollama {
+        counts.extend([
+            ("ollama.models_loaded", ollama.models_loaded.len(), limits.models),
+            ("ollama.models_available", ollama.models_available.len(), limits.models),
+            ("ollama.models_available_sizes", ollama.models_available_sizes.len(), limits.models),
+        ]);
+        let meta = ollama.models_available_meta.as_ref().map_or(0, std::collections::BTreeMap::len);
+        counts.push(("ollama.models_available_meta", meta, limits.models));
+    }
+    if let Some(report) = &heartbeat.herd {
+        counts.extend([
+            ("herd.ollama.loaded", report.ollama.loaded.len(), limits.models),
+            ("herd.ollama.available", report.ollama.available.len(), limits.models),
+            ("herd.ollama.runners", report.ollama.runners.as_ref().map_or(0, Vec::len), limits.devices),
+            ("herd.gpus", report.gpus.len(), limits.devices),
+        ]);
+    }
+    match counts.into_iter().find(|(_, count, limit)| count > limit) {
+        Some((field, _, limit)) => Err(HeartbeatError::TooMuch { field, limit }),
+        None => Ok(()),
+    }
+}
+
+fn check_texts(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<(), HeartbeatError> {
+    let limit = limits.text_bytes;
+    let check = |field, text: &String| {
+        if text.len() > limit { Err(HeartbeatError::TooMuch { field, limit }) } else { Ok(()) }
+    };
+    check("arch", &heartbeat.arch)?;
+    check("chip", &heartbeat.chip)?;
+    check("agent_version", &heartbeat.agent_version)?;
+    check("ollama_host", &heartbeat.ollama_host)?;
+    check("lan_ip", &heartbeat.lan_ip)?;
+    if let Some(capacity) = &heartbeat.capacity {
+        check("capacity.mode", &capacity.mode)?;
+        check("capacity.reason", &capacity.reason)?;
+    }
+    for model in heartbeat.ollama.iter().flat_map(|ollama| ollama.models_available_meta.iter().flatten()) {
+        let capabilities = model.1.capabilities.iter().chain(model.1.families.iter().flatten());
+        capabilities
+            .chain([&model.1.family, &model.1.digest])
+            .try_for_each(|text| check("models_available_meta", text))?;
+    }
+    let Some(report) = &heartbeat.herd else { return Ok(()) };
+    check("herd.boot", &report.boot)?;
+    check("herd.ollama.version", &report.ollama.version)?;
+    for gpu in &report.gpus {
+        check("herd.gpus.name", &gpu.name)?;
+    }
+    for model in &report.ollama.available {
+        let lists = model.capabilities.iter().chain(&model.families);
+        lists.chain([&model.digest, &model.family, &model.format]).try_for_each(|text| check("available", text))?;
+        if model.capabilities.len() + model.families.len() > limits.devices {
+            return Err(HeartbeatError::TooMuch { field: "herd.ollama.available", limit: limits.devices });
+        }
+    }
+    Ok(())
+}
+
+/// A model name from a heartbeat; `None` = it is not one, and the model is passed over.
+pub(super) fn model_name(text: &str) -> Option<ModelName> {
+    ModelName::new(text).ok()
+}

@@ -1,0 +1,273 @@
+//! One node and what it holds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::load::{ModelLoad, NodeLoad};
+use crate::name::{ModelName, NodeId};
+use crate::wire;
+
+/// Ages at which a silent node changes its state, by the receiver's clock, counted from its last heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifeLimits {
+    /// Some heartbeats are missing. Routed as before.
+    pub degraded_after_ms: u64,
+    /// Chosen only when no fresher node can serve.
+    pub stale_after_ms: u64,
+    /// Not chosen.
+    pub offline_after_ms: u64,
+    /// Forgotten.
+    pub gone_after_ms: u64,
+}
+
+impl Default for LifeLimits {
+    /// With heartbeats every 5 s: two missing, four missing, six missing, an hour.
+    fn default() -> Self {
+        Self { degraded_after_ms: 12_000, stale_after_ms: 20_000, offline_after_ms: 30_000, gone_after_ms: 3_600_000 }
+    }
+}
+
+/// Life state of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// Heard of lately.
+    Online,
+    /// Some heartbeats are missing, or its Ollama does not answer the agent.
+    Degraded,
+    /// Silent for long: a last resort.
+    Stale,
+    /// Silent for too long, or its Ollama is down.
+    Offline,
+    /// Takes no new requests; running ones finish.
+    Draining,
+}
+
+impl NodeState {
+    /// Its name in JSON, metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Degraded => "degraded",
+            Self::Stale => "stale",
+            Self::Offline => "offline",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// One GPU host, as its last heartbeat told and as this edge counts.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its stable name.
+    pub id: NodeId,
+    /// A number that it keeps as long as the edge knows it, for compact references.
+    pub number: u32,
+    /// Where its Ollama is reached.
+    pub address: SocketAddr,
+    /// When its last heartbeat was accepted, on the receiver's monotonic clock.
+    pub heartbeat_at_ms: u64,
+    /// When it was first heard of.
+    pub joined_at_ms: u64,
+    /// It said that it is leaving.
+    pub draining: bool,
+    /// An operator took it out.
+    pub cordoned: bool,
+    /// What its memory for models is, and how much is free.
+    pub device: Device,
+    /// How short of memory the host is.
+    pub pressure: wire::Pressure,
+    /// Memory bandwidth of the device in GB/s; `None` = unknown.
+    pub bandwidth_gbps: Option<f64>,
+    /// How its Ollama answers its agent.
+    pub ollama: wire::OllamaState,
+    /// Settings of its Ollama.
+    pub env: wire::OllamaEnv,
+    /// Where its availability is going.
+    pub trend: Trend,
+    /// Its owner paused it, with the reason.
+    pub paused: Option<String>,
+    /// Its models in the order of their keys.
+    pub models: Vec<Model>,
+    /// What this edge counts of it.
+    pub load: Arc<NodeLoad>,
+    /// The heartbeat itself, for display.
+    pub heartbeat: Arc<wire::Heartbeat>,
+}
+
+impl Node {
+    /// Its life state at `now_ms`.
+    #[must_use]
+    pub fn state(&self, now_ms: u64, life: &LifeLimits) -> NodeState {
+        let age = now_ms.saturating_sub(self.heartbeat_at_ms);
+        if age > life.offline_after_ms || self.ollama == wire::OllamaState::Down {
+            NodeState::Offline
+        } else if self.draining || self.cordoned {
+            NodeState::Draining
+        } else if age > life.stale_after_ms {
+            NodeState::Stale
+        } else if age > life.degraded_after_ms || self.ollama == wire::OllamaState::Hung {
+            NodeState::Degraded
+        } else {
+            NodeState::Online
+        }
+    }
+
+    /// The model named `name`, if the node has it, resident or on disk.
+    #[must_use]
+    pub fn model(&self, name: &ModelName) -> Option<&Model> {
+        self.model_by_key(name.key()).filter(|model| model.name == *name)
+    }
+
+    /// The same for a key that was computed once for many nodes.
+    #[must_use]
+    pub fn model_by_key(&self, key: u64) -> Option<&Model> {
+        self.models.binary_search_by_key(&key, |model| model.key).ok().map(|index| &self.models[index])
+    }
+
+    /// Memory that models hold here now, for those that could be evicted: nothing of ours runs on them.
+    #[must_use]
+    pub fn evictable_bytes(&self) -> u64 {
+        let idle = self.models.iter().filter(|model| model.load.in_flight() == 0);
+        idle.filter_map(|model| model.resident.as_ref())
+            .filter(|resident| resident.busy_by_others == 0)
+            .filter_map(|resident| resident.size_vram_bytes.or(resident.size_bytes))
+            .sum()
+    }
+
+    /// Requests that others than this edge run here, as far as the agent can tell.
+    #[must_use]
+    pub fn busy_by_others(&self) -> u32 {
+        self.models.iter().filter_map(|model| model.resident.as_ref()).map(|resident| resident.busy_by_others).sum()
+    }
+}
+
+/// Memory that models are loaded into: of discrete GPUs where there are some, else the system's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Device {
+    /// All of it; `None` = unknown.
+    pub total_bytes: Option<u64>,
+    /// What is free; `None` = unknown.
+    pub free_bytes: Option<u64>,
+    /// It is the memory of discrete GPUs.
+    pub discrete: bool,
+    /// The host's own memory, into which Ollama puts what a discrete GPU cannot hold; `None` = unknown.
+    pub system_bytes: Option<u64>,
+}
+
+/// A model that a node has, in memory or on disk.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its normalised name.
+    pub name: ModelName,
+    /// [`ModelName::key`] of it.
+    pub key: u64,
+    /// Size of its weights on disk; `None` = not reported.
+    pub size_bytes: Option<u64>,
+    /// Context that it was trained with, tokens; `None` = not reported.
+    pub context_length_max: Option<u64>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Metadata for the catalogue.
+    pub details: Arc<wire::AvailableModel>,
+    /// It is in memory.
+    pub resident: Option<Resident>,
+    /// When a heartbeat first missed it in memory, having seen it there before.
+    pub unloaded_at_ms: Option<u64>,
+    /// What this edge counts and learns of it here.
+    pub load: Arc<ModelLoad>,
+}
+
+impl Model {
+    /// Requests that it can run at once here; an unknown parallelism is 1, Ollama's default.
+    #[must_use]
+    pub fn slots(&self, env: &wire::OllamaEnv) -> u32 {
+        let reported = self.resident.as_ref().and_then(|resident| resident.slots);
+        reported.or(env.num_parallel).unwrap_or(1).max(1)
+    }
+}
+
+/// A model in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Weights and KV cache; `None` = not reported.
+    pub size_bytes: Option<u64>,
+    /// The part of it in GPU memory; `None` = not reported.
+    pub size_vram_bytes: Option<u64>,
+    /// Context per slot in tokens; `None` = not reported.
+    pub context_length: Option<u64>,
+    /// Requests that it can run at once; `None` = not reported.
+    pub slots: Option<u32>,
+    /// Requests that clients other than this edge run on it, as of the last heartbeat.
+    pub busy_by_others: u32,
+    /// When Ollama would unload it, RFC 3339 of the node's clock.
+    pub expires_at: String,
+}
+
+/// What a model can do; `None` = its node does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities(Option<u8>);
+
+impl Capabilities {
+    const NAMES: [&'static str; 4] = ["completion", "embedding", "vision", "tools"];
+
+    /// From Ollama's names; none at all counts as not told.
+    #[must_use]
+    pub fn from_names(names: &[String]) -> Self {
+        if names.is_empty() {
+            return Self(None);
+        }
+        let bit = |name: &String| Self::NAMES.iter().position(|known| known == name).map_or(0, |index| 1 << index);
+        Self(Some(names.iter().map(bit).fold(0, |all, bit| all | bit)))
+    }
+
+    /// Whether it can do `name`, one of Ollama's names; `None` = not known.
+    #[must_use]
+    pub fn has(self, name: &str) -> Option<bool> {
+        let index = Self::NAMES.iter().position(|known| *known == name)?;
+        self.0.map(|bits| bits & (1 << index) != 0)
+    }
+}
+
+/// Where a node's availability to us is going: work that is not ours comes (falls) or goes (rises).
+///
+/// Two decayed averages of the idle share of the host, a fast and a slow one, taken only while nothing of ours runs
+/// there, so that serving does not make a node look taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Trend {
+    fast: f64,
+    slow: f64,
+    samples: u32,
+}
+
+impl Trend {
+    /// Weight of a new sample in the fast average: about the last three.
+    const FAST: f64 = 0.35;
+    /// Weight of a new sample in the slow average: about the last forty.
+    const SLOW: f64 = 0.025;
+    /// Samples before a trend is told.
+    const MIN_SAMPLES: u32 = 3;
+
+    /// With one more sample of the idle share, 0-1.
+    #[must_use]
+    pub fn with(self, idle: f64) -> Self {
+        if !idle.is_finite() {
+            return self;
+        }
+        let idle = idle.clamp(0.0, 1.0);
+        if self.samples == 0 {
+            return Self { fast: idle, slow: idle, samples: 1 };
+        }
+        Self {
+            fast: self.fast + Self::FAST * (idle - self.fast),
+            slow: self.slow + Self::SLOW * (idle - self.slow),
+            samples: self.samples.saturating_add(1),
+        }
+    }
+
+    /// From -1 (falling) over 0 (stable) to 1 (rising); `None` = too early to tell.
+    #[must_use]
+    pub fn direction(self) -> Option<f64> {
+        (self.samples >= Self::MIN_SAMPLES).then_some((self.fast - self.slow).clamp(-1.0, 1.0))
+    }
+}

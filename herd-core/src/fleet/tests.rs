@@ -1,0 +1,192 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::load::Claim;
+use crate::name::ModelName;
+use crate::testing::{NodeSpec, fleet, sender};
+use crate::wire::{Heartbeat, OllamaState};
+
+fn apply(snapshot: &FleetSnapshot, heartbeat: Heartbeat, from: Sender, now_ms: u64) -> Result<Applied, HeartbeatError> {
+    snapshot.apply(heartbeat, from, now_ms, &LifeLimits::default(), &HeartbeatLimits::default())
+}
+
+#[track_caller]
+fn changed(snapshot: &FleetSnapshot, heartbeat: Heartbeat, now_ms: u64) -> FleetSnapshot {
+    match apply(snapshot, heartbeat, sender(), now_ms) {
+        Ok(Applied::Changed(next)) => next,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(edit: impl FnOnce(&mut Heartbeat), message: &str) {
+    let mut heartbeat = NodeSpec::default().hot("m", 4096).heartbeat("n", 1);
+    edit(&mut heartbeat);
+    let error = apply(&FleetSnapshot::default(), heartbeat, sender(), 0).unwrap_err();
+    assert_eq!(error.to_string(), message);
+}
+
+fn from(ip: &str, trusted: bool) -> Sender {
+    Sender { ip: ip.parse::<IpAddr>().unwrap(), trusted, allow_public: false }
+}
+
+#[test]
+fn hostile_heartbeats_are_refused() {
+    refused(|h| h.node_id = "<b>".into(), "node_id has a character that is not allowed: '<'");
+    refused(|h| h.memory_bandwidth_gbps = f64::NAN, "memory_bandwidth_gbps must be a finite number of at least 0");
+    refused(
+        |h| h.memory = Some(crate::wire::Memory { total_gb: -1.0, ..Default::default() }),
+        "memory.total_gb must be a finite number of at least 0",
+    );
+    refused(|h| h.herd = None, "ollama is required");
+    refused(|h| h.chip = "x".repeat(513), "chip exceeds its limit of 512");
+    refused(
+        |h| {
+            let report = h.herd.as_mut().unwrap();
+            report.ollama.loaded = vec![crate::wire::LoadedModel::default(); 513];
+        },
+        "herd.ollama.loaded exceeds its limit of 512",
+    );
+}
+
+#[test]
+fn without_the_token_a_node_offers_only_its_own_address() {
+    let offered = |from: Sender, host: &str| {
+        let mut heartbeat = NodeSpec::default().heartbeat("n", 1);
+        heartbeat.ollama_host = host.into();
+        match apply(&FleetSnapshot::default(), heartbeat, from, 0) {
+            Ok(Applied::Changed(next)) => next.nodes[0].address.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(offered(from("192.168.1.5", false), "http://10.9.9.9:1234"), "192.168.1.5:1234");
+    assert_eq!(offered(from("192.168.1.5", true), "http://10.9.9.9:1234"), "10.9.9.9:1234");
+    assert_eq!(offered(from("192.168.1.5", true), "http://127.0.0.1:1234"), "192.168.1.5:1234");
+    assert_eq!(offered(from("127.0.0.1", false), "http://localhost"), "127.0.0.1:11434");
+    assert_eq!(offered(from("::ffff:10.0.0.2", false), ""), "10.0.0.2:11434");
+    assert_eq!(offered(from("fe80::1", false), "http://[::1]:77/"), "[fe80::1]:77");
+    let public = apply(&FleetSnapshot::default(), NodeSpec::default().heartbeat("n", 1), from("8.8.8.8", false), 0);
+    assert!(matches!(public, Err(HeartbeatError::Source(_))));
+}
+
+#[test]
+fn a_node_id_belongs_to_its_machine_until_that_is_silent() {
+    let snapshot = fleet(&[("n", NodeSpec::default())], 0);
+    let mut other = NodeSpec::default().heartbeat("n", 1);
+    other.herd.as_mut().unwrap().boot = "another".into();
+    let from_elsewhere = from("192.168.1.9", false);
+    assert!(matches!(apply(&snapshot, other.clone(), from_elsewhere, 5_000), Err(HeartbeatError::Taken(_))));
+    let later = LifeLimits::default().degraded_after_ms + 1;
+    assert!(matches!(apply(&snapshot, other, from_elsewhere, later), Ok(Applied::Changed(_))));
+    let drain = Heartbeat { node_id: "n".into(), draining: true, ..Heartbeat::default() };
+    assert!(matches!(apply(&snapshot, drain.clone(), from_elsewhere, 0), Err(HeartbeatError::NotYours)));
+    assert!(changed(&snapshot, drain, 0).nodes[0].draining);
+}
+
+#[test]
+fn old_heartbeats_change_nothing() {
+    let snapshot = fleet(&[("n", NodeSpec::default())], 0);
+    assert!(matches!(apply(&snapshot, NodeSpec::default().heartbeat("n", 1), sender(), 9), Ok(Applied::Outdated)));
+    let next = changed(&snapshot, NodeSpec::default().heartbeat("n", 2), 9);
+    assert_eq!((next.nodes[0].heartbeat_at_ms, next.nodes[0].joined_at_ms), (9, 0));
+    let mut restarted = NodeSpec::default().heartbeat("n", 1);
+    restarted.herd.as_mut().unwrap().boot = "again".into();
+    assert_eq!(changed(&next, restarted, 11).nodes[0].heartbeat_at_ms, 11);
+}
+
+#[test]
+fn our_counts_survive_heartbeats_and_are_never_written_by_them() {
+    let spec = NodeSpec { busy_by_others: 3, slots: Some(4), ..NodeSpec::default().hot("m", 4096) };
+    let snapshot = fleet(&[("n", spec.clone())], 0);
+    let node = &snapshot.nodes[0];
+    assert_eq!(node.busy_by_others(), 3);
+    let claim = Claim::take(&node.load, &node.models[0].load, 1);
+    let next = changed(&snapshot, spec.heartbeat("n", 2), 5);
+    assert_eq!((next.in_flight(), next.nodes[0].models[0].load.in_flight()), (1, 1));
+    assert_eq!(next.nodes[0].busy_by_others(), 2, "one of the three is ours");
+    drop(claim);
+    assert_eq!(next.in_flight(), 0);
+}
+
+#[test]
+fn a_model_that_left_memory_stays_warm_for_a_while() {
+    let snapshot = fleet(&[("n", NodeSpec::default().hot("m", 4096))], 0);
+    let next = changed(&snapshot, NodeSpec::default().cold("m").heartbeat("n", 2), 700);
+    assert_eq!(next.nodes[0].models[0].unloaded_at_ms, Some(700));
+    let next = changed(&next, NodeSpec::default().cold("m").heartbeat("n", 3), 900);
+    assert_eq!(next.nodes[0].models[0].unloaded_at_ms, Some(700));
+}
+
+#[test]
+fn a_hung_ollama_keeps_its_models() {
+    let snapshot = fleet(&[("n", NodeSpec::default().hot("m", 4096))], 0);
+    let mut hung = NodeSpec::default().heartbeat("n", 2);
+    hung.herd.as_mut().unwrap().ollama.state = OllamaState::Hung;
+    let next = changed(&snapshot, hung, 700);
+    assert!(next.nodes[0].models[0].resident.is_some());
+    assert_eq!(next.nodes[0].state(700, &LifeLimits::default()), NodeState::Degraded);
+}
+
+#[test]
+fn the_recorded_heartbeat_of_the_python_agent_is_understood() {
+    let text = include_str!("../../../tests/golden/heartbeat-ollama-herd-0.11.4.json");
+    let heartbeat: Heartbeat = serde_json::from_str(text).unwrap();
+    let snapshot = changed(&FleetSnapshot::default(), heartbeat, 0);
+    let node = snapshot.node("node-a").unwrap();
+    assert_eq!(node.address.to_string(), "127.0.0.1:21434");
+    let hot = node.model(&ModelName::new("llama3.2:3b").unwrap()).unwrap();
+    assert_eq!(hot.resident.as_ref().unwrap().context_length, Some(8192));
+    assert_eq!(hot.size_bytes, Some(2_019_393_189));
+    let embed = node.model(&ModelName::new("nomic-embed-text").unwrap()).unwrap();
+    assert_eq!((embed.capabilities.has("embedding"), embed.capabilities.has("completion")), (Some(true), Some(false)));
+    assert_eq!(node.models.len(), 4);
+}
+
+#[test]
+fn metadata_left_out_is_kept() {
+    let text = include_str!("../../../tests/golden/heartbeat-ollama-herd-0.11.4.json");
+    let mut heartbeat: Heartbeat = serde_json::from_str(text).unwrap();
+    let snapshot = changed(&FleetSnapshot::default(), heartbeat.clone(), 0);
+    heartbeat.ollama.as_mut().unwrap().models_available_meta = None;
+    let next = changed(&snapshot, heartbeat, 1);
+    assert_eq!(next.nodes[0].model(&ModelName::new("gemma3:27b").unwrap()).unwrap().details.family, "gemma3");
+}
+
+#[test]
+fn silent_nodes_age_and_go() {
+    let life = LifeLimits::default();
+    let snapshot = fleet(&[("n", NodeSpec::default())], 0);
+    let state = |now_ms| snapshot.nodes[0].state(now_ms, &life);
+    assert_eq!(state(life.degraded_after_ms), NodeState::Online);
+    assert_eq!(state(life.degraded_after_ms + 1), NodeState::Degraded);
+    assert_eq!(state(life.stale_after_ms + 1), NodeState::Stale);
+    assert_eq!(state(life.offline_after_ms + 1), NodeState::Offline);
+    assert!(snapshot.expired(life.gone_after_ms, &life).is_none());
+    assert!(snapshot.expired(life.gone_after_ms + 1, &life).unwrap().nodes.is_empty());
+}
+
+#[test]
+fn numbers_are_kept_and_never_reused() {
+    let snapshot = fleet(&[("b", NodeSpec::default()), ("a", NodeSpec::default())], 0);
+    assert_eq!(snapshot.nodes.iter().map(|node| node.number).collect::<Vec<_>>(), [1, 0]);
+    let id = snapshot.nodes[0].id.clone();
+    let next = changed(&snapshot.without(&id).unwrap(), NodeSpec::default().heartbeat("a", 1), 0);
+    assert_eq!(next.node("a").unwrap().number, 2);
+}
+
+#[test]
+fn the_fleet_has_a_limit() {
+    let limits = HeartbeatLimits { nodes: 1, ..HeartbeatLimits::default() };
+    let snapshot = fleet(&[("a", NodeSpec::default())], 0);
+    let more = snapshot.apply(NodeSpec::default().heartbeat("b", 1), sender(), 0, &LifeLimits::default(), &limits);
+    assert_eq!(more.unwrap_err(), HeartbeatError::Full(1));
+}
+
+#[test]
+fn availability_falls_when_the_owner_comes_back() {
+    let trend = [0.95, 0.94, 0.95, 0.3, 0.2].into_iter().fold(Trend::default(), Trend::with);
+    assert!(trend.direction().unwrap() < -0.3, "{trend:?}");
+    assert_eq!(Trend::default().with(0.5).direction(), None);
+    let stable = [0.5; 9].into_iter().fold(Trend::default(), Trend::with);
+    assert!(stable.direction().unwrap().abs() < 1e-9);
+}

@@ -1,0 +1,444 @@
+//! Reads a request body in place: what a decision needs, and where the bytes stand that may be rewritten.
+//!
+//! Ollama decodes with Go's `encoding/json`, which compares keys without regard to case and lets the last of
+//! duplicates win. A router that read `model` otherwise could be made to route for one model and run another, so keys
+//! compare as Go compares them and a duplicate of a key that matters is refused.
+
+pub mod json;
+mod text;
+
+use std::ops::Range;
+
+use crate::name::{ModelName, NameError};
+use crate::request::{Places, RequestProfile, Surface};
+use json::{JsonError, Kind, Scanner};
+
+/// Bounds on what a body may make us do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectLimits {
+    /// Deepest nesting, 1 to [`json::DEPTH_CEILING`].
+    pub json_depth: u32,
+    /// Most entries of `fallback_models`.
+    pub fallback_models: usize,
+    /// Most entries of `metadata.tags`.
+    pub tags: usize,
+}
+
+impl Default for InspectLimits {
+    fn default() -> Self {
+        Self { json_depth: 64, fallback_models: 8, tags: 16 }
+    }
+}
+
+/// Longest tag in bytes.
+pub const TAG_MAX_BYTES: usize = 64;
+
+/// Why a body is refused. Each is the client's to mend: 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// There is no body.
+    #[error("missing request body")]
+    Empty,
+    /// It is not text.
+    #[error("request body is not valid UTF-8")]
+    NotUtf8,
+    /// It is not JSON, or nests too deeply.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// It is JSON, but not an object.
+    #[error("request body must be a JSON object")]
+    NotAnObject,
+    /// There is no model in it.
+    #[error("model is required")]
+    NoModel,
+    /// A key that matters stands twice.
+    #[error("duplicate key {0:?}")]
+    Duplicate(&'static str),
+    /// A value has the wrong type.
+    #[error("{key:?} must be {expected}")]
+    WrongType {
+        /// The key, dotted.
+        key: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A list has too many entries or an entry is too long.
+    #[error("{key:?} exceeds its limit of {limit}")]
+    TooMuch {
+        /// The key, dotted.
+        key: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A model name is not one.
+    #[error("{key:?} {why}")]
+    Name {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        why: NameError,
+    },
+}
+
+impl InspectError {
+    /// The key that is at fault, where there is one.
+    #[must_use]
+    pub fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::NoModel => Some("model"),
+            Self::Duplicate(key) | Self::WrongType { key, .. } | Self::TooMuch { key, .. } | Self::Name { key, .. } => {
+                Some(key)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads `body`, a request on `surface`.
+///
+/// # Errors
+/// When the whole of it is not one JSON object, or what matters in it is missing, doubled, of the wrong type or over a
+/// limit.
+pub fn inspect(surface: Surface, body: &[u8], limits: &InspectLimits) -> Result<RequestProfile, InspectError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(InspectError::Empty);
+    }
+    std::str::from_utf8(body).map_err(|_| InspectError::NotUtf8)?;
+    let mut scanner = Scanner::new(body, limits.json_depth);
+    if scanner.kind()? != Kind::Object {
+        scanner.skip()?;
+        return Err(InspectError::NotAnObject);
+    }
+    let mut found = Found { limits: *limits, ..Found::default() };
+    let mut members = Members::default();
+    let whole = scanner.object(|scanner, key, key_start| {
+        let value = found.member(scanner, key)?;
+        members.add(key_start..value.end, is_key(key, "fallback_models"));
+        Ok::<(), InspectError>(())
+    })?;
+    scanner.finish()?;
+    found.places.start = whole.start + 1;
+    found.places.private.extend(members.cuts());
+    found.into_profile(surface, body.len())
+}
+
+/// Whether `key` is `name`, as Go's decoder compares: without case, the long s and the Kelvin sign being letters too.
+fn is_key(key: &str, name: &str) -> bool {
+    if key.is_ascii() {
+        return key.eq_ignore_ascii_case(name);
+    }
+    let folded = key.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    });
+    folded.eq(name.chars())
+}
+
+/// The one of `names` that `key` is.
+fn known(key: &str, names: &[&'static str]) -> Option<&'static str> {
+    names.iter().find(|name| is_key(key, name)).copied()
+}
+
+/// Keys that may stand once, the members of the body first.
+const ONCE: &[&str] = &[
+    "model",
+    "name",
+    "stream",
+    "options",
+    "fallback_models",
+    "metadata",
+    "tools",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "images",
+    "messages",
+    "prompt",
+    "system",
+    "suffix",
+    "input",
+    "instructions",
+    "template",
+    "options.num_ctx",
+    "options.num_predict",
+    "metadata.tags",
+];
+
+#[derive(Default)]
+struct Found {
+    limits: InspectLimits,
+    /// One bit per entry of [`ONCE`].
+    seen: u32,
+    model: Option<ModelName>,
+    fallback_models: Vec<ModelName>,
+    stream: Option<bool>,
+    num_ctx: Option<u64>,
+    max_output_tokens: Option<u64>,
+    text: text::TextCount,
+    tools: bool,
+    tags: Vec<String>,
+    places: Places,
+}
+
+impl Found {
+    fn once(&mut self, key: &'static str) -> Result<(), InspectError> {
+        let bit = ONCE.iter().position(|name| *name == key).map_or(0, |index| 1 << index);
+        if self.seen & bit != 0 {
+            return Err(InspectError::Duplicate(key));
+        }
+        self.seen |= bit;
+        Ok(())
+    }
+
+    /// Reads one member of the body; returns the range of its value.
+    fn member(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<Range<usize>, InspectError> {
+        let Some(key) = known(key, ONCE).filter(|name| !name.contains('.')) else { return Ok(scanner.skip()?) };
+        self.once(key)?;
+        match key {
+            "model" => self.model(scanner),
+            "stream" => self.stream(scanner),
+            "options" => self.options(scanner),
+            "fallback_models" => self.fallback_models(scanner),
+            "metadata" => self.metadata(scanner),
+            "tools" => self.tools(scanner),
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
+                let (value, range) = integer(scanner, key)?;
+                self.max_output_tokens = self.max_output_tokens.max(value.and_then(|v| u64::try_from(v).ok()));
+                Ok(range)
+            }
+            "name" => Ok(scanner.skip()?),
+            _ => Ok(self.text.value(scanner, key == "images")?),
+        }
+    }
+
+    fn model(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        if scanner.kind()? != Kind::String {
+            let is_null = scanner.kind()? == Kind::Null;
+            scanner.skip()?;
+            return Err(if is_null {
+                InspectError::NoModel
+            } else {
+                InspectError::WrongType { key: "model", expected: "a string" }
+            });
+        }
+        let range = scanner.string()?;
+        let name = scanner.text(&range);
+        if name.is_empty() {
+            return Err(InspectError::NoModel);
+        }
+        self.model = Some(ModelName::new(&name).map_err(|why| InspectError::Name { key: "model", why })?);
+        self.places.model = range.clone();
+        Ok(range)
+    }
+
+    fn stream(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        let kind = scanner.kind()?;
+        let range = scanner.skip()?;
+        self.stream = match kind {
+            Kind::Bool => Some(range.len() == "true".len()),
+            Kind::Null => None,
+            _ => return Err(InspectError::WrongType { key: "stream", expected: "a boolean" }),
+        };
+        Ok(range)
+    }
+
+    fn options(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        match scanner.kind()? {
+            Kind::Object => {}
+            Kind::Null => {
+                let range = scanner.skip()?;
+                self.places.options_null = Some(range.clone());
+                return Ok(range);
+            }
+            _ => return Err(InspectError::WrongType { key: "options", expected: "an object" }),
+        }
+        let mut has_members = false;
+        let range = scanner.object(|scanner, key, _| {
+            has_members = true;
+            self.option(scanner, key)
+        })?;
+        self.places.options_start = Some((range.start + 1, has_members));
+        Ok(range)
+    }
+
+    fn option(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<(), InspectError> {
+        // Options are a map to Ollama, so that these keys compare exactly.
+        match key {
+            "num_ctx" => {
+                self.once("options.num_ctx")?;
+                let (value, range) = integer(scanner, "options.num_ctx")?;
+                // Ollama raises anything below 4 to 4, negative numbers included.
+                self.num_ctx = value.map(|v| u64::try_from(v).unwrap_or(0).max(4));
+                self.places.num_ctx = Some(range);
+            }
+            "num_predict" => {
+                self.once("options.num_predict")?;
+                let (value, _) = integer(scanner, "options.num_predict")?;
+                self.max_output_tokens = value.and_then(|v| u64::try_from(v).ok());
+            }
+            _ => {
+                scanner.skip()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fallback_models(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        const KEY: &str = "fallback_models";
+        let limit = self.limits.fallback_models;
+        let mut models = Vec::new();
+        let range = strings(scanner, KEY, limit, |text| {
+            models.push(ModelName::new(text).map_err(|why| InspectError::Name { key: KEY, why })?);
+            Ok(())
+        })?;
+        self.fallback_models = models;
+        Ok(range)
+    }
+
+    fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        if scanner.kind()? != Kind::Object {
+            return Ok(scanner.skip()?);
+        }
+        let mut members = Members::default();
+        let range = scanner.object(|scanner, key, key_start| {
+            let is_tags = key == "tags";
+            let value = if is_tags { self.tags(scanner)? } else { scanner.skip()? };
+            members.add(key_start..value.end, is_tags);
+            Ok::<(), InspectError>(())
+        })?;
+        self.places.private.extend(members.cuts());
+        Ok(range)
+    }
+
+    fn tags(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        const KEY: &str = "metadata.tags";
+        self.once(KEY)?;
+        let limit = self.limits.tags;
+        let mut tags = Vec::new();
+        let range = strings(scanner, KEY, limit, |text| {
+            if text.len() > TAG_MAX_BYTES {
+                return Err(InspectError::TooMuch { key: KEY, limit: TAG_MAX_BYTES });
+            }
+            tags.push(text.to_owned());
+            Ok(())
+        })?;
+        self.tags = tags;
+        Ok(range)
+    }
+
+    fn tools(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        let kind = scanner.kind()?;
+        let range = self.text.value(scanner, false)?;
+        // Shorter than `[{}]` is an empty list, whatever white space it has.
+        self.tools = kind == Kind::Array && range.len() >= 4;
+        Ok(range)
+    }
+
+    fn into_profile(self, surface: Surface, body_bytes: usize) -> Result<RequestProfile, InspectError> {
+        Ok(RequestProfile {
+            surface,
+            model: self.model.ok_or(InspectError::NoModel)?,
+            fallback_models: self.fallback_models,
+            stream: surface.can_stream() && self.stream.unwrap_or(surface.streams_by_default()),
+            num_ctx: self.num_ctx.filter(|_| surface.carries_num_ctx()),
+            max_output_tokens: self.max_output_tokens,
+            prompt_tokens: self.text.tokens(),
+            images: self.text.images(),
+            tools: self.tools,
+            tags: self.tags,
+            body_bytes,
+            places: self.places,
+        })
+    }
+}
+
+/// A whole number or null. Ollama takes `4096.0` for 4096, so do we.
+fn integer(scanner: &mut Scanner<'_>, key: &'static str) -> Result<(Option<i64>, Range<usize>), InspectError> {
+    const WRONG: &str = "an integer";
+    let kind = scanner.kind()?;
+    let range = scanner.skip()?;
+    match kind {
+        Kind::Null => Ok((None, range)),
+        Kind::Number => {
+            let text = std::str::from_utf8(scanner.slice(&range)).unwrap_or_default();
+            let whole = text.parse::<i64>().ok().or_else(|| whole_number(text));
+            whole.map(|n| (Some(n), range)).ok_or(InspectError::WrongType { key, expected: WRONG })
+        }
+        _ => Err(InspectError::WrongType { key, expected: WRONG }),
+    }
+}
+
+fn whole_number(text: &str) -> Option<i64> {
+    /// Whole numbers up to here are exact in an `f64`.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number = text.parse::<f64>().ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within the exact range")]
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// A list of strings; null and a single string count as lists of none and one.
+fn strings(
+    scanner: &mut Scanner<'_>,
+    key: &'static str,
+    limit: usize,
+    mut each: impl FnMut(&str) -> Result<(), InspectError>,
+) -> Result<Range<usize>, InspectError> {
+    let wrong = InspectError::WrongType { key, expected: "an array of strings" };
+    match scanner.kind()? {
+        Kind::Null => Ok(scanner.skip()?),
+        Kind::String => {
+            let range = scanner.string()?;
+            each(&scanner.text(&range))?;
+            Ok(range)
+        }
+        Kind::Array => {
+            let mut count = 0;
+            scanner.array(|scanner| {
+                count += 1;
+                if count > limit {
+                    return Err(InspectError::TooMuch { key, limit });
+                }
+                if scanner.kind()? != Kind::String {
+                    return Err(wrong.clone());
+                }
+                let range = scanner.string()?;
+                each(&scanner.text(&range))
+            })
+        }
+        _ => Err(wrong),
+    }
+}
+
+/// The members of one object, for cutting some of them out with the right commas.
+#[derive(Default)]
+struct Members {
+    cuts: Vec<Range<usize>>,
+    /// Something before stays, so that a cut takes the comma before it along.
+    kept_any: bool,
+    /// Start of a cut member with nothing kept before it: it takes the comma after it along.
+    leading: Option<usize>,
+    previous_end: usize,
+}
+
+impl Members {
+    fn add(&mut self, member: Range<usize>, cut: bool) {
+        if let Some(start) = self.leading.take() {
+            self.cuts.push(start..member.start);
+        }
+        match (cut, self.kept_any) {
+            (true, true) => self.cuts.push(self.previous_end..member.end),
+            (true, false) => self.leading = Some(member.start),
+            (false, _) => self.kept_any = true,
+        }
+        self.previous_end = member.end;
+    }
+
+    fn cuts(mut self) -> Vec<Range<usize>> {
+        self.cuts.extend(self.leading.map(|start| start..self.previous_end));
+        self.cuts
+    }
+}
+
+#[cfg(test)]
+mod tests;

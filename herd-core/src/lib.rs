@@ -1,0 +1,22 @@
+//! The domain of herd: pure decisions over plain data.
+//!
+//! No async, no I/O, no clock, no randomness, no logging: time, configuration and randomness come in as arguments. The
+//! same code serves traffic, tests, the explain endpoint and the simulator. Times that end in `_ms` and are not
+//! durations count from an arbitrary start of the receiver's monotonic clock.
+
+pub mod decide;
+pub mod eligible;
+pub mod estimate;
+pub mod explain;
+pub mod fleet;
+pub mod history;
+pub mod inspect;
+pub mod load;
+pub mod name;
+pub mod protect;
+pub mod request;
+pub mod score;
+pub mod splice;
+#[cfg(test)]
+mod testing;
+pub mod wire;

@@ -1,0 +1,204 @@
+//! What a routing decision needs to know of a request: the surface it came in on and its profile.
+
+use std::ops::Range;
+
+use crate::name::ModelName;
+
+/// One of the inference APIs that Ollama speaks. A request is forwarded on the surface it came in on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// `POST /api/chat`
+    OllamaChat,
+    /// `POST /api/generate`
+    OllamaGenerate,
+    /// `POST /api/embed`
+    OllamaEmbed,
+    /// `POST /api/embeddings`, the older form of [`Surface::OllamaEmbed`]
+    OllamaEmbeddings,
+    /// `POST /v1/chat/completions`
+    OpenAiChat,
+    /// `POST /v1/completions`
+    OpenAiCompletions,
+    /// `POST /v1/embeddings`
+    OpenAiEmbeddings,
+    /// `POST /v1/responses`
+    OpenAiResponses,
+    /// `POST /v1/messages`
+    AnthropicMessages,
+}
+
+/// The form in which a surface tells errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `{"error": "..."}`
+    Ollama,
+    /// `{"error": {"message", "type", "param", "code"}}`
+    OpenAi,
+    /// `{"type": "error", "error": {"type", "message"}, "request_id"}`
+    Anthropic,
+}
+
+/// What a model is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Write text.
+    Completion,
+    /// Compute embeddings.
+    Embedding,
+}
+
+impl Surface {
+    /// Every surface.
+    pub const ALL: [Self; 9] = [
+        Self::OllamaChat,
+        Self::OllamaGenerate,
+        Self::OllamaEmbed,
+        Self::OllamaEmbeddings,
+        Self::OpenAiChat,
+        Self::OpenAiCompletions,
+        Self::OpenAiEmbeddings,
+        Self::OpenAiResponses,
+        Self::AnthropicMessages,
+    ];
+
+    /// Its path.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::OllamaChat => "/api/chat",
+            Self::OllamaGenerate => "/api/generate",
+            Self::OllamaEmbed => "/api/embed",
+            Self::OllamaEmbeddings => "/api/embeddings",
+            Self::OpenAiChat => "/v1/chat/completions",
+            Self::OpenAiCompletions => "/v1/completions",
+            Self::OpenAiEmbeddings => "/v1/embeddings",
+            Self::OpenAiResponses => "/v1/responses",
+            Self::AnthropicMessages => "/v1/messages",
+        }
+    }
+
+    /// The surface at `path`.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|surface| surface.path() == path)
+    }
+
+    /// Its short name in traces and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OllamaChat => "ollama_chat",
+            Self::OllamaGenerate => "ollama_generate",
+            Self::OllamaEmbed => "ollama_embed",
+            Self::OllamaEmbeddings => "ollama_embeddings",
+            Self::OpenAiChat => "openai_chat",
+            Self::OpenAiCompletions => "openai_completions",
+            Self::OpenAiEmbeddings => "openai_embeddings",
+            Self::OpenAiResponses => "openai_responses",
+            Self::AnthropicMessages => "anthropic_messages",
+        }
+    }
+
+    /// How it tells errors.
+    #[must_use]
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed | Self::OllamaEmbeddings => Dialect::Ollama,
+            Self::AnthropicMessages => Dialect::Anthropic,
+            _ => Dialect::OpenAi,
+        }
+    }
+
+    /// What it asks of a model.
+    #[must_use]
+    pub fn task(self) -> Task {
+        match self {
+            Self::OllamaEmbed | Self::OllamaEmbeddings | Self::OpenAiEmbeddings => Task::Embedding,
+            _ => Task::Completion,
+        }
+    }
+
+    /// Whether an answer is streamed when the request has no `stream` field: yes on Ollama's own chat and generate.
+    #[must_use]
+    pub fn streams_by_default(self) -> bool {
+        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
+    }
+
+    /// Whether its answers can be streamed at all.
+    #[must_use]
+    pub fn can_stream(self) -> bool {
+        self.task() == Task::Completion
+    }
+
+    /// Whether a request can say `options.num_ctx`; Ollama ignores it elsewhere and uses the node's default.
+    #[must_use]
+    pub fn carries_num_ctx(self) -> bool {
+        self.dialect() == Dialect::Ollama
+    }
+}
+
+/// The facts of one request. Never its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestProfile {
+    /// Where it came in.
+    pub surface: Surface,
+    /// The model it asks for.
+    pub model: ModelName,
+    /// Models that may serve instead, in the client's order.
+    pub fallback_models: Vec<ModelName>,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// `options.num_ctx` in tokens, where given.
+    pub num_ctx: Option<u64>,
+    /// Most tokens that the answer may have, where given.
+    pub max_output_tokens: Option<u64>,
+    /// Estimated tokens of the prompt, images included; 0 when there is none.
+    pub prompt_tokens: u64,
+    /// Images in it.
+    pub images: u32,
+    /// It offers tools.
+    pub tools: bool,
+    /// Tags by which its application is known, from `metadata.tags`.
+    pub tags: Vec<String>,
+    /// Bytes of the body as it was read, after decoding.
+    pub body_bytes: usize,
+    /// Where in the body stands what may be rewritten.
+    pub places: Places,
+}
+
+/// Byte ranges of a body that herd may rewrite.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Right after the `{` of the body.
+    pub start: usize,
+    /// The value of `model`, quotes included.
+    pub model: Range<usize>,
+    /// The value of `options.num_ctx`.
+    pub num_ctx: Option<Range<usize>>,
+    /// Right after the `{` of `options`; and whether it has members.
+    pub options_start: Option<(usize, bool)>,
+    /// The whole value of `options` when it is null.
+    pub options_null: Option<Range<usize>>,
+    /// Members that are herd's alone and not for the backend: `fallback_models`, `metadata.tags`.
+    pub private: Vec<Range<usize>>,
+}
+
+/// Tokens of the answer that a window must hold when the request names no limit. A judgement: most chat answers are
+/// shorter, and Ollama's own default is unlimited.
+pub const DEFAULT_OUTPUT_RESERVE_TOKENS: u64 = 512;
+
+impl RequestProfile {
+    /// Window that holds the prompt and a reserve for the answer, in tokens.
+    ///
+    /// The reserve is at most a prompt's length or the default, whichever is more: clients set huge limits that no
+    /// answer reaches, and those must not push every request to the largest window.
+    #[must_use]
+    pub fn context_needed(&self) -> u64 {
+        if self.surface.task() == Task::Embedding {
+            return self.prompt_tokens;
+        }
+        let asked = self.max_output_tokens.unwrap_or(DEFAULT_OUTPUT_RESERVE_TOKENS);
+        let ceiling = self.prompt_tokens.max(DEFAULT_OUTPUT_RESERVE_TOKENS);
+        self.prompt_tokens.saturating_add(asked.min(ceiling))
+    }
+}

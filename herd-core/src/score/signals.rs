@@ -1,0 +1,153 @@
+//! The seven signals.
+//!
+//! Common rules: points, higher is better; continuous; finite for any input; a missing input yields a neutral value,
+//! never accidentally the best.
+
+use super::Weights;
+use crate::estimate::{Prediction, needs_load, occupancy, warmth};
+use crate::fleet::{Model, Node};
+use crate::protect::ContextPlan;
+use crate::request::RequestProfile;
+
+/// What the signals see of one candidate.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The request.
+    pub profile: &'a RequestProfile,
+    /// The node.
+    pub node: &'a Node,
+    /// The model there.
+    pub model: &'a Model,
+    /// What happens to the context there.
+    pub plan: ContextPlan,
+    /// What it would take there.
+    pub prediction: Prediction,
+    /// Shortest time in which any node that must load the model could start, milliseconds; `None` = there is none.
+    pub load_elsewhere_ms: Option<f64>,
+    /// Receiver's monotonic clock.
+    pub now_ms: u64,
+}
+
+/// Share of the thermal weight for a model just unloaded, likely in the page cache.
+const WARM_SHARE: f64 = 0.6;
+/// Share for a model on disk.
+const COLD_SHARE: f64 = 0.2;
+/// How late warmth begins to fade as the wait grows; 1 would be linear. A load hurts more than the one request that
+/// waits for it (it evicts others), so warmth holds until the wait is most of a load, then falls steeply.
+const YIELD_EXPONENT: i32 = 4;
+
+/// Model warmth: hot (in memory, no reload needed), warm (lately unloaded), cold (on disk).
+///
+/// Warmth is worth the load time it saves. It falls as the wait here nears the time in which another node could load
+/// the model and start, and when it gets there, it is so far below zero that an idle cold node that fits wins whatever
+/// the other signals say. Range `[-(all other gains), weight]`. No alternative: full warmth.
+#[must_use]
+pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let full = weights.thermal;
+    if needs_load(&facts.plan) {
+        let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
+        return full * share;
+    }
+    let Some(load_ms) = facts.load_elsewhere_ms else { return full };
+    let ratio = finite(facts.prediction.wait_ms / load_ms.max(1.0), 1.0).clamp(0.0, 1.0);
+    // The cold node may have none of these gains, and a penalty for a window that is too small.
+    let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
+    full - (full + others) * ratio.powi(YIELD_EXPONENT)
+}
+
+/// Headroom after the model is placed. Range `[0, weight]`.
+///
+/// Resident: the share of it that is in GPU memory (all of it when that is not reported). Else: free memory against
+/// twice the weights, zero when they just fit. Unknown size or memory: zero.
+#[must_use]
+pub fn memory_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let full = weights.memory_fit;
+    if let Some(resident) = &facts.model.resident {
+        return match (resident.size_vram_bytes, resident.size_bytes) {
+            (Some(vram), Some(size)) if facts.node.device.discrete && size > 0 => full * share(vram, size),
+            _ => full,
+        };
+    }
+    let (Some(size), Some(free)) = (facts.model.size_bytes, facts.node.device.free_bytes) else { return 0.0 };
+    full * (free as f64 / size.max(1) as f64 - 1.0).clamp(0.0, 1.0)
+}
+
+/// Work on the node's device against the slots of the model there: ours in flight and others' as reported.
+/// Range `(-weight, 0]`; half of it when all slots are busy. Slots unknown: one, Ollama's default.
+#[must_use]
+pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let busy = f64::from(occupancy(facts.node));
+    let slots = f64::from(facts.model.slots(&facts.node.env));
+    let depth = busy / slots;
+    -weights.queue_depth * depth / (depth + 1.0)
+}
+
+/// Time at which [`latency_history`] takes half of its weight.
+const LATENCY_HALF_MS: f64 = 20_000.0;
+
+/// Expected time of the wait and the request itself, from the p75 of what requests really took here.
+/// Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, not zero.
+#[must_use]
+pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let prediction = facts.prediction;
+    let expected_ms = finite(prediction.wait_ms + prediction.prefill_ms + prediction.decode_ms, f64::MAX).max(0.0);
+    let expected_ms = expected_ms.min(1e12);
+    -weights.latency_history * expected_ms / (expected_ms + LATENCY_HALF_MS)
+}
+
+/// Smallest and largest machine of the role scale, bytes of memory for models.
+const ROLE_NODE_BYTES: (f64, f64) = (8e9, 512e9);
+/// Smallest and largest model of the role scale, bytes of weights: a quarter of the machine it suits best, so that
+/// context and neighbours have room.
+const ROLE_MODEL_BYTES: (f64, f64) = (2e9, 128e9);
+
+/// How well the model's size suits the machine's, both on logarithmic scales: large models to large machines, small
+/// ones to small, so that the large machine stays free for what only it can do. Range `[0, weight]`.
+/// Unknown size or memory: half.
+#[must_use]
+pub fn role_affinity(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let (Some(size), Some(memory)) = (facts.model.size_bytes, facts.node.device.total_bytes) else {
+        return weights.role_affinity / 2.0;
+    };
+    let distance = (log_share(size, ROLE_MODEL_BYTES) - log_share(memory, ROLE_NODE_BYTES)).abs();
+    weights.role_affinity * (1.0 - distance)
+}
+
+/// Fall of the idle share at which [`availability_trend`] gives nothing more.
+const FALL_FULL: f64 = 0.3;
+
+/// Whether the node stays available to us. Range `[0, weight]`: full when stable or rising, less as work that is not
+/// ours comes. Too early to tell: half.
+#[must_use]
+pub fn availability_trend(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    match facts.node.trend.direction() {
+        Some(direction) => weights.availability_trend * (1.0 + direction / FALL_FULL).clamp(0.0, 1.0),
+        None => weights.availability_trend / 2.0,
+    }
+}
+
+/// Whether the window that would serve the request holds the prompt and a reserve for the answer.
+/// Range `[-weight, weight]`: zero when it just does, full at twice that, down to the whole weight when it holds half.
+/// Unknown window: zero.
+#[must_use]
+pub fn context_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
+    let (Some(window), needed) = (facts.plan.window, facts.profile.context_needed()) else { return 0.0 };
+    if needed == 0 {
+        return 0.0;
+    }
+    let ratio = window as f64 / needed as f64;
+    let position = if ratio < 1.0 { 2.0 * (ratio - 1.0) } else { ratio - 1.0 };
+    weights.context_fit * position.clamp(-1.0, 1.0)
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    (part as f64 / whole as f64).clamp(0.0, 1.0)
+}
+
+fn log_share(value: u64, (low, high): (f64, f64)) -> f64 {
+    ((value.max(1) as f64 / low).log2() / (high / low).log2()).clamp(0.0, 1.0)
+}
+
+fn finite(value: f64, otherwise: f64) -> f64 {
+    if value.is_finite() { value } else { otherwise }
+}
