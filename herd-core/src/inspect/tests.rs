@@ -140,11 +140,8 @@ proptest! {
         prop_assume!(std::str::from_utf8(&text).is_ok());
         let mut scanner = Scanner::new(&text, 64);
         let ours = scanner.skip().and_then(|_| scanner.finish()).is_ok();
-        let theirs = match serde_json::from_slice::<serde_json::Value>(&text) {
-            Ok(_) => true,
-            // Lone surrogates and numbers beyond f64 are grammatical.
-            Err(e) => e.to_string().contains("surrogate") || e.to_string().contains("hex escape") && ours || e.to_string().contains("out of range"),
-        };
+        // A raw value is checked against the grammar only, as we do.
+        let theirs = serde_json::from_slice::<Box<serde_json::value::RawValue>>(&text).is_ok();
         prop_assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(&text));
     }
 
