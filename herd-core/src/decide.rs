@@ -105,13 +105,16 @@ impl Question<'_> {
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
         }
-        node_eligible(node, self.now_ms, &self.policy.life)?;
-        let last_resort = match model_eligible(self.profile, node, model) {
-            Ok(()) => (node.state(self.now_ms, &self.policy.life) == NodeState::Stale).then_some("stale"),
-            // The same model lacks the same everywhere: its backend says so in its own words.
-            Err(reason @ (Ineligible::MissingCapability(_) | Ineligible::ContextTooSmall(_))) => Some(reason.name()),
-            Err(reason) => return Err(reason),
-        };
+        let stale = node.state(self.now_ms, &self.policy.life) == NodeState::Stale;
+        let mut last_resort = stale.then_some("stale");
+        for outcome in [node_eligible(node, self.now_ms, &self.policy.life), model_eligible(self.profile, node, model)]
+        {
+            match outcome {
+                Ok(()) => {}
+                Err(reason) if reason.yields_to_any() => last_resort = Some(reason.name()),
+                Err(reason) => return Err(reason),
+            }
+        }
         let plan = plan(self.profile, node, model, self.policy.protection);
         let prediction = predict(self.profile, node, model, &plan, self.now_ms);
         let seen_in_flight = node.load.in_flight();

@@ -60,6 +60,15 @@ impl Ineligible {
         }
     }
 
+    /// Whether a node with this reason is still better than none: it is ranked last instead of ruled out.
+    ///
+    /// Probes and ejection are suspicions, and in a fleet of one they must not turn a slow answer into none. What the
+    /// model lacks, it lacks on every node, and its backend says so in its own words.
+    #[must_use]
+    pub fn yields_to_any(self) -> bool {
+        matches!(self, Self::ProbeFailed | Self::Ejected(_) | Self::MissingCapability(_) | Self::ContextTooSmall(_))
+    }
+
     /// Whether waiting may help: the node could serve this request at another time.
     #[must_use]
     pub fn passes(self) -> bool {

@@ -126,8 +126,6 @@ fn every_refusal_has_its_reason() {
     assert_eq!(named(|node| node.paused = Some("meeting".into())), "paused");
     assert_eq!(named(|node| node.ollama = crate::wire::OllamaState::Hung), "ollama_hung");
     assert_eq!(named(|node| node.ollama = crate::wire::OllamaState::Down), "offline");
-    assert_eq!(named(|node| node.load.set_probe_failed(true)), "probe_failed");
-    assert_eq!(named(|node| (0..3).for_each(|_| node.load.failed(NOW))), "ejected");
     assert_eq!(named(|node| node.models.clear()), "model_absent");
     let snapshot = fleet(&[("n", hot())], NOW);
     let later = NOW + LifeLimits::default().offline_after_ms + 1;
@@ -147,6 +145,20 @@ fn what_the_model_lacks_is_left_to_its_backend_to_say() {
     let with_image = profile(r#"{"model":"m","messages":[{"content":"x","images":["aGk="]}]}"#);
     assert_eq!(choose(&snapshot, &with_image).candidates[0].last_resort, Some("missing_capability"));
     assert_eq!(choose(&snapshot, &chat()).candidates[0].last_resort, None);
+}
+
+#[test]
+fn a_suspected_node_serves_only_when_no_other_can() {
+    let hot = || NodeSpec::default().hot("m", 8192);
+    let suspected = |suspect: fn(&Node)| {
+        let snapshot = fleet(&[("a", hot()), ("b", NodeSpec::default().cold("m"))], NOW);
+        suspect(&snapshot.nodes[0]);
+        let candidates = choose(&snapshot, &chat()).candidates;
+        assert_eq!((candidates[0].node, candidates[1].node), (1, 0));
+        candidates[1].last_resort
+    };
+    assert_eq!(suspected(|node| node.load.set_probe_failed(true)), Some("probe_failed"));
+    assert_eq!(suspected(|node| (0..3).for_each(|_| node.load.failed(NOW))), Some("ejected"));
 }
 
 #[test]

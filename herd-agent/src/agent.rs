@@ -1,0 +1,203 @@
+//! The agent's tasks and how they are tied together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use herd_core::wire::{LoadedModel, OllamaState};
+use reqwest::{Client, redirect};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::collect::{Collector, HostSource};
+use crate::compose::{Identity, Moment, heartbeat};
+use crate::config::{Config, MdnsConfig};
+use crate::discover::{self, LINGER};
+use crate::identity::{self, IdentityError};
+use crate::ollama::{Essence, OllamaFacts, Poller, watch_ollama};
+use crate::reach::{Reach, own_address};
+use crate::send::{Outbox, Post, Router, deliver, stopped};
+
+/// How long mDNS rests after a failure before it is tried anew.
+const MDNS_REST: Duration = Duration::from_secs(30);
+
+/// Why the agent could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The node has no usable name.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The HTTP client cannot be made.
+    #[error("HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// A part of the agent ended by itself: a defect.
+    #[error("a task of the agent ended: {0}")]
+    Task(String),
+}
+
+/// Runs an agent until `shutdown` is true or its sender is gone, and tells the edges that this node leaves.
+///
+/// # Errors
+/// When the node's name cannot be had, or a part of the agent breaks. Neither Ollama nor an edge that is absent is an
+/// error: the agent reports what it knows, and tries for ever.
+pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+    config.expand_home(std::env::home_dir().and_then(|home| home.into_os_string().into_string().ok()).as_deref());
+    // Neither an inherited proxy nor a redirect may take heartbeats elsewhere.
+    let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).build()?;
+    let node_id = match &config.node_id {
+        Some(id) => id.clone(),
+        None => identity::node_id(&config.data_dir)?,
+    };
+    tracing::info!(node_id = node_id.as_str(), ollama = %config.ollama.url, "agent starts");
+    let mut tasks = JoinSet::new();
+    let (facts_in, facts) = watch::channel(None);
+    let poller = Poller::new(client.clone(), config.ollama.url.clone(), config.ollama.timeout);
+    tasks.spawn(watch_ollama(poller, config.heartbeat.interval, config.ollama.watch_interval, facts_in));
+
+    let (routers_in, routers) = watch::channel(given(&config));
+    if config.router_urls.is_empty() {
+        tasks.spawn(find_routers(config.mdns.clone(), routers_in));
+    } else {
+        tasks.spawn(async move { routers_in.closed().await });
+    }
+
+    let (outbox_in, outbox) = watch::channel(None);
+    let identity = Identity {
+        node_id: node_id.clone(),
+        boot: format!("{:016x}", fastrand::u64(..)),
+        ollama_url: config.ollama.url.clone(),
+        interval: config.heartbeat.interval,
+    };
+    let collector = Collector::new(source, client.clone(), &config.ollama.url, config.ollama.env);
+    let (routers_seen, reach) = (routers.clone(), Reach::default());
+    let beat = Beat { identity, seq: 0, collector, facts, routers: routers_seen, reach, outbox: outbox_in };
+    tasks.spawn(beat.run());
+
+    let (timeout, interval) = (config.heartbeat.timeout, config.heartbeat.interval);
+    let post = Post { client, node_id, token: config.join_token, timeout, interval };
+    tokio::select! {
+        () = deliver_to_all(post, routers, outbox, shutdown) => Ok(()),
+        Some(ended) = tasks.join_next() => {
+            Err(RunError::Task(ended.err().map_or_else(|| "too early".to_owned(), |error| error.to_string())))
+        }
+    }
+}
+
+fn given(config: &Config) -> BTreeSet<Router> {
+    config.router_urls.iter().map(|url| Router { name: url.to_string(), urls: vec![url.clone()] }).collect()
+}
+
+async fn find_routers(config: MdnsConfig, routers: watch::Sender<BTreeSet<Router>>) {
+    while !routers.is_closed() {
+        match discover::browse(&config, LINGER, &routers).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "cannot look for edges; trying again later"),
+        }
+        tokio::time::sleep(MDNS_REST).await;
+    }
+}
+
+/// One delivering task per edge, started and ended as edges come and go. Returns after the last goodbye.
+async fn deliver_to_all(
+    post: Post,
+    mut routers: watch::Receiver<BTreeSet<Router>>,
+    outbox: Outbox,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut running: BTreeMap<Router, AbortHandle> = BTreeMap::new();
+    loop {
+        let wanted = routers.borrow_and_update().clone();
+        running.retain(|router, task| {
+            let keep = wanted.contains(router);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for router in wanted {
+            let start = || deliver(post.clone(), router.clone(), outbox.clone(), shutdown.clone());
+            running.entry(router.clone()).or_insert_with(|| tasks.spawn(start()));
+        }
+        tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            changed = routers.changed() => if changed.is_err() { break },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                // Only an aborted task ends before the stop.
+                drop(ended);
+            }
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Writes heartbeats: at once, then at a fixed pace, and out of turn when something important changes.
+struct Beat {
+    identity: Identity,
+    seq: u64,
+    collector: Collector,
+    facts: watch::Receiver<Option<Arc<OllamaFacts>>>,
+    routers: watch::Receiver<BTreeSet<Router>>,
+    reach: Reach,
+    outbox: watch::Sender<Option<Bytes>>,
+}
+
+impl Beat {
+    async fn run(mut self) {
+        // The first answer, or the lack of one, comes within one timeout; a heartbeat before it would tell of a node
+        // without models.
+        if self.facts.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let mut tick = interval_at(Instant::now() + self.identity.interval, self.identity.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let ollama = self.facts.borrow_and_update().clone().unwrap_or_default();
+            let told = ollama.essence();
+            self.beat(&ollama).await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                changed = important_change(&mut self.facts, &told) => if !changed { return },
+            }
+        }
+    }
+
+    async fn beat(&mut self, ollama: &OllamaFacts) {
+        let loaded: Vec<LoadedModel> = ollama.loaded.iter().map(Into::into).collect();
+        let machine = self.collector.collect(&loaded).await;
+        self.seq += 1;
+        let moment = Moment { seq: self.seq, timestamp: unix_seconds(), lan_ip: self.lan_ip(ollama.state).await };
+        let heartbeat = heartbeat(&self.identity, moment, &machine, ollama);
+        match serde_json::to_vec(&heartbeat) {
+            Ok(json) => {
+                self.outbox.send_replace(Some(json.into()));
+            }
+            Err(error) => tracing::error!(%error, "a heartbeat cannot be written"),
+        }
+    }
+
+    /// The address that this machine has towards the first edge; empty = there is none.
+    async fn lan_ip(&mut self, ollama: OllamaState) -> String {
+        let url = self.routers.borrow().first().and_then(|router| router.urls.first().cloned());
+        let Some(url) = url else { return String::new() };
+        let Some(own) = own_address(&url).await else { return String::new() };
+        if ollama == OllamaState::Ok {
+            self.reach.check(&self.identity.ollama_url, own).await;
+        }
+        own.to_string()
+    }
+}
+
+/// Waits until Ollama's essence is another than `told`. False = there will be no more facts.
+async fn important_change(facts: &mut watch::Receiver<Option<Arc<OllamaFacts>>>, told: &Essence) -> bool {
+    facts.wait_for(|facts| facts.as_ref().is_some_and(|facts| facts.essence() != *told)).await.is_ok()
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! The whole agent over real sockets: a scripted Ollama on one side, scripted edges on the other.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use axum::Router as Routes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use herd_core::name::NodeId;
+use herd_core::wire::Heartbeat;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+use crate::collect::{CpuFacts, MachineFacts};
+use crate::config::JoinToken;
+use crate::ollama::samples::{PS, TAGS};
+
+const EMPTY: &str = r#"{"models":[]}"#;
+const FOREVER: Duration = Duration::from_mins(1);
+
+/// An Ollama whose answers are data. While `hangs` is true it accepts and says nothing.
+struct FakeOllama {
+    ps: Mutex<&'static str>,
+    hangs: watch::Sender<bool>,
+    asked: watch::Sender<u32>,
+}
+
+impl FakeOllama {
+    async fn start(tasks: &mut JoinSet<()>) -> (Arc<Self>, SocketAddr) {
+        let fake = Arc::new(Self {
+            ps: Mutex::new(EMPTY),
+            hangs: watch::Sender::new(false),
+            asked: watch::Sender::new(0),
+        });
+        let ps = |State(fake): State<Arc<Self>>| async move { fake.answer().await };
+        let routes = Routes::new()
+            .route("/api/ps", get(ps))
+            .route("/api/tags", get(|| async { TAGS }))
+            .route("/api/version", get(|| async { r#"{"version":"0.33.0"}"# }))
+            .with_state(Arc::clone(&fake));
+        (fake, serve(tasks, TcpListener::bind("127.0.0.1:0").await.unwrap(), routes))
+    }
+
+    async fn answer(&self) -> &'static str {
+        self.asked.send_modify(|count| *count += 1);
+        self.hangs.subscribe().wait_for(|hangs| !hangs).await.unwrap();
+        *self.ps.lock().unwrap()
+    }
+}
+
+/// An edge that keeps what it gets. It answers the nth heartbeat with the nth of `answers`, then with 200; while
+/// `holds` is true it takes heartbeats and does not answer.
+struct FakeEdge {
+    got: mpsc::Sender<(HeaderMap, String)>,
+    answers: Mutex<Vec<StatusCode>>,
+    holds: watch::Sender<bool>,
+}
+
+impl FakeEdge {
+    async fn start(tasks: &mut JoinSet<()>) -> (Arc<Self>, Inbox, SocketAddr) {
+        let (fake, inbox) = Self::new();
+        let address = serve(tasks, TcpListener::bind("127.0.0.1:0").await.unwrap(), fake.routes());
+        (fake, inbox, address)
+    }
+
+    fn new() -> (Arc<Self>, Inbox) {
+        let (got, inbox) = mpsc::channel(1024);
+        let fake = Self { got, answers: Mutex::new(Vec::new()), holds: watch::Sender::new(false) };
+        (Arc::new(fake), Inbox(inbox))
+    }
+
+    fn routes(self: &Arc<Self>) -> Routes {
+        let take = |State(fake): State<Arc<Self>>, headers: HeaderMap, body: String| async move {
+            fake.got.send((headers, body)).await.unwrap();
+            fake.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
+            fake.answers.lock().unwrap().pop().unwrap_or(StatusCode::OK)
+        };
+        Routes::new().route("/heartbeat", post(take)).with_state(Arc::clone(self))
+    }
+}
+
+struct Inbox(mpsc::Receiver<(HeaderMap, String)>);
+
+impl Inbox {
+    async fn next(&mut self) -> (HeaderMap, String) {
+        timeout(Duration::from_secs(10), self.0.recv()).await.expect("a heartbeat within 10 s").unwrap()
+    }
+
+    /// The first heartbeat that is as `wanted`; others before it are passed over.
+    async fn until(&mut self, wanted: impl Fn(&Heartbeat) -> bool) -> Heartbeat {
+        loop {
+            let heartbeat = serde_json::from_str(&self.next().await.1).unwrap();
+            if wanted(&heartbeat) {
+                return heartbeat;
+            }
+        }
+    }
+}
+
+fn serve(tasks: &mut JoinSet<()>, listener: TcpListener, routes: Routes) -> SocketAddr {
+    let address = listener.local_addr().unwrap();
+    tasks.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    address
+}
+
+fn config(ollama: SocketAddr, edges: &[SocketAddr]) -> Config {
+    let mut config = Config {
+        node_id: Some(NodeId::new("test").unwrap()),
+        router_urls: edges.iter().map(|edge| format!("http://{edge}/").parse().unwrap()).collect(),
+        ..Config::default()
+    };
+    config.ollama.url = format!("http://{ollama}/").parse().unwrap();
+    config.ollama.watch_interval = Duration::from_millis(10);
+    config.heartbeat.interval = Duration::from_millis(20);
+    config
+}
+
+/// Starts an agent on made-up hardware.
+fn start(tasks: &mut JoinSet<()>, config: Config) -> watch::Sender<bool> {
+    let (stop, shutdown) = watch::channel(false);
+    let facts = MachineFacts { cpu: Some(CpuFacts::default()), ..MachineFacts::default() };
+    let source = HostSource::Fixed(Arc::new(move || facts.clone()));
+    tasks.spawn(async move { run(config, source, shutdown).await.unwrap() });
+    stop
+}
+
+fn seq(heartbeat: &Heartbeat) -> u64 {
+    heartbeat.herd.as_ref().unwrap().seq
+}
+
+fn state(heartbeat: &Heartbeat) -> OllamaState {
+    heartbeat.herd.as_ref().unwrap().ollama.state
+}
+
+#[tokio::test]
+async fn the_first_heartbeat_has_everything() {
+    let mut tasks = JoinSet::new();
+    let (_ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let token = JoinToken::new("s3cret").unwrap();
+    let _stop = start(&mut tasks, Config { join_token: token, ..config(ollama_at, &[edge_at]) });
+    let (headers, body) = inbox.next().await;
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    assert_eq!(headers["content-type"], "application/json");
+    let heartbeat: Heartbeat = serde_json::from_str(&body).unwrap();
+    assert_eq!((heartbeat.node_id.as_str(), seq(&heartbeat)), ("test", 1));
+    assert_eq!(heartbeat.lan_ip, "127.0.0.1");
+    let report = heartbeat.herd.unwrap().ollama;
+    assert_eq!((report.state, report.version.as_str()), (OllamaState::Ok, "0.33.0"));
+    assert_eq!(report.available.len(), 2);
+}
+
+#[tokio::test]
+async fn a_loaded_model_is_told_at_once() {
+    let mut tasks = JoinSet::new();
+    let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let mut config = config(ollama_at, &[edge_at]);
+    config.heartbeat.interval = FOREVER;
+    let _stop = start(&mut tasks, config);
+    assert_eq!(seq(&inbox.until(|_| true).await), 1);
+    *ollama.ps.lock().unwrap() = PS;
+    let second = inbox.until(|_| true).await;
+    assert_eq!(second.herd.unwrap().ollama.loaded[0].name, "tiny:latest");
+}
+
+#[tokio::test]
+async fn a_hung_ollama_never_silences_the_heartbeat() {
+    let mut tasks = JoinSet::new();
+    let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    *ollama.ps.lock().unwrap() = PS;
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let mut config = config(ollama_at, &[edge_at]);
+    config.ollama.timeout = Duration::from_millis(50);
+    let _stop = start(&mut tasks, config);
+    inbox.until(|heartbeat| state(heartbeat) == OllamaState::Ok).await;
+    ollama.hangs.send_replace(true);
+    let hung = inbox.until(|heartbeat| state(heartbeat) == OllamaState::Hung).await;
+    assert_eq!(hung.herd.unwrap().ollama.loaded.len(), 1, "the last known list stays");
+    inbox.until(|_| true).await;
+    inbox.until(|_| true).await;
+    ollama.hangs.send_replace(false);
+    inbox.until(|heartbeat| state(heartbeat) == OllamaState::Ok).await;
+}
+
+#[tokio::test]
+async fn an_ollama_that_hangs_from_the_start_is_reported_as_hung() {
+    let mut tasks = JoinSet::new();
+    let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    ollama.hangs.send_replace(true);
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let mut config = config(ollama_at, &[edge_at]);
+    config.ollama.timeout = Duration::from_millis(50);
+    let _stop = start(&mut tasks, config);
+    assert_eq!(state(&inbox.until(|_| true).await), OllamaState::Hung);
+}
+
+#[tokio::test]
+async fn an_absent_ollama_is_down() {
+    let mut tasks = JoinSet::new();
+    // Bound and not listening: connections are refused, and nobody else can get the port.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let _stop = start(&mut tasks, config(nobody.local_addr().unwrap(), &[edge_at]));
+    assert_eq!(state(&inbox.until(|_| true).await), OllamaState::Down);
+}
+
+#[tokio::test]
+async fn a_clean_stop_tells_every_edge() {
+    let mut tasks = JoinSet::new();
+    let (_ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (_one, mut first, first_at) = FakeEdge::start(&mut tasks).await;
+    let (_two, mut second, second_at) = FakeEdge::start(&mut tasks).await;
+    let stop = start(&mut tasks, config(ollama_at, &[first_at, second_at]));
+    for inbox in [&mut first, &mut second] {
+        inbox.until(|_| true).await;
+    }
+    stop.send_replace(true);
+    for inbox in [&mut first, &mut second] {
+        let goodbye = inbox.until(|heartbeat| heartbeat.draining).await;
+        assert_eq!(goodbye, Heartbeat { node_id: "test".to_owned(), draining: true, ..Heartbeat::default() });
+    }
+    tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_edge_that_comes_late_or_fails_gets_the_next_heartbeat() {
+    let mut tasks = JoinSet::new();
+    let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let _stop = start(&mut tasks, config(ollama_at, &[socket.local_addr().unwrap()]));
+    ollama.asked.subscribe().wait_for(|asked| *asked > 5).await.unwrap();
+    let (edge, mut inbox) = FakeEdge::new();
+    edge.answers.lock().unwrap().extend([StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED]);
+    serve(&mut tasks, socket.listen(64).unwrap(), edge.routes());
+    let mut last = 0;
+    for _ in 0..4 {
+        let heartbeat = inbox.until(|_| true).await;
+        assert!(seq(&heartbeat) >= last, "what is repeated is never older than what was sent");
+        last = seq(&heartbeat);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_edge_delays_nobody_and_then_gets_the_newest() {
+    let mut tasks = JoinSet::new();
+    let (_ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (slow, mut slow_inbox, slow_at) = FakeEdge::start(&mut tasks).await;
+    let (_fast, mut fast_inbox, fast_at) = FakeEdge::start(&mut tasks).await;
+    slow.holds.send_replace(true);
+    let _stop = start(&mut tasks, config(ollama_at, &[slow_at, fast_at]));
+    let held = slow_inbox.until(|_| true).await;
+    let newest = fast_inbox.until(|heartbeat| seq(heartbeat) > seq(&held) + 3).await;
+    slow.holds.send_replace(false);
+    let next = slow_inbox.until(|_| true).await;
+    assert!(seq(&next) >= seq(&newest), "{} is older than {}", seq(&next), seq(&newest));
+}

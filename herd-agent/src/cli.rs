@@ -1,0 +1,144 @@
+//! The command line of `herd-agent` and `herd-node`, which are one program.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::sync::watch;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+use crate::config::{Config, unread_variables};
+use crate::{HostSource, run};
+
+/// `EX_USAGE` of `sysexits.h`: flags or configuration are wrong, and starting again will not help.
+const EXIT_USAGE: u8 = 64;
+
+/// Reports this machine, its GPUs and its Ollama to the edges of a herd.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(version, about)]
+pub struct Flags {
+    /// URL of an edge; may be given several times. Without any, edges are found by mDNS.
+    #[arg(long, value_name = "URL")]
+    pub router_url: Vec<String>,
+    /// URL of the local Ollama [default: `OLLAMA_HOST`, else <http://127.0.0.1:11434>].
+    #[arg(long, value_name = "URL")]
+    pub ollama_url: Option<String>,
+    /// Name of this node [default: kept in the data folder, at first the host name].
+    #[arg(long, value_name = "NAME")]
+    pub node_id: Option<String>,
+    /// Folder of the agent's own files [default: ~/.fleet-manager].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Time between two heartbeats in milliseconds, 250 to 60000 [default: 5000].
+    #[arg(long, value_name = "MS")]
+    pub interval_ms: Option<u64>,
+    /// Do not look for edges on the network.
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Shared secret for the edge; better given as `FLEET_JOIN_TOKEN`.
+    #[arg(long, value_name = "TOKEN")]
+    pub join_token: Option<String>,
+    /// Configuration file, see conf/herd-agent.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// error, warn, info, debug or trace [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Check flags, environment and file, then stop.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// Runs the agent until SIGINT or SIGTERM.
+///
+/// Exits with 64 when flags or configuration are wrong, with 1 on any other failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Printing fails only when nobody can read it any more.
+            error.print().ok();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let config = match load(&flags, &env) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if flags.check_config {
+        return ExitCode::SUCCESS;
+    }
+    start_logging(&config.log_level);
+    for name in unread_variables(&env) {
+        tracing::warn!(variable = name, "environment variable is not known to this agent");
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(flags: &Flags, env: &BTreeMap<String, String>) -> anyhow::Result<Config> {
+    let file = flags.config.clone().or_else(|| env.get("FLEET_NODE_CONFIG").map(PathBuf::from));
+    let text = match &file {
+        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?),
+        None => None,
+    };
+    let mut config = Config::from_layers(text.as_deref(), env, flags)?;
+    config.expand_home(env.get("HOME").or_else(|| env.get("USERPROFILE")).map(String::as_str));
+    Ok(config)
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    // The agent waits far more than it works: one thread, and the blocking pool for what blocks.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let (stop, shutdown) = watch::channel(false);
+        let agent = run(config, HostSource::Machine, shutdown);
+        tokio::pin!(agent);
+        tokio::select! {
+            result = &mut agent => return Ok(result?),
+            signal = stop_signal() => signal.context("cannot listen for signals")?,
+        }
+        stop.send_replace(true);
+        Ok(agent.await?)
+    })
+}
+
+#[cfg(unix)]
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+fn start_logging(level: &str) {
+    let filter: Targets = level.parse().expect("the configuration check has parsed it");
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // A host program may have its own subscriber; then this one is not needed.
+    tracing_subscriber::registry().with(filter).with(lines).try_init().ok();
+}
+
+#[expect(clippy::print_stderr, reason = "before logging starts, and for the person at the terminal")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("herd-agent: {error:#}");
+}

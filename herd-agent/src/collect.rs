@@ -1,0 +1,181 @@
+//! Facts about this machine, collected off the async threads and within a time limit.
+//!
+//! A fact that could not be read is `None` or an empty list, never zero.
+
+mod bandwidth;
+mod gpu;
+mod host;
+mod memory;
+mod process;
+mod runner;
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herd_core::wire;
+use reqwest::{Client, Url};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub(crate) use bandwidth::memory_bandwidth_gbps;
+use host::Machine;
+pub(crate) use host::host_name;
+
+/// How long a heartbeat waits for the machine's facts before it goes with the last known ones.
+///
+/// Normal is some tens of milliseconds; a GPU driver or a network file system that hangs can take for ever.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What the agent reports about a machine, besides its Ollama's own lists.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MachineFacts {
+    /// Host name, operating system and its version.
+    pub host: wire::Host,
+    /// `apple_silicon`, `x86_64`, `arm64` or what the system calls it.
+    pub arch: String,
+    /// Marketing name of the CPU; empty = not known.
+    pub chip: String,
+    /// CPU load.
+    pub cpu: Option<CpuFacts>,
+    /// System memory.
+    pub memory: Option<wire::MemoryBytes>,
+    /// Disk of the models' folder.
+    pub disk: Option<wire::DiskBytes>,
+    /// Hottest sensor outside the GPUs.
+    pub temperature: Option<Temperature>,
+    /// Devices that can run models.
+    pub gpus: Vec<wire::Gpu>,
+    /// Settings of the Ollama process.
+    pub ollama_env: wire::OllamaEnv,
+    /// Occupancy of Ollama's runners; `None` = could not be read.
+    pub runners: Option<Vec<wire::Runner>>,
+}
+
+/// CPU load.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CpuFacts {
+    /// Physical cores.
+    pub cores_physical: u32,
+    /// Busy share since the facts were collected last, 0-100.
+    pub utilization_pct: f64,
+}
+
+/// A sensor's reading.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Temperature {
+    /// Degrees Celsius.
+    pub celsius: f64,
+    /// Name of the sensor.
+    pub source: String,
+}
+
+/// Where the facts about the machine come from.
+#[derive(Clone)]
+pub enum HostSource {
+    /// The machine that the agent runs on.
+    Machine,
+    /// Data: the simulated node. Called once per heartbeat on an async thread, so it must not block.
+    Fixed(Arc<dyn Fn() -> MachineFacts + Send + Sync>),
+}
+
+impl std::fmt::Debug for HostSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "Machine",
+            Self::Fixed(_) => "Fixed(..)",
+        })
+    }
+}
+
+/// What one pass over the machine yields: facts, and the runner processes that remain to be asked.
+#[derive(Debug, Clone, Default)]
+struct Survey {
+    facts: MachineFacts,
+    runners: Option<Vec<process::RunnerProcess>>,
+}
+
+/// Collects [`MachineFacts`], one survey at a time.
+pub(crate) enum Collector {
+    /// From the machine itself.
+    Machine(Box<MachineCollector>),
+    /// From data.
+    Fixed(Arc<dyn Fn() -> MachineFacts + Send + Sync>),
+}
+
+impl Collector {
+    pub(crate) fn new(source: HostSource, client: Client, ollama: &Url, agent_env: wire::OllamaEnv) -> Self {
+        match source {
+            HostSource::Machine => Self::Machine(Box::new(MachineCollector::new(client, ollama, agent_env))),
+            HostSource::Fixed(facts) => Self::Fixed(facts),
+        }
+    }
+
+    /// The newest facts that could be had within the limits.
+    pub(crate) async fn collect(&mut self, loaded: &[wire::LoadedModel]) -> MachineFacts {
+        match self {
+            Self::Machine(machine) => machine.collect(loaded).await,
+            Self::Fixed(facts) => facts(),
+        }
+    }
+}
+
+/// Surveys the real machine.
+pub(crate) struct MachineCollector {
+    client: Client,
+    /// The machine, while no survey has it.
+    idle: Option<Machine>,
+    running: Option<JoinHandle<(Machine, Survey)>>,
+    last: Survey,
+    late: bool,
+}
+
+impl MachineCollector {
+    fn new(client: Client, ollama: &Url, agent_env: wire::OllamaEnv) -> Self {
+        let machine = Machine::new(ollama.clone(), agent_env);
+        Self { client, idle: Some(machine), running: None, last: Survey::default(), late: false }
+    }
+
+    async fn collect(&mut self, loaded: &[wire::LoadedModel]) -> MachineFacts {
+        self.survey().await;
+        let mut facts = self.last.facts.clone();
+        if let Some(processes) = &self.last.runners {
+            facts.runners = runner::occupancy(&self.client, processes, loaded).await;
+        }
+        facts
+    }
+
+    /// Starts a survey unless one still runs, and takes its outcome if it comes within the limit.
+    async fn survey(&mut self) {
+        if let Some(mut machine) = self.idle.take() {
+            self.running = Some(tokio::task::spawn_blocking(move || {
+                let survey = machine.survey();
+                (machine, survey)
+            }));
+        }
+        let Some(running) = &mut self.running else { return };
+        match timeout(LIMIT, running).await {
+            Ok(Ok((machine, survey))) => {
+                self.running = None;
+                self.idle = Some(machine);
+                self.last = survey;
+                self.late = false;
+            }
+            Ok(Err(error)) => {
+                // The machine is lost with the panic; the last facts stay, which is better than no heartbeat.
+                self.running = None;
+                tracing::error!(%error, "collecting host facts failed; the last ones stay");
+            }
+            Err(_) if !self.late => {
+                self.late = true;
+                tracing::warn!("host facts are late; heartbeats carry the last known ones");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Only an address of this machine can be bound.
+pub(crate) fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}

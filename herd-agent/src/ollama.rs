@@ -1,0 +1,234 @@
+//! Asks the local Ollama, at its own pace: what it cannot answer in time never delays a heartbeat.
+//!
+//! The cheap `/api/ps` is asked often, to notice loads, unloads and an Ollama that hangs; everything once per heartbeat
+//! interval. When it does not answer, the last known lists stay, and the state says so.
+
+mod api;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use herd_core::wire::OllamaState;
+use reqwest::{Client, Url};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+#[cfg(test)]
+pub(crate) use api::tests as samples;
+pub(crate) use api::{Details, Loaded, Tag};
+
+/// Longest answer that is read; a node with a thousand models needs about 1 MiB.
+const ANSWER_MAX_BYTES: usize = 8 << 20;
+/// Failed calls in a row before a silent Ollama is called hung: one late answer of a busy machine is not a state.
+const FAILURES_TO_HUNG: u32 = 2;
+/// Most models in one heartbeat: an edge refuses longer lists whole.
+const MODELS_MAX: usize = 512;
+/// Models asked for their details in one round, so that a thousand models on an old Ollama are no burst.
+const SHOWS_PER_ROUND: usize = 4;
+
+/// What is known of Ollama.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct OllamaFacts {
+    pub(crate) state: OllamaState,
+    pub(crate) version: String,
+    pub(crate) loaded: Vec<Loaded>,
+    pub(crate) available: Vec<Tag>,
+}
+
+/// What an edge should hear at once: state, loaded models with their sizes, models on disk.
+pub(crate) type Essence = (OllamaState, BTreeSet<(String, String, u64)>, BTreeSet<(String, String)>);
+
+impl OllamaFacts {
+    pub(crate) fn essence(&self) -> Essence {
+        let loaded = self.loaded.iter().map(|m| (m.name.clone(), m.digest.clone(), m.context_length)).collect();
+        let available = self.available.iter().map(|m| (m.name.clone(), m.digest.clone())).collect();
+        (self.state, loaded, available)
+    }
+}
+
+/// Asks until the receiver's side is gone; the first answer, or lack of one, comes after one timeout at the latest.
+pub(crate) async fn watch_ollama(
+    mut poller: Poller,
+    interval: Duration,
+    watch_interval: Duration,
+    facts: watch::Sender<Option<Arc<OllamaFacts>>>,
+) {
+    let mut tick = tokio::time::interval(watch_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut refresh_at = Instant::now();
+    while !facts.is_closed() {
+        tick.tick().await;
+        let was = poller.facts.state;
+        poller.watch().await;
+        let back = was != OllamaState::Ok && poller.facts.state == OllamaState::Ok;
+        if poller.facts.state == OllamaState::Ok && (back || Instant::now() >= refresh_at) {
+            if poller.refresh().await {
+                refresh_at = Instant::now() + interval;
+            }
+        }
+        facts.send_if_modified(|current| {
+            let news = current.as_deref() != Some(&poller.facts);
+            if news {
+                *current = Some(Arc::new(poller.facts.clone()));
+            }
+            news
+        });
+    }
+}
+
+/// Asks one Ollama and remembers what it said.
+pub(crate) struct Poller {
+    client: Client,
+    url: Url,
+    timeout: Duration,
+    facts: OllamaFacts,
+    answered_once: bool,
+    listed_once: bool,
+    failures: u32,
+    /// Answers of `/api/show` by manifest digest, which names the content: they never go stale.
+    shown: HashMap<String, Shown>,
+}
+
+#[derive(Clone)]
+struct Shown {
+    context_length: Option<u64>,
+    capabilities: Option<Vec<String>>,
+}
+
+impl Poller {
+    pub(crate) fn new(client: Client, url: Url, timeout: Duration) -> Self {
+        let facts = OllamaFacts::default();
+        Self { client, url, timeout, facts, answered_once: false, listed_once: false, failures: 0, shown: HashMap::new() }
+    }
+
+    /// Asks for the loaded models; this call alone decides the state.
+    async fn watch(&mut self) {
+        let state = match self.ask::<api::Ps>("api/ps").await {
+            Ok(ps) => {
+                self.facts.loaded = ps.models.unwrap_or_default();
+                self.answered_once = true;
+                self.failures = 0;
+                OllamaState::Ok
+            }
+            Err(CallError::Refused) => OllamaState::Down,
+            Err(_) => {
+                self.failures += 1;
+                let certain = !self.answered_once || self.failures >= FAILURES_TO_HUNG;
+                if certain { OllamaState::Hung } else { self.facts.state }
+            }
+        };
+        if state != self.facts.state {
+            tracing::info!(url = %self.url, ?state, "ollama");
+        }
+        self.facts.state = state;
+    }
+
+    /// Asks for version and models on disk. What fails stays as it was. True = the list is fresh.
+    async fn refresh(&mut self) -> bool {
+        let (version, tags) =
+            tokio::join!(self.ask::<api::Version>("api/version"), self.ask::<api::Tags>("api/tags"));
+        if let Ok(answer) = version {
+            self.facts.version = answer.version;
+        }
+        let Ok(tags) = tags else {
+            if !self.listed_once {
+                // An empty list would read as "no models", which nobody has said.
+                self.facts.state = OllamaState::Hung;
+            }
+            return false;
+        };
+        self.listed_once = true;
+        self.facts.available = newest(tags.models.unwrap_or_default());
+        self.fill_in().await;
+        true
+    }
+
+    /// Adds what this version of Ollama tells only in `/api/show`.
+    async fn fill_in(&mut self) {
+        let lacking = |tag: &&Tag| tag.capabilities.is_none() || tag.details.context_length.is_none();
+        let digests: BTreeSet<&str> = self.facts.available.iter().map(|tag| tag.digest.as_str()).collect();
+        self.shown.retain(|digest, _| digests.contains(digest.as_str()));
+        let unknown: Vec<&Tag> = self
+            .facts
+            .available
+            .iter()
+            .filter(lacking)
+            .filter(|tag| !self.shown.contains_key(&tag.digest))
+            .take(SHOWS_PER_ROUND)
+            .collect();
+        let answers = join_all(unknown.iter().map(|tag| self.show(&tag.name))).await;
+        let digests: Vec<String> = unknown.iter().map(|tag| tag.digest.clone()).collect();
+        self.shown.extend(digests.into_iter().zip(answers).filter_map(|(digest, shown)| Some((digest, shown?))));
+        for tag in &mut self.facts.available {
+            if let Some(shown) = self.shown.get(&tag.digest) {
+                tag.details.context_length = tag.details.context_length.or(shown.context_length);
+                tag.capabilities = tag.capabilities.take().or_else(|| shown.capabilities.clone());
+            }
+        }
+    }
+
+    async fn show(&self, model: &str) -> Option<Shown> {
+        let request = self.client.post(self.url.join("api/show").ok()?).json(&serde_json::json!({ "model": model }));
+        let show: api::Show = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok()?;
+        Some(Shown { context_length: show.context_length(), capabilities: show.capabilities })
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        let url = self.url.join(path).map_err(|_| CallError::Garbled)?;
+        get_json(&self.client, url, self.timeout, ANSWER_MAX_BYTES).await
+    }
+}
+
+/// At most [`MODELS_MAX`] models; where there are more, those that changed last.
+fn newest(mut tags: Vec<Tag>) -> Vec<Tag> {
+    if tags.len() > MODELS_MAX {
+        tracing::warn!(models = tags.len(), reported = MODELS_MAX, "more models than an edge takes");
+        tags.sort_by(|a, b| b.modified_at.cmp(&a.modified_at));
+        tags.truncate(MODELS_MAX);
+    }
+    tags
+}
+
+/// Why a call brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// Nobody listens there.
+    #[error("no connection")]
+    Refused,
+    /// No whole answer in time.
+    #[error("no answer in time")]
+    Late,
+    /// Another status than 200, too long, or not the JSON that was asked for.
+    #[error("an answer that makes no sense")]
+    Garbled,
+}
+
+/// GETs JSON within `timeout`, of at most `max_bytes`.
+pub(crate) async fn get_json<T: DeserializeOwned>(
+    client: &Client,
+    url: Url,
+    timeout: Duration,
+    max_bytes: usize,
+) -> Result<T, CallError> {
+    read_json(client.get(url).timeout(timeout), max_bytes).await
+}
+
+async fn read_json<T: DeserializeOwned>(request: reqwest::RequestBuilder, max_bytes: usize) -> Result<T, CallError> {
+    let classify = |error: reqwest::Error| match () {
+        () if error.is_timeout() => CallError::Late,
+        () if error.is_connect() => CallError::Refused,
+        () => CallError::Garbled,
+    };
+    let mut response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(classify)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(classify)? {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(CallError::Garbled);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|_| CallError::Garbled)
+}

@@ -1,0 +1,56 @@
+//! `/_sim/*`: what a test asks of a node, and no client of Ollama.
+
+use std::sync::Arc;
+
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::{
+    body::{self, Body},
+    fault::Fault,
+    node::Node,
+    surface::{ApiError, Dialect},
+};
+
+/// Most bytes of a fault.
+const BODY_LIMIT: usize = 64 << 10;
+
+#[derive(Serialize)]
+struct Done {
+    ok: bool,
+}
+
+/// Whether `path` is answered here.
+pub(crate) fn is_path(path: &str) -> bool {
+    path.starts_with("/_sim/")
+}
+
+/// Answers a request for `/_sim/*`.
+pub(crate) async fn serve(node: &Arc<Node>, head: &http::request::Parts, incoming: Incoming) -> Response<Body> {
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, "/_sim/stats") => body::json(&node.stats()),
+        (&Method::GET, "/_sim/slots") => body::json(&node.engine.slots()),
+        (&Method::GET, "/_sim/config") => body::json(&*node.config),
+        (&Method::GET, "/_sim/fault") => body::json(&node.faults.get()),
+        (&Method::POST, "/_sim/reset") => {
+            node.reset_stats();
+            body::json(&Done { ok: true })
+        }
+        (&Method::POST, "/_sim/fault") => match read_fault(incoming).await {
+            Ok(fault) => {
+                node.set_fault(fault).await;
+                body::json(&Done { ok: true })
+            }
+            Err(error) => error.respond(Dialect::Native),
+        },
+        _ => body::plain(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+async fn read_fault(incoming: Incoming) -> Result<Fault, ApiError> {
+    let bytes =
+        Limited::new(incoming, BODY_LIMIT).collect().await.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| ApiError::bad_request(error.to_string()))
+}
