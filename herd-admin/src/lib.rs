@@ -1,13 +1,52 @@
 //! The admin service of herd: catalogue, fleet API, heartbeats, health and metrics.
 //!
 //! A library with one narrow window to the edge, [`FleetSource`]. It never runs on a proxy thread: the edge serves it
-//! on its own runtime and its own listener.
+//! on its own runtime and its own listener ([`serve`]), and routes every path that is not inference to that listener.
+//!
+//! Handlers are thin: what an answer says is computed by pure functions of one snapshot and one moment. A handler that
+//! refuses returns a `Refusal`, and one middleware puts that into the form of the path's surface.
+
+mod answer;
+mod body;
+mod caller;
+mod catalogue;
+mod config;
+mod dashboard;
+mod explain;
+mod guard;
+mod health;
+mod heartbeat;
+mod identity;
+mod metrics;
+mod node_facts;
+mod nodes;
+mod ollama;
+mod openai;
+mod refusal;
+mod secret;
+mod serve;
+mod state;
+mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
+
+pub use caller::EDGE_SECRET_HEADER;
+pub use config::AdminConfig;
+pub use secret::Secret;
+pub use serve::serve;
+pub use state::{AdminState, SetupError};
 
 /// What the admin service sees of the edge.
 pub trait FleetSource: Send + Sync + 'static {
@@ -26,6 +65,37 @@ pub trait FleetSource: Send + Sync + 'static {
     /// When it is refused.
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError>;
 
+    /// Takes the node named `id` out for new requests, or puts it back. Returns whether there is such a node.
+    fn set_cordon(&self, id: &str, cordoned: bool) -> bool;
+
     /// Whether the edge is stopping: no new requests, running ones finish.
     fn draining(&self) -> bool;
+}
+
+/// All routes of the admin service.
+///
+/// Handlers need to know who calls: serve it with [`serve`], or put a `ConnectInfo<SocketAddr>` on every request.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/", get(identity::root))
+        .route("/dashboard", get(dashboard::page))
+        .route("/api/version", get(identity::version))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route("/v1/messages", get(identity::messages_probe))
+        .route("/fleet/status", get(status::status))
+        .route("/fleet/explain", post(explain::explain))
+        .route("/fleet/nodes/{id}/drain", post(nodes::drain))
+        .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/heartbeat", post(heartbeat::heartbeat))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .method_not_allowed_fallback(refusal::wrong_method)
+        .fallback(refusal::unknown_path)
+        .layer(from_fn(refusal::in_the_form_of_the_surface))
+        .with_state(state)
 }

@@ -1,6 +1,7 @@
 //! The command line of `herd-agent` and `herd-node`, which are one program.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,12 +19,12 @@ const EXIT_USAGE: u8 = 64;
 
 /// Reports this machine, its GPUs and its Ollama to the edges of a herd.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(version, about)]
+#[command(version)]
 pub struct Flags {
     /// URL of an edge; may be given several times. Without any, edges are found by mDNS.
     #[arg(long, value_name = "URL")]
     pub router_url: Vec<String>,
-    /// URL of the local Ollama [default: `OLLAMA_HOST`, else <http://127.0.0.1:11434>].
+    /// URL of the local Ollama [default: that of `OLLAMA_HOST`, else port 11434 of this machine].
     #[arg(long, value_name = "URL")]
     pub ollama_url: Option<String>,
     /// Name of this node [default: kept in the data folder, at first the host name].
@@ -133,7 +134,8 @@ async fn stop_signal() -> std::io::Result<()> {
 
 fn start_logging(level: &str) {
     let filter: Targets = level.parse().expect("the configuration check has parsed it");
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
     // A host program may have its own subscriber; then this one is not needed.
     tracing_subscriber::registry().with(filter).with(lines).try_init().ok();
 }
@@ -141,4 +143,37 @@ fn start_logging(level: &str) {
 #[expect(clippy::print_stderr, reason = "before logging starts, and for the person at the terminal")]
 fn complain(error: &anyhow::Error) {
     eprintln!("herd-agent: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        Flags::try_parse_from([&["herd-agent"], args].concat())
+    }
+
+    #[test]
+    fn flags_become_configuration() {
+        let args = ["--router-url", "http://a:1", "--router-url", "http://b:2", "--ollama-url", ":9", "--no-mdns"];
+        let config = load(&parse(&args).unwrap(), &BTreeMap::new()).unwrap();
+        assert_eq!(config.router_urls.len(), 2);
+        assert_eq!(config.ollama.url.as_str(), "http://127.0.0.1:9/");
+        assert!(!config.mdns.enabled);
+        assert!(parse(&["--interval-ms", "soon"]).is_err());
+    }
+
+    #[test]
+    fn the_file_may_be_named_by_flag_or_variable_and_must_exist() {
+        let dir = TestDir::new();
+        dir.write("agent.yaml", "node_id: from-file\n");
+        let path = dir.path().join("agent.yaml").to_str().unwrap().to_owned();
+        let env = BTreeMap::from([("FLEET_NODE_CONFIG".to_owned(), path), ("HOME".to_owned(), "/home/me".to_owned())]);
+        let config = load(&Flags::default(), &env).unwrap();
+        assert_eq!(config.node_id.unwrap().as_str(), "from-file");
+        assert_eq!(config.data_dir, PathBuf::from("/home/me/.fleet-manager"));
+        let error = load(&parse(&["--config", "/nonexistent"]).unwrap(), &env).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+    }
 }

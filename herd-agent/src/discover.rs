@@ -62,7 +62,12 @@ pub(crate) async fn browse(
             () = routers.closed() => break,
         }
         let now = edges.routers();
-        routers.send_if_modified(|current| *current != now && { *current = now; true });
+        routers.send_if_modified(|current| {
+            *current != now && {
+                *current = now;
+                true
+            }
+        });
     }
     daemon.shutdown()?;
     Ok(())

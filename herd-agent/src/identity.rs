@@ -55,8 +55,7 @@ pub(crate) fn node_id(data_dir: &Path) -> Result<NodeId, IdentityError> {
 /// gets a random tail.
 fn from_host_name(host: &str) -> NodeId {
     let short = host.split('.').next().unwrap_or_default();
-    let tame: String =
-        short.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    let tame: String = short.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
     let tame = tame.trim_matches('-');
     let tame = &tame[..tame.len().min(NODE_ID_MAX_BYTES)];
     let text = match tame {

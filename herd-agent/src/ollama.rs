@@ -64,10 +64,9 @@ pub(crate) async fn watch_ollama(
         let was = poller.facts.state;
         poller.watch().await;
         let back = was != OllamaState::Ok && poller.facts.state == OllamaState::Ok;
-        if poller.facts.state == OllamaState::Ok && (back || Instant::now() >= refresh_at) {
-            if poller.refresh().await {
-                refresh_at = Instant::now() + interval;
-            }
+        let due = back || Instant::now() >= refresh_at;
+        if poller.facts.state == OllamaState::Ok && due && poller.refresh().await {
+            refresh_at = Instant::now() + interval;
         }
         facts.send_if_modified(|current| {
             let news = current.as_deref() != Some(&poller.facts);
@@ -101,7 +100,16 @@ struct Shown {
 impl Poller {
     pub(crate) fn new(client: Client, url: Url, timeout: Duration) -> Self {
         let facts = OllamaFacts::default();
-        Self { client, url, timeout, facts, answered_once: false, listed_once: false, failures: 0, shown: HashMap::new() }
+        Self {
+            client,
+            url,
+            timeout,
+            facts,
+            answered_once: false,
+            listed_once: false,
+            failures: 0,
+            shown: HashMap::new(),
+        }
     }
 
     /// Asks for the loaded models; this call alone decides the state.
@@ -121,15 +129,18 @@ impl Poller {
             }
         };
         if state != self.facts.state {
-            tracing::info!(url = %self.url, ?state, "ollama");
+            match state {
+                OllamaState::Ok => tracing::info!(url = %self.url, "Ollama answers again"),
+                OllamaState::Hung => tracing::warn!(url = %self.url, "Ollama does not answer in time"),
+                OllamaState::Down => tracing::warn!(url = %self.url, "nothing listens where Ollama should be"),
+            }
         }
         self.facts.state = state;
     }
 
     /// Asks for version and models on disk. What fails stays as it was. True = the list is fresh.
     async fn refresh(&mut self) -> bool {
-        let (version, tags) =
-            tokio::join!(self.ask::<api::Version>("api/version"), self.ask::<api::Tags>("api/tags"));
+        let (version, tags) = tokio::join!(self.ask::<api::Version>("api/version"), self.ask::<api::Tags>("api/tags"));
         if let Ok(answer) = version {
             self.facts.version = answer.version;
         }
@@ -232,3 +243,6 @@ async fn read_json<T: DeserializeOwned>(request: reqwest::RequestBuilder, max_by
     }
     serde_json::from_slice(&body).map_err(|_| CallError::Garbled)
 }
+
+#[cfg(test)]
+mod tests;

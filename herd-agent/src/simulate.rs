@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod agent;
 mod body;
 mod catalog;
 mod clock;

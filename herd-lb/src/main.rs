@@ -1,2 +1,66 @@
-//! stub
-fn main(){}
+//! `herd`: the edge.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use herd_lb::cli::Flags;
+use herd_lb::config::Config;
+use tracing_subscriber::EnvFilter;
+
+/// What a process exits with when it was started wrongly (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let config = match configure(&flags) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    if flags.check_config {
+        return ExitCode::SUCCESS;
+    }
+    log_to_stderr(&config.log_level);
+    match herd_lb::run(config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn configure(flags: &Flags) -> anyhow::Result<Config> {
+    let text = match &flags.config {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => String::new(),
+    };
+    Ok(Config::build(&text, |name| std::env::var(name).ok(), &flags.overrides())?)
+}
+
+fn log_to_stderr(level: &str) {
+    // Pingora reports each client that leaves as an error of its own; every request has our line at its end.
+    let filter = format!("{level},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off");
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+}
+
+/// Two lines that scripts can read, and in the demo what to try.
+fn announce(edge: SocketAddr, admin: SocketAddr, demo: bool) {
+    let mut text = format!("edge http://{edge}\nadmin http://{admin}\ndashboard http://{edge}/dashboard\n");
+    if demo {
+        text.push_str(&herd_lb::demo::invitation(edge));
+    }
+    let mut out = std::io::stdout();
+    // Standard output may be closed, and then nobody wants to know.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "herd: {error:#}"));
+    ExitCode::from(code)
+}

@@ -30,11 +30,8 @@ struct FakeOllama {
 
 impl FakeOllama {
     async fn start(tasks: &mut JoinSet<()>) -> (Arc<Self>, SocketAddr) {
-        let fake = Arc::new(Self {
-            ps: Mutex::new(EMPTY),
-            hangs: watch::Sender::new(false),
-            asked: watch::Sender::new(0),
-        });
+        let fake =
+            Arc::new(Self { ps: Mutex::new(EMPTY), hangs: watch::Sender::new(false), asked: watch::Sender::new(0) });
         let ps = |State(fake): State<Arc<Self>>| async move { fake.answer().await };
         let routes = Routes::new()
             .route("/api/ps", get(ps))

@@ -14,8 +14,11 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use herd_agent::simulate::{Preload, SimConfig, SimModel, SimNode};
+use herd_agent::{Config, HostSource, Url};
+use herd_core::name::NodeId;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// What a process exits with when its configuration is wrong (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -100,18 +103,40 @@ async fn run(config: SimConfig, router_urls: &[String]) -> anyhow::Result<()> {
     let node = SimNode::start(config).await.context("cannot listen")?;
     let started = Started { listening: node.addr(), control: node.control_addr() };
     writeln!(io::stdout(), "{}", serde_json::to_string(&started)?)?;
+    let (stop, stopping) = watch::channel(false);
+    let mut agent = std::pin::pin!(run_agent(agent_of(&node, router_urls)?, stopping));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = run_agent(&node, router_urls) => result?,
+        result = &mut agent => return result,
     }
+    // The agent says goodbye to its edges before the node goes.
+    stop.send_replace(true);
+    agent.await?;
     node.shutdown().await;
     Ok(())
 }
 
-/// Runs the node's own agent, which reports to `router_urls`; without any it only waits.
-async fn run_agent(_node: &SimNode, _router_urls: &[String]) -> anyhow::Result<()> {
-    std::future::pending().await
+/// The node's own agent, which reports to `router_urls`; `None` without any.
+fn agent_of(node: &SimNode, router_urls: &[String]) -> anyhow::Result<Option<(Config, HostSource)>> {
+    if router_urls.is_empty() {
+        return Ok(None);
+    }
+    let routers = router_urls.iter().map(|url| Url::parse(url)).collect::<Result<_, _>>().context("--router-url")?;
+    let id = NodeId::new(&node.config().name).context("--node-id")?;
+    let config = node.agent_config(id, routers, None).context("the node's address is no URL")?;
+    Ok(Some((config, node.host_source())))
+}
+
+/// Runs the agent, or waits like one.
+async fn run_agent(agent: Option<(Config, HostSource)>, mut stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
+    match agent {
+        Some((config, source)) => Ok(herd_agent::run(config, source, stopping).await?),
+        None => {
+            stopping.changed().await.ok();
+            Ok(())
+        }
+    }
 }
 
 /// The node that the arguments describe: profile or file, then the other flags over it.

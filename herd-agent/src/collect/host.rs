@@ -33,15 +33,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(ollama: Url, agent_env: wire::OllamaEnv) -> Self {
         let system = System::new().inspect_err(|error| tracing::warn!(%error, "host facts cannot be read")).ok();
-        Self {
-            system,
-            cpu_read: None,
-            cpu_pct: 0.0,
-            gpus: Gpus::new(),
-            ollama,
-            agent_env,
-            chip: String::new(),
-        }
+        Self { system, cpu_read: None, cpu_pct: 0.0, gpus: Gpus::new(), ollama, agent_env, chip: String::new() }
     }
 
     /// Reads everything anew.

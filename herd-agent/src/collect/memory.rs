@@ -175,10 +175,7 @@ mod tests {
         dir.write("memory/memory.usage_in_bytes", "5\n");
         assert_eq!(cgroup_limit(dir.path(), "4:memory:/gone\n1:cpu:/\n"), None);
         dir.write("memory/memory.limit_in_bytes", "4096\n");
-        assert_eq!(
-            cgroup_limit(dir.path(), "4:memory:/gone\n"),
-            Some(Limit { max_bytes: 4096, used_bytes: 5 })
-        );
+        assert_eq!(cgroup_limit(dir.path(), "4:memory:/gone\n"), Some(Limit { max_bytes: 4096, used_bytes: 5 }));
         assert_eq!(cgroup_limit(dir.path(), "garbage"), None);
     }
 }

@@ -147,8 +147,7 @@ mod tests {
     fn settings_come_from_the_servers_environment() {
         let env = ["OLLAMA_NUM_PARALLEL=4", "OLLAMA_CONTEXT_LENGTH=\"16384\"", "OLLAMA_MAX_LOADED_MODELS=0"];
         let server = process(1, 0, "ollama serve", &env);
-        let expected =
-            wire::OllamaEnv { num_parallel: Some(4), max_loaded_models: None, context_length: Some(16384) };
+        let expected = wire::OllamaEnv { num_parallel: Some(4), max_loaded_models: None, context_length: Some(16384) };
         assert_eq!(server.ollama_env(), expected);
     }
 }

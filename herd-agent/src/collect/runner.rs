@@ -202,13 +202,10 @@ mod tests {
         let prefilling = busy(3000, 500, 1000, 128, 128, 0);
         let decoding = busy(39, 0, 39, 128, 28, 100);
         let endless = busy(39, 0, 39, 40960, 40860, 100);
-        check(&[prefilling, decoding, endless, IDLE.to_owned()], &Runner {
-            slots: 4,
-            slots_busy: 3,
-            tokens_left: 156,
-            prefill_tokens_left: 1500,
-            ..idle
-        });
+        check(
+            &[prefilling, decoding, endless, IDLE.to_owned()],
+            &Runner { slots: 4, slots_busy: 3, tokens_left: 156, prefill_tokens_left: 1500, ..idle },
+        );
     }
 
     fn loaded(name: &str, context_length: u64) -> LoadedModel {

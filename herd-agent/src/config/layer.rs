@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herd_core::name::NodeId;
 use herd_core::wire;
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Config, HeartbeatConfig, Interfaces, JoinToken, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE, ollama_host,
-};
+use super::check::Check;
+use super::{Config, HeartbeatConfig, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE};
 use crate::cli::Flags;
 
 /// Word for "find out by yourself", where a key has no fixed default.
-const AUTO: &str = "auto";
+pub(super) const AUTO: &str = "auto";
 
 /// Every environment variable that the agent reads, besides Ollama's own.
 pub(super) const VARIABLES: &[&str] = &[
@@ -156,7 +153,7 @@ impl Layer {
     /// Checks every value. What is not allowed goes to `problems`, and its default into the answer.
     pub(super) fn check(self, env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Config {
         let default = Config::default();
-        let mut check = Check { problems };
+        let mut check = Check::new(problems);
         let nobody = self.router_urls.is_empty() && !self.mdns.enabled;
         check.holds("router_urls", "[]", !nobody, "at least one URL when mdns.enabled is false");
         Config {
@@ -236,87 +233,5 @@ impl Environment<'_> {
             let problem = Problem { key: name.into(), value: text.into(), allowed: allowed.into() };
             self.problems.push(problem);
         }
-    }
-}
-
-/// Turns text into typed values and notes what is wrong.
-struct Check<'a> {
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Check<'_> {
-    fn refuse(&mut self, key: &str, value: &str, allowed: impl Into<String>) {
-        self.problems.push(Problem { key: key.to_owned(), value: value.to_owned(), allowed: allowed.into() });
-    }
-
-    fn holds(&mut self, key: &str, value: &str, holds: bool, allowed: &str) {
-        if !holds {
-            self.refuse(key, value, allowed);
-        }
-    }
-
-    fn millis(&mut self, key: &str, value: u64, min: u64, max: u64) -> Duration {
-        self.holds(key, &value.to_string(), (min..=max).contains(&value), &format!("{min} to {max}"));
-        Duration::from_millis(value)
-    }
-
-    fn node_id(&mut self, text: &str) -> Option<NodeId> {
-        if text == AUTO {
-            return None;
-        }
-        NodeId::new(text).map_err(|error| self.refuse("node_id", text, format!("it {error}"))).ok()
-    }
-
-    fn join_token(&mut self, text: &str) -> Option<JoinToken> {
-        JoinToken::new(text).unwrap_or_else(|error| {
-            self.refuse("join_token", "***", format!("it {error}"));
-            None
-        })
-    }
-
-    fn router_url(&mut self, text: &str) -> Option<Url> {
-        let url = ollama_host::http_url(text);
-        if url.is_none() {
-            self.refuse("router_urls", text, "a URL like http://192.168.1.10:11435; https is not supported");
-        }
-        url
-    }
-
-    fn ollama_url(&mut self, text: &str, ollama_host: Option<&String>) -> Option<Url> {
-        let (key, text) = if text == AUTO {
-            ("OLLAMA_HOST", ollama_host.map(String::as_str).unwrap_or_default())
-        } else {
-            ("ollama.url", text)
-        };
-        let url = ollama_host::parse(text);
-        if url.is_none() {
-            self.refuse(key, text, "a URL or address like http://127.0.0.1:11434; https is not supported");
-        }
-        url
-    }
-
-    fn service_type(&mut self, text: String) -> String {
-        // RFC 6763 §7: the service name has at most 15 characters, after the underscore.
-        let name = text.strip_prefix('_').and_then(|rest| rest.strip_suffix("._tcp.local."));
-        let good = name.is_some_and(|name| !name.is_empty() && name.len() <= 15 && !name.contains('.'));
-        self.holds("mdns.service_type", &text, good, "_NAME._tcp.local. with a NAME of at most 15 characters");
-        text
-    }
-
-    fn interfaces(&mut self, text: &str) -> Interfaces {
-        match text {
-            "all" => Interfaces::All,
-            "loopback" => Interfaces::Loopback,
-            _ => {
-                self.refuse("mdns.interfaces", text, "all or loopback");
-                Interfaces::All
-            }
-        }
-    }
-
-    fn log_level(&mut self, text: String) -> String {
-        let good = !text.is_empty() && text.parse::<tracing_subscriber::filter::Targets>().is_ok();
-        self.holds("log_level", &text, good, "error, warn, info, debug, trace, or target=level pairs");
-        text
     }
 }

@@ -81,6 +81,12 @@ pub struct SlotView {
     pub n_remain: u32,
 }
 
+impl SlotView {
+    fn prompt_left(&self) -> u64 {
+        u64::from(self.n_prompt_tokens - self.n_prompt_tokens_processed)
+    }
+}
+
 /// One runner and its slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerView {
@@ -98,6 +104,8 @@ pub struct RunnerView {
     pub waiting: u32,
     /// Tokens that the running requests have yet to write.
     pub tokens_left: u64,
+    /// Tokens of their prompts that are yet to be read.
+    pub prompt_tokens_left: u64,
     /// The slots, one by one.
     pub slots: Vec<SlotView>,
 }
@@ -303,6 +311,7 @@ fn runner_view(runner: &Runner, paces: &HashMap<Ticket, Pace>, now: Duration) ->
         slots_busy: u32::try_from(runner.running.len()).unwrap_or(u32::MAX),
         waiting: u32::try_from(runner.waiting.len()).unwrap_or(u32::MAX),
         tokens_left: slots.iter().map(|slot| u64::from(slot.n_remain)).sum(),
+        prompt_tokens_left: slots.iter().map(SlotView::prompt_left).sum(),
         slots,
     }
 }

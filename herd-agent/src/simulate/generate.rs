@@ -7,7 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 
 use super::{
     body::{self, Body},
@@ -56,11 +56,16 @@ pub(crate) async fn run(exchange: Exchange, plan: Plan) -> Result<Response<Body>
         return Ok(body::respond(StatusCode::OK, &headers, generation.into_body()));
     }
     let whole = generation.whole().await;
-    let body = match generation.fault.take_if(|fault| fault.fault.is_mid_stream()) {
-        Some(fault) => generation.broken(&whole.into(), fault)?,
-        None => body::buffered(whole.into()),
+    let Some(fault) = generation.fault.take_if(|fault| fault.fault.is_mid_stream()) else {
+        return Ok(body::respond(StatusCode::OK, &headers, body::buffered(whole.into())));
     };
-    Ok(body::respond(StatusCode::OK, &headers, body))
+    // A message that promises its length cannot end cleanly before that.
+    let promised = (fault.fault != FaultKind::CleanEnd).then_some(whole.len());
+    let mut response = body::respond(StatusCode::OK, &headers, generation.broken(&whole.into(), fault)?);
+    if let Some(length) = promised {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(response)
 }
 
 /// An answer being written.

@@ -160,7 +160,7 @@ pub(crate) fn blob(_digest: &str) -> Response<Body> {
 }
 
 /// Time between two lines of progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+const PROGRESS_EVERY: Duration = Duration::from_millis(20);
 /// Most lines of progress; a slower pull says less often.
 const PROGRESS_LINES: u32 = 60;
 

@@ -135,14 +135,21 @@ impl Scheduler {
             self.decided.extend(runner.attach(now, ticket, &want));
         } else if let Some(loading) = self.loading.as_mut().filter(|l| l.runner.serves(&want.model.blob, &launch)) {
             loading.joiners.push((ticket, want));
-        } else if self.head.is_some() && self.queue.len() >= self.limits.config.max_queue {
+        } else {
+            self.enqueue(ticket, want);
+            self.settle(now);
+        }
+        ticket
+    }
+
+    /// Puts a request at the end of the queue; without a head it will be that, and needs no room.
+    fn enqueue(&mut self, ticket: Ticket, want: Want) {
+        if self.head.is_some() && self.queue.len() >= self.limits.config.max_queue {
             self.counters.rejected_busy += 1;
             self.decided.push((ticket, Err(Refusal::Busy)));
         } else {
             self.queue.push_back((ticket, want));
-            self.settle(now);
         }
-        ticket
     }
 
     /// Ends a request, wherever it is: finished, or its client gone.
@@ -298,8 +305,8 @@ impl Scheduler {
         let Some(mut loading) = self.loading.take() else { return };
         if loading.head.ticket == ticket {
             self.counters.loads_cancelled += 1;
-            // The others now need a load of their own, before everybody who came later.
-            loading.joiners.into_iter().rev().for_each(|joiner| self.queue.push_front(joiner));
+            // The others never queued; Ollama now sends them to the end of the queue.
+            loading.joiners.into_iter().for_each(|(ticket, want)| self.enqueue(ticket, want));
         } else {
             loading.joiners.retain(|(joined, _)| *joined != ticket);
             self.loading = Some(loading);

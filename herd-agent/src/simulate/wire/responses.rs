@@ -152,7 +152,7 @@ impl Responses {
         self.output.push(item);
     }
 
-    /// A call comes in one piece; Ollama sends no `output_item.done` for it.
+    /// A call comes in one piece.
     fn call(&mut self, tool: &ToolCall, out: &mut Frames) {
         let (index, id) = (self.output.len(), format!("fc_{}_0", self.number));
         let arguments = json::to_string(&tool.arguments);
@@ -166,7 +166,9 @@ impl Responses {
         self.send("response.function_call_arguments.delta", delta, out);
         let done = json!({"arguments": arguments, "item_id": id, "output_index": index});
         self.send("response.function_call_arguments.done", done, out);
-        self.output.push(item(&arguments, "completed"));
+        let item = item(&arguments, "completed");
+        self.send("response.output_item.done", json!({"item": item, "output_index": index}), out);
+        self.output.push(item);
     }
 }
 

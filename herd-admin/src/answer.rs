@@ -1,0 +1,57 @@
+//! Answers in JSON, with the content types that Ollama and OpenAI use.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use herd_core::name::fnv1a;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::refusal::Refusal;
+
+/// JSON as Ollama's own API says it.
+pub(crate) const OLLAMA_JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// JSON everywhere else.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// `value` as JSON that nobody may keep.
+pub(crate) fn json(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, NO_STORE)], body).into_response(),
+        Err(error) => unserialisable(&error),
+    }
+}
+
+/// `value` as JSON with an `ETag`, or 304 when the client has it: for catalogues, which change seldom and are polled.
+pub(crate) fn json_if_changed(request: &HeaderMap, content_type: HeaderValue, value: &impl Serialize) -> Response {
+    let body = match serde_json::to_vec(value) {
+        Ok(body) => Bytes::from(body),
+        Err(error) => return unserialisable(&error),
+    };
+    let tag = format!("\"{:016x}\"", fnv1a(&body));
+    let unchanged = has_tag(request, &tag);
+    let Ok(tag) = HeaderValue::try_from(tag) else { return body.into_response() };
+    let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, HeaderValue::from_static("no-cache")), (ETAG, tag)];
+    if unchanged {
+        (StatusCode::NOT_MODIFIED, headers, Body::empty()).into_response()
+    } else {
+        (headers, body).into_response()
+    }
+}
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Whether `If-None-Match` names `tag`, weakly or not.
+fn has_tag(request: &HeaderMap, tag: &str) -> bool {
+    let values = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+}
+
+fn unserialisable(error: &serde_json::Error) -> Response {
+    tracing::error!(%error, "an answer could not be written as JSON");
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer could not be written").into_response()
+}

@@ -1,0 +1,101 @@
+//! Who calls.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::state::AdminState;
+
+/// The header by which the edge proves that a request was forwarded by it, and that `X-Forwarded-For` is its word.
+pub const EDGE_SECRET_HEADER: HeaderName = HeaderName::from_static("x-herd-edge");
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// Address of the client: as the edge saw it, or of the connection itself. IPv4 is never in its IPv6 form.
+    pub(crate) ip: IpAddr,
+    /// It came through the edge's own listener.
+    pub(crate) via_edge: bool,
+}
+
+impl Caller {
+    /// Reads it from `headers` of a request on a connection from `peer`.
+    ///
+    /// `X-Forwarded-For` counts only beside the edge's secret; from anybody else it is a wish. `None` = the edge's
+    /// secret stands there without one readable address, so that nobody can tell who calls.
+    pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, edge_secret: Option<&Secret>) -> Option<Self> {
+        let shown = headers.get(EDGE_SECRET_HEADER).map(http::HeaderValue::as_bytes);
+        let via_edge = matches!((edge_secret, shown), (Some(secret), Some(shown)) if secret.is(shown));
+        let ip = if via_edge { forwarded_for(headers)? } else { peer };
+        Some(Self { ip: ip.to_canonical(), via_edge })
+    }
+}
+
+/// The one address that the edge wrote.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let mut values = headers.get_all(FORWARDED_FOR).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+impl FromRequestParts<AdminState> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let secret = state.config().edge_secret.as_ref();
+        peer.and_then(|peer| Self::read(&parts.headers, peer, secret)).ok_or_else(|| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown_caller", "the caller's address is not known")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGE: &str = "random";
+
+    #[track_caller]
+    fn check(headers: &[(&HeaderName, &str)], expected: Option<(&str, bool)>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let caller = Caller::read(&map, "::ffff:10.0.0.9".parse().unwrap(), Some(&Secret::from(EDGE)));
+        let expected = expected.map(|(ip, via_edge)| Caller { ip: ip.parse().unwrap(), via_edge });
+        assert_eq!(caller, expected, "{headers:?}");
+    }
+
+    #[test]
+    fn forwarded_addresses_count_only_beside_the_edges_secret() {
+        let secret = &EDGE_SECRET_HEADER;
+        check(&[], Some(("10.0.0.9", false)));
+        check(&[(&FORWARDED_FOR, "127.0.0.1")], Some(("10.0.0.9", false)));
+        check(&[(&FORWARDED_FOR, "127.0.0.1"), (secret, "guess")], Some(("10.0.0.9", false)));
+        check(&[(&FORWARDED_FOR, "127.0.0.1"), (secret, "")], Some(("10.0.0.9", false)));
+        check(&[(&FORWARDED_FOR, "192.168.1.7"), (secret, EDGE)], Some(("192.168.1.7", true)));
+        check(&[(&FORWARDED_FOR, "::ffff:192.168.1.7"), (secret, EDGE)], Some(("192.168.1.7", true)));
+        check(&[(secret, EDGE)], None);
+        check(&[(&FORWARDED_FOR, "unknown"), (secret, EDGE)], None);
+        check(&[(&FORWARDED_FOR, "127.0.0.1, 10.0.0.1"), (secret, EDGE)], None);
+        check(&[(&FORWARDED_FOR, "127.0.0.1"), (&FORWARDED_FOR, "10.0.0.1"), (secret, EDGE)], None);
+    }
+
+    #[test]
+    fn without_a_configured_secret_nothing_is_forwarded() {
+        let mut map = HeaderMap::new();
+        map.insert(EDGE_SECRET_HEADER, "".parse().unwrap());
+        map.insert(FORWARDED_FOR, "127.0.0.1".parse().unwrap());
+        let peer = "10.0.0.9".parse().unwrap();
+        let expected = Some(Caller { ip: peer, via_edge: false });
+        assert_eq!(Caller::read(&map, peer, None), expected);
+        assert_eq!(Caller::read(&map, peer, Some(&Secret::from(""))), expected);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the admin service is told at its start.
+
+use std::time::Duration;
+
+use herd_core::inspect::InspectLimits;
+
+use crate::secret::Secret;
+
+/// Settings of the admin service. The edge builds it from its own configuration.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// Version of herd, for people and `herd_build_info`.
+    pub version: String,
+    /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
+    /// forwards, and `X-Forwarded-For` is never believed.
+    pub edge_secret: Option<Secret>,
+    /// What agents must show as `Authorization: Bearer`; `None` = any agent from a local address may join.
+    pub join_token: Option<Secret>,
+    /// Agents at public addresses may join.
+    pub allow_public_nodes: bool,
+    /// Largest heartbeat.
+    pub heartbeat_body_bytes: usize,
+    /// Largest body of `POST /fleet/explain`: as large as inference bodies may be.
+    pub explain_body_bytes: usize,
+    /// Largest body of `POST /api/show`.
+    pub show_body_bytes: usize,
+    /// Longest time in which a client may send its body.
+    pub body_timeout: Duration,
+    /// Longest time to connect to a node.
+    pub node_connect_timeout: Duration,
+    /// Longest time for a node's whole answer.
+    pub node_timeout: Duration,
+    /// Bounds on the bodies that `POST /fleet/explain` reads.
+    pub inspect: InspectLimits,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            edge_secret: None,
+            join_token: None,
+            allow_public_nodes: false,
+            heartbeat_body_bytes: 1 << 20,
+            explain_body_bytes: 64 << 20,
+            show_body_bytes: 1 << 20,
+            body_timeout: Duration::from_secs(10),
+            node_connect_timeout: Duration::from_secs(2),
+            node_timeout: Duration::from_secs(30),
+            inspect: InspectLimits::default(),
+        }
+    }
+}

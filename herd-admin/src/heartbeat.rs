@@ -1,0 +1,85 @@
+//! `POST /heartbeat`: where agents report. A heartbeat is hostile until the edge has accepted it.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use herd_core::fleet::{HeartbeatError, Sender};
+use herd_core::wire::{Heartbeat, HeartbeatReply};
+use http::header::{AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::answer::{JSON, json};
+use crate::body;
+use crate::caller::Caller;
+use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::state::AdminState;
+
+/// Takes one heartbeat. The answer never carries commands: an edge does not run things on nodes.
+pub(crate) async fn heartbeat(
+    State(state): State<AdminState>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let config = state.config();
+    let (parts, body) = request.into_parts();
+    let trusted = admit(&parts.headers, config.join_token.as_ref())?;
+    let body = body::read(body, config.heartbeat_body_bytes, config.body_timeout).await?;
+    let heartbeat = parse(&body)?;
+    let leaving = heartbeat.draining.then(|| heartbeat.node_id.clone());
+    let sender = Sender { ip: caller.ip, trusted, allow_public: config.allow_public_nodes };
+    let node_state = state.source().heartbeat(heartbeat, sender).map_err(refusal)?;
+    Ok(json(StatusCode::OK, JSON, &reply(node_state, leaving)))
+}
+
+/// Whether the sender is trusted, decided before its body is read.
+fn admit(headers: &HeaderMap, join_token: Option<&Secret>) -> Result<bool, Refusal> {
+    if headers.contains_key(ORIGIN) {
+        return Err(Refusal::forbidden("browser", "heartbeats come from agents, not from web pages"));
+    }
+    body::require_json(headers)?;
+    let Some(token) = join_token else { return Ok(false) };
+    let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
+    if shown.is_some_and(|shown| token.is(shown)) {
+        return Ok(true);
+    }
+    let message = "a join token is required: Authorization: Bearer <token>";
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
+        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+fn parse(body: &[u8]) -> Result<Heartbeat, Refusal> {
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad_request("invalid_json", format!("not a heartbeat: {}", body::json_error(&error))))
+}
+
+fn reply(node_state: &str, leaving: Option<String>) -> HeartbeatReply {
+    match leaving {
+        Some(node_id) => HeartbeatReply { status: "draining".into(), node_status: None, node_id: Some(node_id) },
+        None => HeartbeatReply { status: "ok".into(), node_status: Some(node_state.into()), node_id: None },
+    }
+}
+
+/// What an agent can do about it is in the status: mend the report, ask the operator, wait.
+fn refusal(error: HeartbeatError) -> Refusal {
+    let (status, code) = match error {
+        HeartbeatError::NodeId(_) => (StatusCode::BAD_REQUEST, "node_id"),
+        HeartbeatError::Number(_) => (StatusCode::BAD_REQUEST, "number"),
+        HeartbeatError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "too_much"),
+        HeartbeatError::NoOllama => (StatusCode::BAD_REQUEST, "no_ollama"),
+        HeartbeatError::Source(_) => (StatusCode::FORBIDDEN, "source"),
+        HeartbeatError::NotYours => (StatusCode::FORBIDDEN, "not_yours"),
+        HeartbeatError::Taken(_) => (StatusCode::CONFLICT, "taken"),
+        HeartbeatError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "fleet_full"),
+    };
+    let refusal = Refusal::new(status, code, error.to_string());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        // A place is free when a silent node has been forgotten: no use in asking every five seconds.
+        return refusal.with_header(RETRY_AFTER, HeaderValue::from_static("60"));
+    }
+    refusal
+}

@@ -1,0 +1,43 @@
+//! What an operator does to a node: take it out for new requests, and put it back.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::answer::{JSON, json};
+use crate::guard::Operator;
+use crate::refusal::Refusal;
+use crate::state::AdminState;
+
+#[derive(Serialize)]
+struct Cordon<'a> {
+    node_id: &'a str,
+    cordoned: bool,
+}
+
+/// No new requests for the node; running ones finish. It stays so through its next heartbeats.
+pub(crate) async fn drain(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    cordon(&state, operator, &id, true)
+}
+
+/// The node takes requests again.
+pub(crate) async fn undrain(
+    State(state): State<AdminState>,
+    operator: Operator,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    cordon(&state, operator, &id, false)
+}
+
+fn cordon(state: &AdminState, operator: Operator, id: &str, cordoned: bool) -> Result<Response, Refusal> {
+    if !state.source().set_cordon(id, cordoned) {
+        return Err(Refusal::not_found("unknown_node", "there is no node of that id"));
+    }
+    tracing::info!(node = id, cordoned, by = %operator.caller.ip, "a node was cordoned or put back");
+    Ok(json(StatusCode::OK, JSON, &Cordon { node_id: id, cordoned }))
+}

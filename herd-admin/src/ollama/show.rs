@@ -1,0 +1,112 @@
+//! `POST /api/show`: the model card, asked of a node that has the model.
+
+use std::cmp::Reverse;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use herd_core::fleet::Node;
+use herd_core::name::ModelName;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::answer::JSON;
+use crate::body;
+use crate::catalogue::reachable;
+use crate::node_facts::takes_requests;
+use crate::refusal::Refusal;
+use crate::state::{AdminState, View};
+
+/// The header that names the node which answered.
+const FLEET_NODE: HeaderName = HeaderName::from_static("x-fleet-node");
+/// Nodes that are asked before the client is told that none answers.
+const ATTEMPTS: usize = 4;
+
+/// Asks the best node, then the next when it does not answer, fails, or has lost the model. The last answer stands.
+pub(crate) async fn show(State(state): State<AdminState>, request: Request) -> Result<Response, Refusal> {
+    let config = state.config();
+    let body = body::read(request.into_body(), config.show_body_bytes, config.body_timeout).await?;
+    let name = model_name(&body)?;
+    let nodes = holders(&state.view(), &name);
+    if nodes.is_empty() {
+        return Err(Refusal::not_found("model_not_found", format!("model '{name}' not found")));
+    }
+    // One limit over all attempts: a client waits no longer because more nodes are out.
+    let asked = tokio::time::timeout(config.node_timeout, ask(&state, &nodes, &body)).await;
+    asked.ok().flatten().ok_or_else(|| {
+        Refusal::new(StatusCode::BAD_GATEWAY, "no_answer", format!("no node with model '{name}' answered"))
+    })
+}
+
+/// The name in the body, as Ollama finds it: `model`, or the older `name`.
+fn model_name(body: &[u8]) -> Result<ModelName, Refusal> {
+    let bad = |message: &str| Refusal::bad_request("invalid_request", message);
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(bad("missing request body"));
+    }
+    let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|error| bad(&body::json_error(&error)))?;
+    // Keys compare as in Go, without case.
+    let field = |key: &str| {
+        let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))?;
+        found.1.as_str().filter(|text| !text.is_empty())
+    };
+    let text = field("model").or_else(|| field("name")).ok_or_else(|| bad("model is required"))?;
+    ModelName::new(text).map_err(|_| bad("invalid model name"))
+}
+
+/// Where a model card can be had.
+struct Holder {
+    id: String,
+    url: String,
+}
+
+/// The nodes to ask, in order: those that take requests, those with the model in memory, the least busy.
+fn holders(view: &View, name: &ModelName) -> Vec<Holder> {
+    let mut nodes: Vec<_> = reachable(view).filter_map(|node| Some((node, node.model(name)?))).collect();
+    nodes.sort_by_key(|(node, model)| {
+        let ready = takes_requests(node, &view.policy, view.now_ms);
+        (Reverse(ready), Reverse(model.resident.is_some()), node.load.in_flight())
+    });
+    nodes.into_iter().take(ATTEMPTS).map(|(node, _)| holder(node)).collect()
+}
+
+fn holder(node: &Node) -> Holder {
+    Holder { id: node.id.to_string(), url: format!("http://{}/api/show", node.address) }
+}
+
+/// `None` = none of them answered at all.
+async fn ask(state: &AdminState, nodes: &[Holder], body: &Bytes) -> Option<Response> {
+    let mut last = None;
+    for node in nodes {
+        // A request of our own with the client's body: none of its headers. Ollama refuses foreign Hosts and Origins.
+        let request = state.nodes().post(&node.url).header(CONTENT_TYPE, JSON).body(body.clone());
+        match request.send().await {
+            Ok(answer) => {
+                let is_final = !answer.status().is_server_error() && answer.status() != StatusCode::NOT_FOUND;
+                last = Some(passed_on(answer, &node.id));
+                if is_final {
+                    break;
+                }
+            }
+            Err(error) => tracing::warn!(node = node.id, %error, "a node did not answer /api/show"),
+        }
+    }
+    last
+}
+
+/// The node's answer, its body streamed.
+fn passed_on(answer: reqwest::Response, node_id: &str) -> Response {
+    let status = answer.status();
+    let kept = [CONTENT_TYPE, CONTENT_LENGTH];
+    let kept: Vec<_> =
+        kept.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
+    let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
+    *response.status_mut() = status;
+    response.headers_mut().extend(kept);
+    if let Ok(id) = HeaderValue::try_from(node_id) {
+        response.headers_mut().insert(FLEET_NODE, id);
+    }
+    response
+}

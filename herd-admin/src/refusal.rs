@@ -1,0 +1,124 @@
+//! Refusals, and the form in which each surface tells them.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use crate::answer::{JSON, OLLAMA_JSON};
+
+/// Why a request is not answered as asked.
+///
+/// As a response it has no body yet: [`in_the_form_of_the_surface`] writes that.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// With a stable `code` for programs and a `message` for people. No internals in either.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), header: None }
+    }
+
+    pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    pub(crate) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// With one more header.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if let Some((name, value)) = self.header.clone() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The form of error answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `{"error":"..."}`
+    Ollama,
+    /// `{"error":{"message","type","param","code"}}`
+    OpenAi,
+    /// `{"error":{"code","message"}}`
+    Herd,
+}
+
+impl Form {
+    fn of(path: &str) -> Self {
+        if path.starts_with("/api/") {
+            Self::Ollama
+        } else if path.starts_with("/v1/") {
+            Self::OpenAi
+        } else {
+            Self::Herd
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        if self == Self::Ollama { OLLAMA_JSON } else { JSON }
+    }
+
+    fn body(self, refusal: &Refusal) -> Value {
+        let message = &refusal.message;
+        match self {
+            Self::Ollama => json!({ "error": message }),
+            Self::OpenAi => {
+                let kind = match refusal.status {
+                    StatusCode::BAD_REQUEST => "invalid_request_error",
+                    StatusCode::NOT_FOUND => "not_found_error",
+                    _ => "api_error",
+                };
+                json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
+            }
+            Self::Herd => json!({ "error": { "code": refusal.code, "message": message } }),
+        }
+    }
+}
+
+/// Writes the bodies of refusals, in one place for all surfaces, and marks every answer as being what it says it is.
+pub(crate) async fn in_the_form_of_the_surface(request: Request, next: Next) -> Response {
+    let form = Form::of(request.uri().path());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, form.content_type());
+    *response.body_mut() = Body::from(form.body(&refusal).to_string());
+    response
+}
+
+/// Answers what no route has.
+pub(crate) async fn unknown_path() -> Refusal {
+    Refusal::not_found("not_found", "404 page not found")
+}
+
+/// Answers a method that a route does not have. axum adds `Allow`.
+pub(crate) async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "405 method not allowed")
+}

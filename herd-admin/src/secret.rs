@@ -1,0 +1,58 @@
+//! Strings that must not leak.
+
+use std::fmt;
+use std::hint::black_box;
+
+/// A token that callers show. Its text is in no log, and comparing it takes the same time whatever is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Whether `shown` is this secret. An empty one is shown by nobody, so that an unset variable opens no door.
+    ///
+    /// The length may leak through time; the content does not.
+    #[must_use]
+    pub fn is(&self, shown: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        if own.is_empty() || own.len() != shown.len() {
+            return false;
+        }
+        // `black_box` keeps the compiler from leaving the loop at the first difference.
+        let difference = own.iter().zip(shown).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+        difference == 0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_text_is_the_secret() {
+        let secret = Secret::from("s3cret");
+        assert!(secret.is(b"s3cret"));
+        for shown in ["", "s3cre", "s3cret ", "S3cret", "s3creT"] {
+            assert!(!secret.is(shown.as_bytes()), "{shown:?}");
+        }
+        assert!(!Secret::from("").is(b""));
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+}

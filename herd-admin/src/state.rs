@@ -1,0 +1,126 @@
+//! What handlers share.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use herd_core::decide::Policy;
+use herd_core::fleet::FleetSnapshot;
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+
+use crate::FleetSource;
+use crate::config::AdminConfig;
+use crate::metrics::FleetCollector;
+
+/// Explanations computed at a time: each may hold a body of tens of megabytes.
+const EXPLANATIONS_AT_A_TIME: usize = 4;
+
+/// Why the admin service cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The registry has metrics of the same names.
+    #[error("cannot register the fleet's metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The client for nodes cannot be made.
+    #[error("cannot make the HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// What handlers share. Cloning is cheap.
+#[derive(Clone)]
+pub struct AdminState(Arc<Shared>);
+
+struct Shared {
+    source: Arc<dyn FleetSource>,
+    config: AdminConfig,
+    registry: Registry,
+    nodes: reqwest::Client,
+    explanations: Semaphore,
+    /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
+    epoch_unix_ms: u64,
+}
+
+impl AdminState {
+    /// Sets up the admin service over `source`; the fleet's metrics join those in `registry`.
+    ///
+    /// # Errors
+    /// When `registry` has metrics of the same names, or the system refuses an HTTP client.
+    pub fn new(source: Arc<dyn FleetSource>, config: AdminConfig, registry: Registry) -> Result<Self, SetupError> {
+        registry.register(Box::new(FleetCollector::new(Arc::clone(&source), &config.version)?))?;
+        let nodes = reqwest::Client::builder()
+            // A proxy from the environment, or a redirect from a node, would take requests to where no node is.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.node_connect_timeout)
+            .timeout(config.node_timeout)
+            .build()?;
+        let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
+        let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
+        Ok(Self(Arc::new(Shared { source, config, registry, nodes, explanations, epoch_unix_ms })))
+    }
+
+    pub(crate) fn source(&self) -> &dyn FleetSource {
+        self.0.source.as_ref()
+    }
+
+    pub(crate) fn config(&self) -> &AdminConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// The client for requests to nodes.
+    pub(crate) fn nodes(&self) -> &reqwest::Client {
+        &self.0.nodes
+    }
+
+    /// Permits to compute an explanation.
+    pub(crate) fn explanations(&self) -> &Semaphore {
+        &self.0.explanations
+    }
+
+    /// The fleet and the moment, read once for one answer.
+    pub(crate) fn view(&self) -> View {
+        let source = self.source();
+        View {
+            snapshot: source.snapshot(),
+            policy: source.policy(),
+            draining: source.draining(),
+            now_ms: source.now_ms(),
+            unix_ms: unix_ms(),
+            epoch_unix_ms: self.0.epoch_unix_ms,
+        }
+    }
+}
+
+/// One picture of the fleet at one moment: all that an answer may depend on.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    /// The fleet.
+    pub(crate) snapshot: Arc<FleetSnapshot>,
+    /// How requests are decided.
+    pub(crate) policy: Policy,
+    /// The edge is stopping.
+    pub(crate) draining: bool,
+    /// The edge's monotonic clock.
+    pub(crate) now_ms: u64,
+    /// The wall clock, for display.
+    pub(crate) unix_ms: u64,
+    epoch_unix_ms: u64,
+}
+
+impl View {
+    /// A moment of the edge's clock in Unix milliseconds. The same for the same moment as long as the process lives,
+    /// whatever happens to the wall clock.
+    pub(crate) fn unix_ms_at(&self, edge_ms: u64) -> u64 {
+        self.epoch_unix_ms.saturating_add(edge_ms)
+    }
+}
+
+/// The wall clock in Unix milliseconds; 0 when it is set before 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

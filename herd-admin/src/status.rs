@@ -1,0 +1,17 @@
+//! `GET /fleet/status`: the whole truth about the fleet, as clients of the Python project read it and more.
+
+mod convert;
+mod types;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+
+use crate::answer::{JSON, json};
+use crate::state::AdminState;
+
+/// The fleet now. Without an `ETag`: ages make every answer another.
+pub(crate) async fn status(State(state): State<AdminState>) -> Response {
+    let view = state.view();
+    json(StatusCode::OK, JSON, &convert::fleet_status(&view, &state.config().version))
+}

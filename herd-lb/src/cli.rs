@@ -1,0 +1,59 @@
+//! The command line of `herd`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Load balancer for fleets of Ollama nodes.
+///
+/// One endpoint for the Ollama API and the OpenAI SDK that sends every request to the best machine.
+#[derive(Debug, Parser)]
+#[command(name = "herd", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub struct Flags {
+    /// Configuration file; conf/herd.yaml shows every key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port for clients [default: 0.0.0.0:11435]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Address and port of the admin service [default: 127.0.0.1:11436]
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+    /// Where state is kept [default: ~/.fleet-manager]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Do not announce this edge on the local network
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Run with three simulated nodes, without mDNS and without the local Ollama
+    #[arg(long)]
+    pub demo: bool,
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub check_config: bool,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+impl Flags {
+    /// The flags as keys of the configuration.
+    #[must_use]
+    pub fn overrides(&self) -> Vec<(&'static str, String)> {
+        let given = [
+            ("listen", &self.listen),
+            ("admin.listen", &self.admin_listen),
+            ("data_dir", &self.data_dir),
+            ("log.level", &self.log_level),
+        ];
+        let mut keys: Vec<_> = given.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
+        if self.no_mdns || self.demo {
+            keys.push(("mdns.enabled", "false".into()));
+        }
+        if self.demo {
+            keys.push(("agent.embedded", "off".into()));
+        }
+        keys
+    }
+}

@@ -1,0 +1,224 @@
+//! `conf/herd.yaml` and everything that overrides it, to one checked [`Config`].
+//!
+//! Order: defaults < file < environment < flags. Every key has an environment variable: `FLEET_` and the dotted key in
+//! upper case with underscores (`context.protection` is `FLEET_CONTEXT_PROTECTION`); keys of the section `fleet` do not
+//! say it twice (`fleet.join_token` is `FLEET_JOIN_TOKEN`).
+
+mod check;
+mod file;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use herd_core::decide::Policy;
+use herd_core::fleet::HeartbeatLimits;
+use herd_core::inspect::InspectLimits;
+use serde_yaml::{Mapping, Value};
+
+pub use file::ConfigFile;
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It is not YAML.
+    #[error("not valid YAML: {0}")]
+    Yaml(String),
+    /// A key is unknown or has a value of the wrong type.
+    #[error("{key}: {message}")]
+    Type {
+        /// The dotted key.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{key}: {value} is not allowed: must be {allowed}")]
+    Value {
+        /// The dotted key.
+        key: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
+}
+
+/// Who may reach the fleet API and the dashboard through the edge's own port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminExpose {
+    /// This machine only.
+    Local,
+    /// Private addresses may read; changes are for this machine.
+    Lan,
+    /// Nobody: only the admin listener serves them.
+    Off,
+}
+
+/// Whether the edge reports a local Ollama itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddedAgent {
+    /// When one answers at start.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the admin service listens.
+    pub admin_listen: SocketAddr,
+    /// Who reaches it through the edge.
+    pub admin_expose: AdminExpose,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Log filter: `error`, `warn`, `info`, `debug`, `trace`.
+    pub log_level: String,
+    /// Worker threads of the data plane.
+    pub threads: usize,
+    /// Whether a local Ollama is reported.
+    pub embedded_agent: EmbeddedAgent,
+    /// The local Ollama's URL; `None` = from `OLLAMA_HOST`, else its default.
+    pub ollama_url: Option<String>,
+    /// mDNS, when it is on.
+    pub mdns: Option<Mdns>,
+    /// Secret that heartbeats must carry.
+    pub join_token: Option<String>,
+    /// Take nodes from public addresses.
+    pub allow_public_nodes: bool,
+    /// Bounds on heartbeats.
+    pub heartbeat_limits: HeartbeatLimits,
+    /// Largest heartbeat.
+    pub heartbeat_body_bytes: usize,
+    /// The edge's own health probe.
+    pub probe: Probe,
+    /// How nodes are chosen.
+    pub policy: Policy,
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// Bounds on request bodies' structure.
+    pub inspect: InspectLimits,
+    /// Connections to nodes.
+    pub upstream: Upstream,
+    /// Most nodes that one request is sent to.
+    pub max_attempts: u32,
+    /// How long running requests may take to finish at the end.
+    pub drain: Duration,
+}
+
+/// mDNS settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mdns {
+    /// Service type, `_name._tcp.local.`.
+    pub service_type: String,
+    /// Only on the loopback interface.
+    pub loopback_only: bool,
+}
+
+/// The edge's own health probe of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Pause between two.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Failures in a row until a node is suspected.
+    pub failures: usize,
+}
+
+/// What one client, or all of them, may make the edge hold or wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body, before and after decoding.
+    pub request_body_bytes: usize,
+    /// All request bodies held at one time.
+    pub buffered_bytes: usize,
+    /// Largest request header.
+    pub header_bytes: usize,
+    /// Most header fields.
+    pub header_count: usize,
+    /// From the first byte of a request to the end of its header.
+    pub header_time: Duration,
+    /// For a body to arrive, besides what its size allows.
+    pub body_time: Duration,
+    /// Slowest average arrival of a body.
+    pub body_bytes_per_s: usize,
+    /// Idle time of a connection between requests.
+    pub keepalive_idle: Duration,
+    /// Most connections of clients.
+    pub connections: usize,
+}
+
+/// Connections to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upstream {
+    /// For a connection to be made.
+    pub connect_timeout: Duration,
+    /// Longest silence of a node: it covers loading a model and reading a prompt.
+    pub read_timeout: Duration,
+    /// Idle connections kept, in all.
+    pub keepalive_connections: usize,
+    /// How long they are kept.
+    pub keepalive_idle: Duration,
+}
+
+impl Config {
+    /// Builds a configuration from the text of a file, the environment and flags. Pure: all three come as arguments.
+    ///
+    /// `env` finds a variable; `flags` are dotted keys with values as they would stand in the file.
+    ///
+    /// # Errors
+    /// With the key, its value and what is allowed.
+    pub fn build(
+        text: &str,
+        env: impl Fn(&str) -> Option<String>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut root: Value = serde_yaml::from_str(text).map_err(|error| ConfigError::Yaml(error.to_string()))?;
+        if root.is_null() {
+            root = Value::Mapping(Mapping::new());
+        }
+        for (key, default) in ConfigFile::keys() {
+            let flag = flags.iter().rev().find(|(flag, _)| *flag == key).map(|(_, value)| value.clone());
+            if let Some(text) = flag.or_else(|| env(&variable(&key))) {
+                set(&mut root, &key, scalar(&text, &default));
+            }
+        }
+        let file: ConfigFile = serde_path_to_error::deserialize(root)
+            .map_err(|error| ConfigError::Type { key: error.path().to_string(), message: error.inner().to_string() })?;
+        file.check()
+    }
+}
+
+/// The environment variable of a dotted key.
+fn variable(key: &str) -> String {
+    let key = key.strip_prefix("fleet.").unwrap_or(key);
+    format!("FLEET_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// A value from a variable or flag: text where the key is text, so that a token of digits stays one; else as YAML.
+fn scalar(text: &str, default: &Value) -> Value {
+    let parsed = serde_yaml::from_str(text).ok().filter(|_| !default.is_string());
+    parsed.unwrap_or_else(|| text.into())
+}
+
+/// Puts `value` at a dotted key.
+fn set(root: &mut Value, key: &str, value: Value) {
+    let mut place = root;
+    for part in key.split('.') {
+        if !place.is_mapping() {
+            *place = Value::Mapping(Mapping::new());
+        }
+        let Value::Mapping(mapping) = place else { return };
+        place = mapping.entry(part.into()).or_insert(Value::Null);
+    }
+    *place = value;
+}
+
+#[cfg(test)]
+mod tests;

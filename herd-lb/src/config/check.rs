@@ -1,0 +1,189 @@
+//! From the file's words to checked values.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use herd_core::decide::Policy;
+use herd_core::fleet::{HeartbeatLimits, LifeLimits};
+use herd_core::inspect::InspectLimits;
+use herd_core::inspect::json::DEPTH_CEILING;
+use herd_core::protect::Protection;
+use herd_core::score::Weights;
+
+use super::file::{ConfigFile, FleetFile, LimitsFile, MdnsFile, UpstreamFile, WeightsFile};
+use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Limits, Mdns, Probe, Upstream};
+
+/// A day, the longest that anything here may take.
+const DAY_MS: u64 = 86_400_000;
+
+impl ConfigFile {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// With the first key that is out of its range.
+    pub(super) fn check(self) -> Result<Config, ConfigError> {
+        let listen = address("listen", &self.listen)?;
+        let admin_listen = address("admin.listen", &self.admin.listen)?;
+        if listen == admin_listen && listen.port() != 0 {
+            return Err(not_allowed("admin.listen", &self.admin.listen, "another address than listen"));
+        }
+        let limits = &self.limits;
+        Ok(Config {
+            listen,
+            admin_listen,
+            admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
+            data_dir: home(&self.data_dir)?,
+            log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
+            threads: threads(self.threads)?,
+            embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
+            ollama_url: Some(self.agent.ollama_url).filter(|url| !url.is_empty()),
+            mdns: mdns(&self.mdns)?,
+            allow_public_nodes: self.fleet.allow_public_nodes,
+            heartbeat_limits: HeartbeatLimits {
+                models: in_range("fleet.models_max", self.fleet.models_max, 1..=65_536)?,
+                nodes: in_range("fleet.nodes_max", self.fleet.nodes_max, 1..=100_000)?,
+                ..HeartbeatLimits::default()
+            },
+            heartbeat_body_bytes: in_range(
+                "fleet.heartbeat_body_bytes",
+                self.fleet.heartbeat_body_bytes,
+                4_096..=64 << 20,
+            )?,
+            probe: Probe {
+                interval: millis("probe.interval_ms", self.probe.interval_ms, 50..=DAY_MS)?,
+                timeout: millis("probe.timeout_ms", self.probe.timeout_ms, 10..=60_000)?,
+                failures: in_range("probe.failures", self.probe.failures, 1..=100)?,
+            },
+            policy: Policy {
+                weights: weights(&self.routing.weights)?,
+                life: life(&self.fleet)?,
+                protection: one_of("context.protection", &self.context.protection, &Protection::NAMES)?,
+            },
+            inspect: InspectLimits {
+                json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,
+                fallback_models: in_range("limits.fallback_models", limits.fallback_models, 0..=64)?,
+                tags: in_range("limits.tags", limits.tags, 0..=256)?,
+            },
+            limits: client_limits(limits)?,
+            upstream: upstream(&self.upstream)?,
+            max_attempts: in_range("retry.max_attempts", self.retry.max_attempts, 1..=16)?,
+            drain: millis("shutdown.drain_ms", self.shutdown.drain_ms, 0..=DAY_MS)?,
+            join_token: Some(self.fleet.join_token).filter(|token| !token.is_empty()),
+        })
+    }
+}
+
+const EXPOSE: [(&str, AdminExpose); 3] =
+    [("local", AdminExpose::Local), ("lan", AdminExpose::Lan), ("off", AdminExpose::Off)];
+const EMBEDDED: [(&str, EmbeddedAgent); 3] =
+    [("auto", EmbeddedAgent::Auto), ("on", EmbeddedAgent::On), ("off", EmbeddedAgent::Off)];
+const LEVELS: [(&str, &str); 5] =
+    [("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
+const INTERFACES: [(&str, bool); 2] = [("all", false), ("loopback", true)];
+
+fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
+    let request_body_bytes = in_range("limits.request_body_bytes", file.request_body_bytes, 1_024..=1 << 30)?;
+    Ok(Limits {
+        request_body_bytes,
+        // One body must fit into it whatever else is held.
+        buffered_bytes: in_range("limits.buffered_bytes", file.buffered_bytes, request_body_bytes..=1 << 40)?,
+        header_bytes: in_range("limits.header_bytes", file.header_bytes, 1_024..=1 << 20)?,
+        // Pingora takes at most 256 header fields.
+        header_count: in_range("limits.header_count", file.header_count, 8..=256)?,
+        header_time: millis("limits.header_ms", file.header_ms, 100..=600_000)?,
+        body_time: millis("limits.body_ms", file.body_ms, 100..=DAY_MS)?,
+        body_bytes_per_s: in_range("limits.body_bytes_per_s", file.body_bytes_per_s, 1..=1 << 30)?,
+        keepalive_idle: millis("limits.keepalive_idle_ms", file.keepalive_idle_ms, 1_000..=DAY_MS)?,
+        connections: in_range("limits.connections", file.connections, 1..=1_000_000)?,
+    })
+}
+
+fn upstream(file: &UpstreamFile) -> Result<Upstream, ConfigError> {
+    Ok(Upstream {
+        connect_timeout: millis("upstream.connect_timeout_ms", file.connect_timeout_ms, 10..=600_000)?,
+        read_timeout: millis("upstream.read_timeout_ms", file.read_timeout_ms, 100..=DAY_MS)?,
+        keepalive_connections: in_range("upstream.keepalive_connections", file.keepalive_connections, 1..=100_000)?,
+        keepalive_idle: millis("upstream.keepalive_idle_ms", file.keepalive_idle_ms, 100..=DAY_MS)?,
+    })
+}
+
+fn life(file: &FleetFile) -> Result<LifeLimits, ConfigError> {
+    let degraded = in_range("fleet.degraded_after_ms", file.degraded_after_ms, 250..=DAY_MS)?;
+    let stale = in_range("fleet.stale_after_ms", file.stale_after_ms, degraded..=DAY_MS)?;
+    let offline = in_range("fleet.offline_after_ms", file.offline_after_ms, stale..=DAY_MS)?;
+    let gone = in_range("fleet.gone_after_ms", file.gone_after_ms, offline..=30 * DAY_MS)?;
+    Ok(LifeLimits {
+        degraded_after_ms: degraded,
+        stale_after_ms: stale,
+        offline_after_ms: offline,
+        gone_after_ms: gone,
+    })
+}
+
+fn weights(file: &WeightsFile) -> Result<Weights, ConfigError> {
+    let points = |key, value: f64| in_range(key, value, 0.0..=1_000.0);
+    Ok(Weights {
+        thermal: points("routing.weights.thermal", file.thermal)?,
+        memory_fit: points("routing.weights.memory_fit", file.memory_fit)?,
+        queue_depth: points("routing.weights.queue_depth", file.queue_depth)?,
+        latency_history: points("routing.weights.latency_history", file.latency_history)?,
+        role_affinity: points("routing.weights.role_affinity", file.role_affinity)?,
+        availability_trend: points("routing.weights.availability_trend", file.availability_trend)?,
+        context_fit: points("routing.weights.context_fit", file.context_fit)?,
+    })
+}
+
+fn mdns(file: &MdnsFile) -> Result<Option<Mdns>, ConfigError> {
+    let loopback_only = one_of("mdns.interfaces", &file.interfaces, &INTERFACES)?;
+    if !file.service_type.ends_with("._tcp.local.") || !file.service_type.starts_with('_') {
+        return Err(not_allowed("mdns.service_type", &file.service_type, "like _name._tcp.local."));
+    }
+    let service_type = file.service_type.clone();
+    Ok(file.enabled.then_some(Mdns { service_type, loopback_only }))
+}
+
+fn threads(asked: usize) -> Result<usize, ConfigError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = in_range("threads", asked, 0..=1_024)?;
+    Ok(if asked == 0 { cores } else { asked })
+}
+
+fn home(text: &str) -> Result<PathBuf, ConfigError> {
+    let Some(rest) = text.strip_prefix('~') else { return Ok(PathBuf::from(text)) };
+    match std::env::home_dir() {
+        Some(home) if rest.is_empty() || rest.starts_with('/') => Ok(home.join(rest.trim_start_matches('/'))),
+        _ => Err(not_allowed("data_dir", text, "a path, with ~/ only where there is a home directory")),
+    }
+}
+
+fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| not_allowed(key, text, "an IP address and a port, like 127.0.0.1:11435"))
+}
+
+fn millis(key: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {
+    in_range(key, value, range).map(Duration::from_millis)
+}
+
+fn in_range<T: PartialOrd + Display + Copy>(
+    key: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(not_allowed(key, &value.to_string(), &format!("from {} to {}", range.start(), range.end())))
+}
+
+fn one_of<T: Copy>(key: &'static str, text: &str, values: &[(&str, T)]) -> Result<T, ConfigError> {
+    let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    let names = || values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| not_allowed(key, text, &format!("one of {}", names())))
+}
+
+fn not_allowed(key: &'static str, value: &str, allowed: &str) -> ConfigError {
+    ConfigError::Value { key, value: format!("{value:?}"), allowed: allowed.to_owned() }
+}

@@ -1,0 +1,250 @@
+//! The configuration file as it is written: every key with its default.
+
+use herd_core::fleet::{HeartbeatLimits, LifeLimits};
+use herd_core::inspect::InspectLimits;
+use herd_core::score::Weights;
+use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// `conf/herd.yaml`.
+    ConfigFile {
+        /// Address and port for clients.
+        listen: String = "0.0.0.0:11435".into(),
+        /// Where state is kept; `~` is the home directory.
+        data_dir: String = "~/.fleet-manager".into(),
+        /// Worker threads of the data plane; 0 = one per core.
+        threads: usize = 0,
+        /// The admin service.
+        admin: Admin = Admin::default(),
+        /// Logging.
+        log: Log = Log::default(),
+        /// The agent inside the edge.
+        agent: Agent = Agent::default(),
+        /// Discovery.
+        mdns: MdnsFile = MdnsFile::default(),
+        /// Nodes.
+        fleet: FleetFile = FleetFile::default(),
+        /// Health probes.
+        probe: ProbeFile = ProbeFile::default(),
+        /// How nodes are chosen.
+        routing: Routing = Routing::default(),
+        /// Context protection.
+        context: Context = Context::default(),
+        /// Bounds on clients.
+        limits: LimitsFile = LimitsFile::default(),
+        /// Connections to nodes.
+        upstream: UpstreamFile = UpstreamFile::default(),
+        /// Retries.
+        retry: Retry = Retry::default(),
+        /// The end.
+        shutdown: Shutdown = Shutdown::default(),
+    }
+}
+
+section! {
+    /// The admin service.
+    Admin {
+        /// Its own address and port.
+        listen: String = "127.0.0.1:11436".into(),
+        /// Who reaches it through the edge's port: `local`, `lan`, `off`.
+        expose: String = "lan".into(),
+    }
+}
+
+section! {
+    /// Logging.
+    Log {
+        /// `error`, `warn`, `info`, `debug`, `trace`.
+        level: String = "info".into(),
+    }
+}
+
+section! {
+    /// The agent inside the edge.
+    Agent {
+        /// `auto`, `on`, `off`.
+        embedded: String = "auto".into(),
+        /// URL of the local Ollama; empty = `OLLAMA_HOST`, else http://127.0.0.1:11434.
+        ollama_url: String = String::new(),
+    }
+}
+
+section! {
+    /// Discovery.
+    MdnsFile {
+        /// Announce this edge on the local network.
+        enabled: bool = true,
+        /// Service type.
+        service_type: String = "_fleet-manager._tcp.local.".into(),
+        /// `all` or `loopback`.
+        interfaces: String = "all".into(),
+    }
+}
+
+section! {
+    /// Nodes.
+    FleetFile {
+        /// Secret that heartbeats must carry; empty = none is asked for.
+        join_token: String = String::new(),
+        /// Take nodes from public addresses.
+        allow_public_nodes: bool = false,
+        /// Most nodes.
+        nodes_max: usize = HeartbeatLimits::default().nodes,
+        /// Most models of one node.
+        models_max: usize = HeartbeatLimits::default().models,
+        /// Largest heartbeat.
+        heartbeat_body_bytes: usize = 1 << 20,
+        /// Silence until a node is degraded.
+        degraded_after_ms: u64 = LifeLimits::default().degraded_after_ms,
+        /// Silence until it is a last resort.
+        stale_after_ms: u64 = LifeLimits::default().stale_after_ms,
+        /// Silence until it is not chosen.
+        offline_after_ms: u64 = LifeLimits::default().offline_after_ms,
+        /// Silence until it is forgotten.
+        gone_after_ms: u64 = LifeLimits::default().gone_after_ms,
+    }
+}
+
+section! {
+    /// Health probes.
+    ProbeFile {
+        /// Pause between two.
+        interval_ms: u64 = 400,
+        /// How long one may take.
+        timeout_ms: u64 = 400,
+        /// Failures in a row until a node is suspected.
+        failures: usize = 2,
+    }
+}
+
+section! {
+    /// How nodes are chosen.
+    Routing {
+        /// The most that each signal can add or take away, in points.
+        weights: WeightsFile = WeightsFile::default(),
+    }
+}
+
+section! {
+    /// The seven weights.
+    WeightsFile {
+        /// Model warmth.
+        thermal: f64 = Weights::default().thermal,
+        /// Headroom after placing the model.
+        memory_fit: f64 = Weights::default().memory_fit,
+        /// Work on the node; a penalty.
+        queue_depth: f64 = Weights::default().queue_depth,
+        /// What requests take there; a penalty.
+        latency_history: f64 = Weights::default().latency_history,
+        /// Large models to large machines.
+        role_affinity: f64 = Weights::default().role_affinity,
+        /// Availability stable or rising.
+        availability_trend: f64 = Weights::default().availability_trend,
+        /// Whether the window holds the prompt.
+        context_fit: f64 = Weights::default().context_fit,
+    }
+}
+
+section! {
+    /// Context protection.
+    Context {
+        /// `strip`, `warn`, `passthrough`.
+        protection: String = "strip".into(),
+    }
+}
+
+section! {
+    /// Bounds on clients.
+    LimitsFile {
+        /// Largest request body.
+        request_body_bytes: usize = 64 << 20,
+        /// All request bodies held at one time.
+        buffered_bytes: usize = 512 << 20,
+        /// Largest request header.
+        header_bytes: usize = 64 << 10,
+        /// Most header fields.
+        header_count: usize = 100,
+        /// For a header to arrive.
+        header_ms: u64 = 10_000,
+        /// For a body to arrive, besides what its size allows.
+        body_ms: u64 = 20_000,
+        /// Slowest average arrival of a body.
+        body_bytes_per_s: usize = 32 << 10,
+        /// Idle time of a connection between requests.
+        keepalive_idle_ms: u64 = 75_000,
+        /// Most connections of clients.
+        connections: usize = 8_192,
+        /// Deepest nesting of a JSON body.
+        json_depth: u32 = InspectLimits::default().json_depth,
+        /// Most entries of `fallback_models`.
+        fallback_models: usize = InspectLimits::default().fallback_models,
+        /// Most entries of `metadata.tags`.
+        tags: usize = InspectLimits::default().tags,
+    }
+}
+
+section! {
+    /// Connections to nodes.
+    UpstreamFile {
+        /// For a connection to be made.
+        connect_timeout_ms: u64 = 2_000,
+        /// Longest silence of a node.
+        read_timeout_ms: u64 = 600_000,
+        /// Idle connections kept.
+        keepalive_connections: usize = 1_024,
+        /// How long they are kept.
+        keepalive_idle_ms: u64 = 60_000,
+    }
+}
+
+section! {
+    /// Retries.
+    Retry {
+        /// Most nodes that one request is sent to.
+        max_attempts: u32 = 3,
+    }
+}
+
+section! {
+    /// The end.
+    Shutdown {
+        /// How long running requests may take to finish.
+        drain_ms: u64 = 30_000,
+    }
+}
+
+impl ConfigFile {
+    /// Every dotted key with its default.
+    #[must_use]
+    pub fn keys() -> Vec<(String, Value)> {
+        let mut keys = Vec::new();
+        if let Ok(value) = serde_yaml::to_value(Self::default()) {
+            collect(&value, "", &mut keys);
+        }
+        keys
+    }
+}
+
+fn collect(value: &Value, path: &str, keys: &mut Vec<(String, Value)>) {
+    let Value::Mapping(mapping) = value else { return keys.push((path.to_owned(), value.clone())) };
+    for (key, value) in mapping {
+        let key = key.as_str().unwrap_or_default();
+        collect(value, &if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }, keys);
+    }
+}

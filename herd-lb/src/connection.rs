@@ -1,0 +1,303 @@
+//! Accepts clients: a bounded number of connections, each with a bounded time for its request header.
+//!
+//! Pingora's own listener has neither limit: its read timeout starts anew with every byte, so that a client that
+//! drips one byte a minute holds a connection for ever.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::HttpServerApp as _;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::stream::Stream as TcpStream;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use pingora_proxy::{HttpProxy, ProxyHttp};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+
+tokio::task_local! {
+    /// The connection that the running task serves.
+    static CONNECTION: Arc<Connection>;
+}
+
+/// What a request shares with the connection that it came in on.
+#[derive(Debug, Default)]
+pub struct Connection {
+    in_request: AtomicBool,
+}
+
+impl Connection {
+    /// The connection of the running task; a fresh one outside of any, as in unit tests.
+    #[must_use]
+    pub fn current() -> Arc<Self> {
+        CONNECTION.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// Says that a request's header has been read: its deadline no longer counts, until [`Self::request_ended`].
+    pub fn request_began(&self) {
+        self.in_request.store(true, Relaxed);
+    }
+
+    /// Says that the connection waits for another request.
+    pub fn request_ended(&self) {
+        self.in_request.store(false, Relaxed);
+    }
+}
+
+/// Serves the connections of one listener.
+pub struct Acceptor<P> {
+    /// Taken when the service starts.
+    listener: std::sync::Mutex<Option<std::net::TcpListener>>,
+    proxy: Arc<HttpProxy<P>>,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+    refused: AtomicU64,
+}
+
+impl<P> Acceptor<P> {
+    /// Serves `listener`, which must be non-blocking.
+    #[must_use]
+    pub fn new(listener: std::net::TcpListener, proxy: HttpProxy<P>, limits: Limits) -> Self {
+        Self {
+            listener: std::sync::Mutex::new(Some(listener)),
+            proxy: Arc::new(proxy),
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            limits,
+            refused: AtomicU64::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl<P> BackgroundService for Acceptor<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let listener = self.listener.lock().ok().and_then(|mut listener| listener.take());
+        let Some(listener) = listener.and_then(|listener| TcpListener::from_std(listener).ok()) else {
+            return tracing::error!("the client listener cannot be used");
+        };
+        let tasks = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = shutdown.changed() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => self.serve(stream, &tasks, &shutdown),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+        self.proxy.http_cleanup().await;
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Out of file descriptors, `accept` fails at once and again: wait until some are given back.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+impl<P> Acceptor<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    fn serve(&self, stream: tokio::net::TcpStream, tasks: &TaskTracker, shutdown: &ShutdownWatch) {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            return self.refuse(stream, tasks);
+        };
+        // Tokens are small writes: Nagle's algorithm would hold each back for a delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let connection = Arc::new(Connection::default());
+        let guarded = Guarded::new(stream, Arc::clone(&connection), &self.limits, slot);
+        let proxy = Arc::clone(&self.proxy);
+        let shutdown = shutdown.clone();
+        let keepalive_s = self.limits.keepalive_idle.as_secs();
+        tasks.spawn(CONNECTION.scope(connection, async move {
+            let mut session = ServerSession::new_http1(Box::new(guarded));
+            session.set_keepalive(Some(keepalive_s));
+            let mut reused = proxy.process_new_http(session, &shutdown).await;
+            while let Some((stream, settings)) = reused.map(pingora::apps::ReusedHttpStream::consume) {
+                let mut session = ServerSession::new_http1(stream);
+                if let Some(settings) = settings {
+                    settings.apply_to_session(&mut session);
+                }
+                reused = proxy.process_new_http(session, &shutdown).await;
+            }
+        }));
+    }
+
+    fn refuse(&self, mut stream: tokio::net::TcpStream, tasks: &TaskTracker) {
+        const FULL: &[u8] =
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let refused = self.refused.fetch_add(1, Relaxed) + 1;
+        // One line for the first of every thousand: a flood of connections must not become a flood of log lines.
+        if refused % 1_000 == 1 {
+            tracing::warn!(refused, limit = self.limits.connections, "limits.connections reached");
+        }
+        tasks.spawn(async move {
+            let farewell = async {
+                stream.write_all(FULL).await?;
+                stream.shutdown().await
+            };
+            drop(tokio::time::timeout(Duration::from_secs(1), farewell).await);
+        });
+    }
+}
+
+/// A client's stream whose reads fail once a request header takes too long or is too large.
+struct Guarded {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    header_time: Duration,
+    header_bytes_max: usize,
+    header_bytes: usize,
+    /// Set by the first byte of a header.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Guarded {
+    fn new(
+        stream: tokio::net::TcpStream,
+        connection: Arc<Connection>,
+        limits: &Limits,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
+        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+        let mut stream = TcpStream::from(stream);
+        stream.set_socket_digest(digest);
+        Self {
+            stream,
+            connection,
+            header_time: limits.header_time,
+            // The first read may bring a body along, so that only what is far beyond is cut off here; the exact
+            // limit is checked on the parsed header.
+            header_bytes_max: limits.header_bytes + (64 << 10),
+            header_bytes: 0,
+            deadline: None,
+            _slot: slot,
+        }
+    }
+
+    fn count_header(&mut self, read: usize) -> io::Result<()> {
+        if self.deadline.is_none() {
+            self.deadline = Some(Box::pin(tokio::time::sleep_until(Instant::now() + self.header_time)));
+        }
+        self.header_bytes += read;
+        if self.header_bytes > self.header_bytes_max {
+            return Err(io::Error::other("request header too large"));
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.connection.in_request.load(Relaxed) {
+            this.deadline = None;
+            this.header_bytes = 0;
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "request header took too long")));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let read = buf.filled().len() - before;
+        Poll::Ready(if read > 0 { this.count_header(read) } else { Ok(()) })
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guarded {
+    async fn shutdown(&mut self) {
+        Shutdown::shutdown(&mut self.stream).await;
+    }
+}
+
+impl UniqueID for Guarded {
+    fn id(&self) -> UniqueIDType {
+        self.stream.id()
+    }
+}
+
+impl Ssl for Guarded {}
+impl Peek for Guarded {}
+
+impl GetTimingDigest for Guarded {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.stream.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Guarded {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.stream.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Guarded {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream.get_socket_digest()
+    }
+}

@@ -1,0 +1,144 @@
+//! The fleet as this edge knows it: one immutable picture, replaced as a whole by one writer at a time.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use herd_admin::FleetSource;
+use herd_core::decide::Policy;
+use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Sender};
+use herd_core::wire::Heartbeat;
+use tokio::sync::Notify;
+
+/// The fleet, and what all parts of the edge share about it.
+#[derive(Debug)]
+pub struct Fleet {
+    snapshot: ArcSwap<FleetSnapshot>,
+    writer: Mutex<()>,
+    membership: Notify,
+    started: Instant,
+    policy: Policy,
+    limits: HeartbeatLimits,
+    tickets: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Fleet {
+    /// An empty fleet.
+    #[must_use]
+    pub fn new(policy: Policy, limits: HeartbeatLimits) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(FleetSnapshot::default()),
+            writer: Mutex::new(()),
+            membership: Notify::new(),
+            started: Instant::now(),
+            policy,
+            limits,
+            tickets: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// A number that no earlier choice has had: equals take turns by it.
+    #[must_use]
+    pub fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Stops taking new requests.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Resolves after nodes came, went or moved.
+    pub async fn membership_changed(&self) {
+        self.membership.notified().await;
+    }
+
+    /// Forgets the nodes that have been silent for too long.
+    pub fn expire(&self) {
+        let now_ms = self.now_ms();
+        self.update(|snapshot| snapshot.expired(now_ms, &self.policy.life));
+    }
+
+    /// Replaces the picture by what `change` makes of it; true = there is a new one.
+    fn update(&self, change: impl FnOnce(&FleetSnapshot) -> Option<FleetSnapshot>) -> bool {
+        let _writer = self.lock();
+        let before = self.snapshot.load_full();
+        let Some(after) = change(&before) else { return false };
+        self.publish(&before, after);
+        true
+    }
+
+    fn publish(&self, before: &FleetSnapshot, after: FleetSnapshot) {
+        let members = |snapshot: &FleetSnapshot| -> Vec<_> {
+            snapshot.nodes.iter().map(|node| (node.number, node.address)).collect()
+        };
+        let moved = members(before) != members(&after);
+        self.snapshot.store(Arc::new(after));
+        if moved {
+            self.membership.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // It guards no data of its own, so that a panic while holding it leaves nothing half done.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FleetSource for Fleet {
+    fn snapshot(&self) -> Arc<FleetSnapshot> {
+        self.snapshot.load_full()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
+        let id = heartbeat.node_id.clone();
+        let now_ms = self.now_ms();
+        let life = self.policy.life;
+        let _writer = self.lock();
+        let before = self.snapshot.load_full();
+        if let Applied::Changed(after) = before.apply(heartbeat, sender, now_ms, &life, &self.limits)? {
+            log_transitions(&before, &after, &id, now_ms, &life);
+            self.publish(&before, after);
+        }
+        let now = self.snapshot.load();
+        Ok(now.node(&id).map_or("unknown", |node| node.state(now_ms, &life).name()))
+    }
+
+    fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
+        self.update(|snapshot| snapshot.with_cordon(id, cordoned))
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// One line when a node joins or changes its state, none for every heartbeat.
+fn log_transitions(
+    before: &FleetSnapshot,
+    after: &FleetSnapshot,
+    id: &str,
+    now_ms: u64,
+    life: &herd_core::fleet::LifeLimits,
+) {
+    let state = |snapshot: &FleetSnapshot| snapshot.node(id).map(|node| node.state(now_ms, life).name());
+    let Some(node) = after.node(id) else { return };
+    match (state(before), state(after)) {
+        (None, Some(now)) => {
+            tracing::info!(node_id = id, address = %node.address, state = now, models = node.models.len(), "node joined");
+        }
+        (Some(was), Some(now)) if was != now => tracing::info!(node_id = id, was, now, "node changed its state"),
+        _ => {}
+    }
+}

@@ -1,0 +1,86 @@
+//! What a request header may not be.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use super::reply::Reply;
+use crate::config::Limits;
+
+/// Longest request id that is taken from a client.
+const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// Refuses headers that are over a limit, ambiguous, or ask for what the edge does not do.
+pub(super) fn check(session: &Session, limits: &Limits) -> Result<(), Reply> {
+    let request = session.req_header();
+    let headers = &request.headers;
+    if headers.len() > limits.header_count {
+        let limit = limits.header_count;
+        return Err(Reply::new(431, format!("request has more than {limit} header fields")).closing());
+    }
+    let raw = raw_header(session);
+    if raw.as_ref().is_some_and(|raw| raw.len() > limits.header_bytes) {
+        let limit = limits.header_bytes;
+        return Err(Reply::new(431, format!("request header exceeds {limit} bytes")).closing());
+    }
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version >= http::Version::HTTP_11) {
+        return Err(Reply::new(400, "exactly one Host header is required").closing());
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && raw.is_some_and(|raw| has_field(&raw, CONTENT_LENGTH.as_str())) {
+        return Err(Reply::new(400, "Content-Length and Transfer-Encoding exclude each other").closing());
+    }
+    if headers.contains_key(UPGRADE) {
+        return Err(Reply::new(400, "protocol upgrades are not supported").closing());
+    }
+    Ok(())
+}
+
+/// Pingora drops `Content-Length` when both framings are given; only the raw bytes still show that.
+fn raw_header(session: &Session) -> Option<bytes::Bytes> {
+    match &*session.downstream_session {
+        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        _ => None,
+    }
+}
+
+fn has_field(raw: &[u8], name: &str) -> bool {
+    raw.split(|byte| *byte == b'\n').skip(1).any(|line| {
+        let field = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        field.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
+    })
+}
+
+/// The client's own request id, if it is fit to stand in logs and headers.
+pub(super) fn request_id(request: &RequestHeader) -> Option<String> {
+    let id = request.headers.get("X-Request-Id")?.to_str().ok()?;
+    let sane = (1..=REQUEST_ID_MAX_BYTES).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    sane.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_request_ids_are_taken() {
+        let take = |id: &str| {
+            let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+            request.insert_header("X-Request-Id", id).unwrap();
+            request_id(&request)
+        };
+        assert_eq!(take("a1-b.c_d").as_deref(), Some("a1-b.c_d"));
+        for bad in ["", "a b", "<x>", &"x".repeat(129)] {
+            assert_eq!(take(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn fields_are_found_in_raw_headers() {
+        let raw = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-Length : 4\r\n\r\n";
+        assert!(has_field(raw, "content-length"));
+        assert!(!has_field(b"POST /content-length: HTTP/1.1\r\nHost: a\r\n\r\n", "content-length"));
+    }
+}

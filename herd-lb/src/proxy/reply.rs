@@ -1,0 +1,145 @@
+//! Answers that the edge gives itself, in the error form of the surface that was asked.
+
+use bytes::Bytes;
+use herd_core::request::Dialect;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+use serde_json::json;
+
+/// An error as the client will see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// For people.
+    pub message: String,
+    /// The field of the request that is at fault.
+    pub param: Option<&'static str>,
+    /// Seconds after which to try again.
+    pub retry_after_s: Option<u64>,
+    /// The methods that would be right.
+    pub allow: Option<&'static str>,
+    /// Whether the connection can serve another request: not when part of this one is still under way.
+    pub reusable: bool,
+}
+
+impl Reply {
+    /// An error with `status`.
+    #[must_use]
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, retry_after_s: None, allow: None, reusable: true }
+    }
+
+    /// With the field that is at fault.
+    #[must_use]
+    pub fn param(self, param: Option<&'static str>) -> Self {
+        Self { param, ..self }
+    }
+
+    /// With a time to try again.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// Closing the connection behind it.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { reusable: false, ..self }
+    }
+
+    /// Its body in the words of `dialect`.
+    #[must_use]
+    pub fn body(&self, dialect: Dialect, request_id: &str) -> Bytes {
+        let message = &self.message;
+        let value = match dialect {
+            Dialect::Ollama => json!({ "error": message }),
+            Dialect::OpenAi => json!({ "error": {
+                "message": message, "type": self.openai_type(), "param": self.param, "code": null,
+            } }),
+            Dialect::Anthropic => json!({
+                "type": "error",
+                "error": { "type": self.anthropic_type(), "message": message },
+                "request_id": request_id,
+            }),
+        };
+        value.to_string().into()
+    }
+
+    fn openai_type(&self) -> &'static str {
+        match self.status {
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        }
+    }
+
+    fn anthropic_type(&self) -> &'static str {
+        match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 => "overloaded_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        }
+    }
+
+    /// Sends it, with `fleet` headers. The caller has made sure that nothing was sent before.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn send(
+        &self,
+        session: &mut Session,
+        dialect: Dialect,
+        request_id: &str,
+        fleet: &[(&'static str, String)],
+    ) -> pingora::Result<()> {
+        let body = self.body(dialect, request_id);
+        let mut header = ResponseHeader::build(self.status, Some(8 + fleet.len()))?;
+        header.insert_header(CONTENT_TYPE, "application/json; charset=utf-8")?;
+        header.insert_header(CONTENT_LENGTH, body.len())?;
+        if let Some(seconds) = self.retry_after_s {
+            header.insert_header(RETRY_AFTER, seconds)?;
+        }
+        if let Some(methods) = self.allow {
+            header.insert_header(http::header::ALLOW, methods)?;
+        }
+        for (name, value) in fleet {
+            header.insert_header(*name, value)?;
+        }
+        if !self.reusable {
+            session.set_keepalive(None);
+        }
+        let without_body = session.req_header().method == http::Method::HEAD;
+        session.write_response_header(Box::new(header), without_body).await?;
+        if without_body { Ok(()) } else { session.write_response_body(Some(body), true).await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_speak_the_dialect_of_their_surface() {
+        let reply = Reply::new(400, "say \"model\"").param(Some("model"));
+        let text = |dialect| String::from_utf8(reply.body(dialect, "id-1").to_vec()).unwrap();
+        assert_eq!(text(Dialect::Ollama), r#"{"error":"say \"model\""}"#);
+        assert_eq!(
+            text(Dialect::OpenAi),
+            r#"{"error":{"code":null,"message":"say \"model\"","param":"model","type":"invalid_request_error"}}"#
+        );
+        assert_eq!(
+            text(Dialect::Anthropic),
+            r#"{"error":{"message":"say \"model\"","type":"invalid_request_error"},"request_id":"id-1","type":"error"}"#
+        );
+        assert_eq!(Reply::new(503, "").anthropic_type(), "overloaded_error");
+        assert_eq!(Reply::new(404, "").openai_type(), "not_found_error");
+    }
+}

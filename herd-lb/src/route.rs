@@ -1,0 +1,120 @@
+//! What a request is for, from its method and path alone; and who may ask the admin service for it.
+
+use std::net::IpAddr;
+
+use herd_core::request::{Dialect, Surface};
+use http::Method;
+
+use crate::config::AdminExpose;
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To a node.
+    Inference(Surface),
+    /// To the admin service.
+    Admin,
+    /// Nowhere.
+    Refused(Refusal),
+}
+
+/// Why a request goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// 405: the path takes `POST` only.
+    MethodNotAllowed,
+    /// 403: not from there.
+    Forbidden,
+    /// 404: not on this port.
+    NotFound,
+}
+
+/// Decides where a request goes; `client` is the address it came from.
+#[must_use]
+pub fn route(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpose) -> Route {
+    match Surface::at(path) {
+        Some(surface) if method == Method::POST => Route::Inference(surface),
+        // Anthropic clients probe with GET.
+        Some(Surface::AnthropicMessages) if method == Method::GET => Route::Admin,
+        Some(_) => Route::Refused(Refusal::MethodNotAllowed),
+        None => admin(method, path, client, expose),
+    }
+}
+
+/// The form of errors on `path`.
+#[must_use]
+pub fn dialect(path: &str) -> Dialect {
+    match Surface::at(path) {
+        Some(surface) => surface.dialect(),
+        None if path.starts_with("/v1/") => Dialect::OpenAi,
+        None => Dialect::Ollama,
+    }
+}
+
+fn admin(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpose) -> Route {
+    // Scraped on the admin listener, which clients need not reach.
+    if path == "/metrics" {
+        return Route::Refused(Refusal::NotFound);
+    }
+    let guarded = ["/fleet", "/dashboard"].iter().any(|prefix| is_under(path, prefix));
+    if !guarded {
+        return Route::Admin;
+    }
+    let reads = *method == Method::GET || *method == Method::HEAD || path == "/fleet/explain";
+    let allowed = match expose {
+        AdminExpose::Off => return Route::Refused(Refusal::NotFound),
+        AdminExpose::Local => client.is_some_and(|ip| is_local(ip)),
+        AdminExpose::Lan if reads => client.is_some_and(|ip| is_local(ip) || is_private(ip)),
+        AdminExpose::Lan => client.is_some_and(|ip| is_local(ip)),
+    };
+    if allowed { Route::Admin } else { Route::Refused(Refusal::Forbidden) }
+}
+
+fn is_under(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_local(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(method: &str, path: &str, client: &str, expose: AdminExpose, expected: Route) {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        assert_eq!(route(&method, path, client.parse().ok(), expose), expected, "{method} {path} from {client}");
+    }
+
+    #[test]
+    fn every_request_has_its_place() {
+        use AdminExpose::{Lan, Local, Off};
+        use Refusal::{Forbidden, MethodNotAllowed, NotFound};
+        let (here, lan, far) = ("127.0.0.1", "192.168.1.7", "8.8.8.8");
+        check("POST", "/api/chat", far, Off, Route::Inference(Surface::OllamaChat));
+        check("GET", "/api/chat", here, Lan, Route::Refused(MethodNotAllowed));
+        check("GET", "/v1/messages", here, Lan, Route::Admin);
+        check("GET", "/api/tags", far, Off, Route::Admin);
+        check("POST", "/heartbeat", lan, Lan, Route::Admin);
+        check("GET", "/metrics", here, Lan, Route::Refused(NotFound));
+        check("GET", "/fleet/status", lan, Lan, Route::Admin);
+        check("GET", "/fleet/status", far, Lan, Route::Refused(Forbidden));
+        check("GET", "/fleet/status", lan, Local, Route::Refused(Forbidden));
+        check("GET", "/fleet/status", here, Off, Route::Refused(NotFound));
+        check("POST", "/fleet/explain", lan, Lan, Route::Admin);
+        check("POST", "/fleet/nodes/a/drain", lan, Lan, Route::Refused(Forbidden));
+        check("POST", "/fleet/nodes/a/drain", "::ffff:127.0.0.1", Lan, Route::Admin);
+        check("GET", "/dashboard", lan, Lan, Route::Admin);
+        check("GET", "/fleetwide", far, Lan, Route::Admin);
+        check("GET", "/fleet/status", "unknown", Lan, Route::Refused(Forbidden));
+    }
+}

@@ -1,0 +1,101 @@
+//! What runs beside the data plane, each part on its own runtime.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use herd_admin::AdminState;
+use herd_agent::{Config as AgentConfig, HostSource};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use pingora_load_balancing::LoadBalancer;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::EmbeddedAgent;
+use crate::fleet::Fleet;
+use crate::selector::RankedSelection;
+
+/// How often silent nodes are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a local Ollama may take to say that it is there.
+const LOCAL_OLLAMA_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The admin service on its own listener.
+pub(crate) struct AdminService {
+    /// Its listener; taken at the start.
+    pub(crate) listener: Mutex<Option<std::net::TcpListener>>,
+    /// Its state.
+    pub(crate) state: AdminState,
+}
+
+#[async_trait]
+impl BackgroundService for AdminService {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let listener = self.listener.lock().ok().and_then(|mut listener| listener.take());
+        match listener.map(tokio::net::TcpListener::from_std) {
+            Some(Ok(listener)) => herd_admin::serve(listener, self.state.clone(), shutdown).await,
+            _ => tracing::error!("the admin listener cannot be used"),
+        }
+    }
+}
+
+/// Keeps the balancer's backends in step with the fleet, and forgets silent nodes.
+pub(crate) struct Membership {
+    /// The fleet.
+    pub(crate) fleet: Arc<Fleet>,
+    /// The balancer.
+    pub(crate) balancer: Arc<LoadBalancer<RankedSelection>>,
+}
+
+#[async_trait]
+impl BackgroundService for Membership {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tick = tokio::time::interval(EXPIRY_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = self.fleet.membership_changed() => {
+                    if let Err(error) = self.balancer.update().await {
+                        tracing::warn!(%error, "cannot update the balancer's backends");
+                    }
+                }
+                _ = tick.tick() => self.fleet.expire(),
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+/// The agent inside the edge, for the Ollama on this machine.
+pub(crate) struct LocalAgent {
+    /// Whether it runs.
+    pub(crate) mode: EmbeddedAgent,
+    /// How.
+    pub(crate) config: AgentConfig,
+}
+
+#[async_trait]
+impl BackgroundService for LocalAgent {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let wanted = match self.mode {
+            EmbeddedAgent::Off => false,
+            EmbeddedAgent::On => true,
+            EmbeddedAgent::Auto => local_ollama_answers(&self.config).await,
+        };
+        if !wanted {
+            return;
+        }
+        tracing::info!(ollama_url = %self.config.ollama.url, "reporting the local Ollama");
+        if let Err(error) = herd_agent::run(self.config.clone(), HostSource::Machine, shutdown).await {
+            tracing::error!(%error, "the embedded agent ended");
+        }
+    }
+}
+
+async fn local_ollama_answers(config: &AgentConfig) -> bool {
+    let (Some(host), Some(port)) = (config.ollama.url.host_str(), config.ollama.url.port_or_known_default()) else {
+        return false;
+    };
+    let connecting = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port));
+    matches!(tokio::time::timeout(LOCAL_OLLAMA_TIMEOUT, connecting).await, Ok(Ok(_)))
+}

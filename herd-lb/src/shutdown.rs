@@ -1,0 +1,60 @@
+//! The end: stop taking requests, let running ones finish, leave as soon as there are none.
+//!
+//! Pingora's own grace period is a blind sleep that an idle process waits out too, so the waiting is done here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use herd_agent::Advertiser;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
+
+use crate::active::Active;
+use crate::fleet::Fleet;
+
+/// Waits for SIGTERM or SIGINT, then drains.
+pub struct Drain {
+    /// Told to take no more.
+    pub fleet: Arc<Fleet>,
+    /// Waited for.
+    pub active: Active,
+    /// How long running requests may take.
+    pub limit: Duration,
+    /// Taken back first, so that agents look for another edge.
+    pub advertiser: Mutex<Option<Advertiser>>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        stop_signal().await;
+        tracing::info!(active = self.active.count(), drain_ms = self.limit.as_millis(), "stopping");
+        self.fleet.begin_drain();
+        if let Some(advertiser) = self.advertiser.lock().await.take() {
+            advertiser.stop().await;
+        }
+        tokio::select! {
+            () = self.active.idle() => tracing::info!("all requests have finished"),
+            () = tokio::time::sleep(self.limit) => {
+                tracing::warn!(cut = self.active.count(), "shutdown.drain_ms is over: cutting what still runs");
+            }
+            () = stop_signal() => tracing::warn!(cut = self.active.count(), "second signal: stopping at once"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT; never, where signals cannot be listened to.
+async fn stop_signal() {
+    let listening = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = listening else {
+        tracing::error!("cannot listen to signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
