@@ -4,12 +4,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Load balancer for fleets of Ollama nodes.
-///
-/// One endpoint for the Ollama API and the OpenAI SDK that sends every request to the best machine.
+/// The flags; each is a key of the configuration or a way of running.
 #[derive(Debug, Parser)]
-#[command(name = "herd", version)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[command(name = "herd", version, about = "Load balancer for fleets of Ollama nodes: one endpoint, the best machine")]
 pub struct Flags {
     /// Configuration file; conf/herd.yaml shows every key
     #[arg(long, value_name = "FILE")]

@@ -41,13 +41,13 @@ const ADMIN_THREADS: usize = 1;
 ///
 /// # Errors
 /// When an address cannot be listened on, or a part cannot be set up.
-pub fn run(config: Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAddr)) -> anyhow::Result<()> {
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
     let edge_secret = format!("{:032x}", fastrand::u128(..));
     let fleet = Arc::new(Fleet::new(config.policy, config.heartbeat_limits));
     let active = Active::default();
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
 
     let probes = background_service("health probes", balancer(&fleet, &config.probe));
@@ -65,7 +65,7 @@ pub fn run(config: Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAddr
     let mut data_plane = background_service("edge", Acceptor::new(clients, proxy, config.limits));
     data_plane.threads = Some(config.threads);
     let state =
-        AdminState::new(Arc::clone(&fleet) as _, admin_config(&config, edge_secret), prometheus::Registry::new())?;
+        AdminState::new(Arc::clone(&fleet) as _, admin_config(config, edge_secret), prometheus::Registry::new())?;
     let mut admin_service = background_service("admin", AdminService { listener: Mutex::new(Some(admin)), state });
     admin_service.threads = Some(ADMIN_THREADS);
 
@@ -73,12 +73,12 @@ pub fn run(config: Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAddr
     server.add_service(admin_service);
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
-    server.add_service(background_service("agent", local_agent(&config, admin_address)?));
+    server.add_service(background_service("agent", local_agent(config, admin_address)?));
     if demo {
-        let join_token = join_token(&config)?;
+        let join_token = join_token(config)?;
         server.add_service(background_service("demo", demo::Demo { admin: admin_address, join_token }));
     }
-    let advertiser = advertise(&config, client_address);
+    let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });

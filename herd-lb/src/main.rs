@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log_to_stderr(&config.log_level);
-    match herd_lb::run(config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
+    match herd_lb::run(&config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }

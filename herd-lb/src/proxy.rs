@@ -1,7 +1,9 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
+mod admit;
 pub mod body;
 pub mod ctx;
+mod error;
 mod guard;
 pub mod reply;
 
@@ -12,9 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use herd_admin::FleetSource as _;
-use herd_core::explain::refusal;
-use herd_core::inspect::inspect;
-use herd_core::request::{Dialect, Surface};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -25,17 +24,14 @@ use crate::active::Active;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::fleet::Fleet;
-use crate::route::{Refusal, Route, dialect, route};
+use crate::route::dialect;
 use crate::selector::Selector;
-use crate::trace::{Status, Trace};
-use body::{BodyError, Budget, hold};
+use crate::trace::Status;
+use body::Budget;
 use ctx::{Inference, RequestCtx};
-use reply::Reply;
 
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
 const FAILURE_PENALTY_MS: f64 = 60_000.0;
-/// Inspecting a larger body than this leaves the worker thread to other requests.
-const BLOCKING_INSPECT_BYTES: usize = 1 << 20;
 
 /// The edge.
 pub struct Edge {
@@ -93,7 +89,7 @@ impl ProxyHttp for Edge {
             None => match self.selector.choose(&inference.profile, &inference.tried) {
                 Ok(choice) => choice,
                 Err(nobody) => {
-                    ctx.reply = Some(self.nobody(inference, &nobody.0, &nobody.1));
+                    ctx.reply = Some(error::nobody(inference, &nobody.0, &nobody.1));
                     return Error::e_explain(ErrorType::InternalError, "no node can serve the request");
                 }
             },
@@ -230,7 +226,7 @@ impl ProxyHttp for Edge {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         let answered = session.response_written().is_some();
-        let reply = ctx.reply.take().unwrap_or_else(|| error_reply(error));
+        let reply = ctx.reply.take().unwrap_or_else(|| error::reply(error));
         if let Some(inference) = &mut ctx.inference {
             let status = match error.esource() {
                 ErrorSource::Downstream => Status::ClientDisconnected,
@@ -277,67 +273,6 @@ impl ProxyHttp for Edge {
 }
 
 impl Edge {
-    /// Reads what is needed of a request; the reply is what it gets instead of being proxied.
-    async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
-        let request = session.req_header();
-        let client = client_ip(session);
-        match route(&request.method, request.uri.path(), client, self.config.admin_expose) {
-            Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
-            Route::Admin => Ok(()),
-            Route::Refused(Refusal::MethodNotAllowed) => {
-                Err(Reply { allow: Some("POST"), ..Reply::new(405, "method not allowed").closing() })
-            }
-            Route::Refused(Refusal::Forbidden) => {
-                Err(Reply::new(403, "not allowed from this address (admin.expose)").closing())
-            }
-            Route::Refused(Refusal::NotFound) => Err(Reply::new(404, "not found on this port").closing()),
-        }
-    }
-
-    async fn admit_inference(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestCtx,
-        surface: Surface,
-    ) -> Result<(), Reply> {
-        let mut trace = Trace::begin(ctx.request_id.clone(), surface);
-        let outcome = self.read(session, surface).await;
-        match outcome {
-            Ok((profile, held)) => {
-                ctx.inference = Some(Inference::new(profile, held, trace));
-                Ok(())
-            }
-            Err((status, reply)) => {
-                trace.status = Some(status);
-                trace.http_status = reply.status;
-                trace.error.clone_from(&reply.message);
-                Err(reply)
-            }
-        }
-    }
-
-    async fn read(
-        &self,
-        session: &mut Session,
-        surface: Surface,
-    ) -> Result<(herd_core::request::RequestProfile, body::Held), (Status, Reply)> {
-        if self.fleet.draining() {
-            return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
-        }
-        let held = hold(session, &self.config.limits, &self.budget).await.map_err(body_reply)?;
-        let limits = self.config.inspect;
-        let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
-            inspect(surface, &held.bytes, &limits)
-        } else {
-            let bytes = held.bytes.clone();
-            let task = tokio::task::spawn_blocking(move || inspect(surface, &bytes, &limits));
-            task.await.map_err(|_| (Status::Failed, Reply::new(500, "inspection was cut off")))?
-        };
-        let profile =
-            inspected.map_err(|error| (Status::Rejected, Reply::new(400, error.to_string()).param(error.param())))?;
-        Ok((profile, held))
-    }
-
     fn peer(&self, address: SocketAddr, body_bytes: usize) -> HttpPeer {
         let mut peer = HttpPeer::new(address, false, String::new());
         let upstream = &self.config.upstream;
@@ -389,61 +324,8 @@ impl Edge {
             model.load.observe(FAILURE_PENALTY_MS, now_ms);
         }
     }
-
-    /// What the client is told when no node can serve.
-    fn nobody(
-        &self,
-        inference: &Inference,
-        decision: &herd_core::decide::Decision,
-        snapshot: &herd_core::fleet::FleetSnapshot,
-    ) -> Reply {
-        let model = &inference.profile.model;
-        let known = snapshot.nodes.iter().any(|node| node.model(model).is_some());
-        if known {
-            let why = refusal(decision, snapshot);
-            return Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1);
-        }
-        let asked = inference.held.as_ref().map_or(&[][..], |held| &held.bytes[inference.profile.places.model.clone()]);
-        let asked = String::from_utf8_lossy(asked).trim_matches('"').to_owned();
-        Reply::new(
-            404,
-            match inference.profile.surface {
-                Surface::OllamaEmbed | Surface::OllamaEmbeddings => {
-                    format!("model \"{asked}\" not found, try pulling it first")
-                }
-                _ => format!("model '{asked}' not found"),
-            },
-        )
-        .param((ctx_dialect(inference) == Dialect::OpenAi).then_some("model"))
-    }
-}
-
-fn ctx_dialect(inference: &Inference) -> Dialect {
-    inference.profile.surface.dialect()
 }
 
 fn client_ip(session: &Session) -> Option<IpAddr> {
     session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
-}
-
-fn body_reply(error: BodyError) -> (Status, Reply) {
-    let message = error.to_string();
-    match error {
-        BodyError::TooLarge(_) => (Status::Rejected, Reply::new(413, message).closing()),
-        BodyError::TooSlow => (Status::Rejected, Reply::new(408, message).closing()),
-        BodyError::Budget => (Status::Rejected, Reply::new(503, message).retry_after(1).closing()),
-        BodyError::Encoding(_) => (Status::Rejected, Reply::new(415, message).closing()),
-        BodyError::Corrupt(_) => (Status::Rejected, Reply::new(400, message)),
-        BodyError::Client(_) => (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing()),
-    }
-}
-
-/// What the client is told when the last node failed without an answer.
-fn error_reply(error: &Error) -> Reply {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-            Reply::new(504, "the node did not answer in time")
-        }
-        _ => Reply::new(502, "the node could not be reached or broke off"),
-    }
 }

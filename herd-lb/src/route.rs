@@ -63,9 +63,8 @@ fn admin(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpos
     let reads = *method == Method::GET || *method == Method::HEAD || path == "/fleet/explain";
     let allowed = match expose {
         AdminExpose::Off => return Route::Refused(Refusal::NotFound),
-        AdminExpose::Local => client.is_some_and(|ip| is_local(ip)),
         AdminExpose::Lan if reads => client.is_some_and(|ip| is_local(ip) || is_private(ip)),
-        AdminExpose::Lan => client.is_some_and(|ip| is_local(ip)),
+        AdminExpose::Lan | AdminExpose::Local => client.is_some_and(is_local),
     };
     if allowed { Route::Admin } else { Route::Refused(Refusal::Forbidden) }
 }

@@ -236,3 +236,82 @@ pub fn balancer(fleet: &Arc<Fleet>, probe: &Probe) -> LoadBalancer<RankedSelecti
     balancer.parallel_health_check = true;
     balancer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use herd_core::fleet::{HeartbeatLimits, Sender};
+    use herd_core::inspect::{InspectLimits, inspect};
+    use herd_core::request::Surface;
+    use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaReport};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn selector() -> Selector {
+        let config = Config::build("", |_| None, &[]).unwrap();
+        let fleet = Arc::new(Fleet::new(config.policy, HeartbeatLimits::default()));
+        let balancer = Arc::new(balancer(&fleet, &config.probe));
+        Selector::new(fleet, balancer)
+    }
+
+    fn join(selector: &Selector, id: &str, port: u16, context: u64) {
+        let name = "m".to_owned();
+        let available = vec![AvailableModel { name: name.clone(), size_bytes: 1 << 30, ..Default::default() }];
+        let loaded = vec![LoadedModel { name, context_length: context, ..Default::default() }];
+        let address = format!("127.0.0.1:{port}");
+        let ollama = OllamaReport { address, available, loaded, ..Default::default() };
+        let report = HerdReport { seq: 1, boot: id.into(), ollama, ..Default::default() };
+        let heartbeat = Heartbeat { node_id: id.into(), herd: Some(report), ..Default::default() };
+        let sender = Sender { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, allow_public: false };
+        selector.fleet.heartbeat(heartbeat, sender).unwrap();
+    }
+
+    fn profile(body: &str) -> RequestProfile {
+        inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_ranking_is_carried_out_through_the_balancer() {
+        let selector = selector();
+        join(&selector, "a", 1001, 4096);
+        join(&selector, "b", 1002, 8192);
+        selector.balancer.update().await.unwrap();
+        let profile = profile(r#"{"model":"m","options":{"num_ctx":8192}}"#);
+        let choice = selector.choose(&profile, &[]).unwrap();
+        assert_eq!(choice.node().id.as_str(), "b");
+        let next = selector.choose(&profile, &[choice.node().number]).unwrap();
+        assert_eq!(next.node().id.as_str(), "a");
+        assert_eq!(selector.fleet.snapshot().in_flight(), 2);
+        drop((choice, next));
+        assert_eq!(selector.fleet.snapshot().in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_balancer_has_not_heard_of_yet_serves_all_the_same() {
+        let selector = selector();
+        join(&selector, "a", 1001, 4096);
+        let choice = selector.choose(&profile(r#"{"model":"m"}"#), &[]).unwrap();
+        assert_eq!((choice.node().id.as_str(), choice.node().load.in_flight()), ("a", 1));
+    }
+
+    #[tokio::test]
+    async fn each_node_gets_the_body_that_keeps_its_runner() {
+        let selector = selector();
+        join(&selector, "a", 1001, 4096);
+        let text = r#"{"model":"m","fallback_models":["x"],"options":{"num_ctx":2048}}"#;
+        let profile = profile(text);
+        let choice = selector.choose(&profile, &[]).unwrap();
+        let body = choice.body(&profile, &bytes::Bytes::from_static(text.as_bytes()));
+        assert_eq!(body, r#"{"model":"m","options":{"num_ctx":4096}}"#);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_an_answer_with_reasons() {
+        let selector = selector();
+        join(&selector, "a", 1001, 4096);
+        let nobody = selector.choose(&profile(r#"{"model":"other"}"#), &[]).unwrap_err();
+        assert_eq!(nobody.0.refused[0].1.name(), "model_absent");
+    }
+}

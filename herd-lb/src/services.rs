@@ -32,9 +32,10 @@ pub(crate) struct AdminService {
 impl BackgroundService for AdminService {
     async fn start(&self, shutdown: ShutdownWatch) {
         let listener = self.listener.lock().ok().and_then(|mut listener| listener.take());
-        match listener.map(tokio::net::TcpListener::from_std) {
-            Some(Ok(listener)) => herd_admin::serve(listener, self.state.clone(), shutdown).await,
-            _ => tracing::error!("the admin listener cannot be used"),
+        if let Some(Ok(listener)) = listener.map(tokio::net::TcpListener::from_std) {
+            herd_admin::serve(listener, self.state.clone(), shutdown).await;
+        } else {
+            tracing::error!("the admin listener cannot be used");
         }
     }
 }

@@ -80,7 +80,7 @@ section! {
     Agent {
         /// `auto`, `on`, `off`.
         embedded: String = "auto".into(),
-        /// URL of the local Ollama; empty = `OLLAMA_HOST`, else http://127.0.0.1:11434.
+        /// URL of the local Ollama; empty = `OLLAMA_HOST`, else <http://127.0.0.1:11434>.
         ollama_url: String = String::new(),
     }
 }

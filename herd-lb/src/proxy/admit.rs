@@ -1,0 +1,75 @@
+//! Whether a request comes in at all, and what is read of it before a node is chosen.
+
+use herd_admin::FleetSource as _;
+use herd_core::inspect::inspect;
+use herd_core::request::{RequestProfile, Surface};
+use pingora_proxy::Session;
+
+use super::body::{Held, hold};
+use super::ctx::{Inference, RequestCtx};
+use super::reply::Reply;
+use super::{Edge, client_ip, error};
+use crate::route::{Refusal, Route, route};
+use crate::trace::{Status, Trace};
+
+/// Inspecting a larger body than this leaves the worker thread to other requests.
+const BLOCKING_INSPECT_BYTES: usize = 1 << 20;
+
+impl Edge {
+    /// Reads what is needed of a request; the reply is what it gets instead of being proxied.
+    pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
+        let request = session.req_header();
+        let client = client_ip(session);
+        match route(&request.method, request.uri.path(), client, self.config.admin_expose) {
+            Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
+            Route::Admin => Ok(()),
+            Route::Refused(Refusal::MethodNotAllowed) => {
+                Err(Reply { allow: Some("POST"), ..Reply::new(405, "method not allowed").closing() })
+            }
+            Route::Refused(Refusal::Forbidden) => {
+                Err(Reply::new(403, "not allowed from this address (admin.expose)").closing())
+            }
+            Route::Refused(Refusal::NotFound) => Err(Reply::new(404, "not found on this port").closing()),
+        }
+    }
+
+    async fn admit_inference(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestCtx,
+        surface: Surface,
+    ) -> Result<(), Reply> {
+        let mut trace = Trace::begin(ctx.request_id.clone(), surface);
+        let outcome = self.read(session, surface).await;
+        match outcome {
+            Ok((profile, held)) => {
+                ctx.inference = Some(Inference::new(profile, held, trace));
+                Ok(())
+            }
+            Err((status, reply)) => {
+                trace.status = Some(status);
+                trace.http_status = reply.status;
+                trace.error.clone_from(&reply.message);
+                Err(reply)
+            }
+        }
+    }
+
+    async fn read(&self, session: &mut Session, surface: Surface) -> Result<(RequestProfile, Held), (Status, Reply)> {
+        if self.fleet.draining() {
+            return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
+        }
+        let held = hold(session, &self.config.limits, &self.budget).await.map_err(|error| error::body(&error))?;
+        let limits = self.config.inspect;
+        let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
+            inspect(surface, &held.bytes, &limits)
+        } else {
+            let bytes = held.bytes.clone();
+            let task = tokio::task::spawn_blocking(move || inspect(surface, &bytes, &limits));
+            task.await.map_err(|_| (Status::Failed, Reply::new(500, "inspection was cut off")))?
+        };
+        let profile =
+            inspected.map_err(|error| (Status::Rejected, Reply::new(400, error.to_string()).param(error.param())))?;
+        Ok((profile, held))
+    }
+}

@@ -1,0 +1,55 @@
+//! Failures to what the client is told: the one mapping.
+
+use herd_core::decide::Decision;
+use herd_core::explain::refusal;
+use herd_core::fleet::FleetSnapshot;
+use herd_core::request::{Dialect, Surface};
+use pingora::{Error, ErrorType};
+
+use super::body::BodyError;
+use super::ctx::Inference;
+use super::reply::Reply;
+use crate::trace::Status;
+
+/// No node can serve the request: 503 with the reasons where a node has the model, else 404 in Ollama's words.
+pub(super) fn nobody(inference: &Inference, decision: &Decision, snapshot: &FleetSnapshot) -> Reply {
+    let profile = &inference.profile;
+    let model = &profile.model;
+    if snapshot.nodes.iter().any(|node| node.model(model).is_some()) {
+        let why = refusal(decision, snapshot);
+        return Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1);
+    }
+    // As the client spelled it.
+    let asked = inference.held.as_ref().map_or(&[][..], |held| &held.bytes[profile.places.model.clone()]);
+    let asked = String::from_utf8_lossy(asked).trim_matches('"').to_owned();
+    let message = match profile.surface {
+        Surface::OllamaEmbed | Surface::OllamaEmbeddings => {
+            format!("model \"{asked}\" not found, try pulling it first")
+        }
+        _ => format!("model '{asked}' not found"),
+    };
+    Reply::new(404, message).param((profile.surface.dialect() == Dialect::OpenAi).then_some("model"))
+}
+
+/// The body could not be read.
+pub(super) fn body(error: &BodyError) -> (Status, Reply) {
+    let (status, message) = (Status::Rejected, error.to_string());
+    match error {
+        BodyError::TooLarge(_) => (status, Reply::new(413, message).closing()),
+        BodyError::TooSlow => (status, Reply::new(408, message).closing()),
+        BodyError::Budget => (status, Reply::new(503, message).retry_after(1).closing()),
+        BodyError::Encoding(_) => (status, Reply::new(415, message).closing()),
+        BodyError::Corrupt(_) => (status, Reply::new(400, message)),
+        BodyError::Client(_) => (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing()),
+    }
+}
+
+/// The last node failed without an answer.
+pub(super) fn reply(error: &Error) -> Reply {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+            Reply::new(504, "the node did not answer in time")
+        }
+        _ => Reply::new(502, "the node could not be reached or broke off"),
+    }
+}
