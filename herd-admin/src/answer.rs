@@ -1,4 +1,4 @@
-//! Answers in JSON, with the content types that Ollama and OpenAI use.
+//! Answers in JSON, with the content types that Ollama and `OpenAI` use.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

@@ -42,13 +42,13 @@ pub(crate) async fn explain(
 }
 
 fn surface(question: &Question) -> Result<Surface, Refusal> {
-    let named = match (&question.path, &question.surface) {
+    let surface = match (&question.path, &question.surface) {
         (Some(_), Some(_)) => None,
         (Some(path), None) => Surface::at(path),
-        (None, Some(name)) => Surface::ALL.into_iter().find(|surface| surface.name() == name),
+        (None, Some(name)) => Surface::ALL.into_iter().find(|one| one.name() == name),
         (None, None) => Some(Surface::OllamaChat),
     };
-    named.ok_or_else(|| {
+    surface.ok_or_else(|| {
         let names: Vec<_> =
             Surface::ALL.iter().map(|surface| format!("{}={}", surface.name(), surface.path())).collect();
         let message = format!("give one of ?surface= or ?path= with one of: {}", names.join(", "));

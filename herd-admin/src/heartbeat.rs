@@ -27,7 +27,7 @@ pub(crate) async fn heartbeat(
     let heartbeat = parse(&body)?;
     let leaving = heartbeat.draining.then(|| heartbeat.node_id.clone());
     let sender = Sender { ip: caller.ip, trusted, allow_public: config.allow_public_nodes };
-    let node_state = state.source().heartbeat(heartbeat, sender).map_err(refusal)?;
+    let node_state = state.source().heartbeat(heartbeat, sender).map_err(|error| refusal(&error))?;
     Ok(json(StatusCode::OK, JSON, &reply(node_state, leaving)))
 }
 
@@ -65,7 +65,7 @@ fn reply(node_state: &str, leaving: Option<String>) -> HeartbeatReply {
 }
 
 /// What an agent can do about it is in the status: mend the report, ask the operator, wait.
-fn refusal(error: HeartbeatError) -> Refusal {
+fn refusal(error: &HeartbeatError) -> Refusal {
     let (status, code) = match error {
         HeartbeatError::NodeId(_) => (StatusCode::BAD_REQUEST, "node_id"),
         HeartbeatError::Number(_) => (StatusCode::BAD_REQUEST, "number"),

@@ -1,5 +1,6 @@
 //! What an operator does to a node: take it out for new requests, and put it back.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -20,24 +21,31 @@ struct Cordon<'a> {
 pub(crate) async fn drain(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    cordon(&state, operator, &id, true)
+    cordon(&state, operator, id, true)
 }
 
 /// The node takes requests again.
 pub(crate) async fn undrain(
     State(state): State<AdminState>,
     operator: Operator,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    cordon(&state, operator, &id, false)
+    cordon(&state, operator, id, false)
 }
 
-fn cordon(state: &AdminState, operator: Operator, id: &str, cordoned: bool) -> Result<Response, Refusal> {
-    if !state.source().set_cordon(id, cordoned) {
-        return Err(Refusal::not_found("unknown_node", "there is no node of that id"));
+fn cordon(
+    state: &AdminState,
+    operator: Operator,
+    id: Result<Path<String>, PathRejection>,
+    cordoned: bool,
+) -> Result<Response, Refusal> {
+    let unknown = || Refusal::not_found("unknown_node", "there is no node of that id");
+    let Path(id) = id.map_err(|_| unknown())?;
+    if !state.source().set_cordon(&id, cordoned) {
+        return Err(unknown());
     }
     tracing::info!(node = id, cordoned, by = %operator.caller.ip, "a node was cordoned or put back");
-    Ok(json(StatusCode::OK, JSON, &Cordon { node_id: id, cordoned }))
+    Ok(json(StatusCode::OK, JSON, &Cordon { node_id: &id, cordoned }))
 }

@@ -1,5 +1,6 @@
-//! The catalogue as OpenAI's API tells it, and as the Codex desktop picker wants it.
+//! The catalogue as `OpenAI`'s API tells it, and as the Codex desktop picker wants it.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use herd_core::name::ModelName;
@@ -11,7 +12,7 @@ use crate::catalogue::{Entry, catalogue, find};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
-/// OpenAI's four fields of a model.
+/// `OpenAI`'s four fields of a model.
 #[derive(Serialize)]
 struct Card<'a> {
     id: &'a str,
@@ -32,13 +33,14 @@ fn owner(name: &str) -> &str {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the API's name")]
 struct Models<'a> {
     object: &'static str,
     data: Vec<Card<'a>>,
     models: Vec<PickerCard<'a>>,
 }
 
-/// `GET /v1/models`: `data` is OpenAI's list, `models` the Codex picker's.
+/// `GET /v1/models`: `data` is `OpenAI`'s list, `models` the Codex picker's.
 pub(crate) async fn models(State(state): State<AdminState>, headers: HeaderMap) -> Response {
     let view = state.view();
     let mut entries = catalogue(&view);
@@ -48,9 +50,14 @@ pub(crate) async fn models(State(state): State<AdminState>, headers: HeaderMap) 
     json_if_changed(&headers, JSON, &Models { object: "list", data, models })
 }
 
-/// `GET /v1/models/{id}`: one of OpenAI's list. Names may have slashes; the id is echoed as it was asked for.
-pub(crate) async fn model(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Response, Refusal> {
+/// `GET /v1/models/{id}`: one of `OpenAI`'s list. Names may have slashes; the id is echoed as it was asked for.
+pub(crate) async fn model(
+    State(state): State<AdminState>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
     let missing = |name: &str| Refusal::not_found("model_not_found", format!("model '{name}' not found"));
+    // No name is anything but UTF-8.
+    let Path(id) = id.map_err(|_| missing("?"))?;
     let name = ModelName::new(&id).map_err(|_| missing(&id))?;
     let view = state.view();
     let entry = find(&view, &name).ok_or_else(|| missing(name.as_str()))?;
@@ -59,6 +66,7 @@ pub(crate) async fn model(State(state): State<AdminState>, Path(id): Path<String
 
 /// A model in the picker, which turns down entries that lack a field. What it claims is what the fleet reports.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the picker's shape")]
 struct PickerCard<'a> {
     id: &'a str,
     slug: &'a str,

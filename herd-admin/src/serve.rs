@@ -64,7 +64,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, mut shutdown: watch
 
 /// Waits until it is time to stop. A lost sender is one: nobody could stop the service any more.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    if let Err(_gone) = shutdown.wait_for(|stop| *stop).await {}
+    drop(shutdown.wait_for(|stop| *stop).await);
 }
 
 /// The next connection, once there is a place for it.

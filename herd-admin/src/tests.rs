@@ -1,1 +1,10 @@
+//! The admin service as its clients see it: requests through the router, over a fleet made of heartbeats.
 
+mod catalogue;
+mod explain;
+mod fleet;
+mod health;
+mod heartbeat;
+mod serve;
+mod show;
+mod surface;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use herd_core::name::NodeId;
 use herd_core::wire::{LoadedModel, OllamaState};
 use reqwest::{Client, redirect};
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use crate::collect::{Collector, HostSource};
 use crate::compose::{Identity, Moment, heartbeat};
 use crate::config::{Config, MdnsConfig};
 use crate::discover::{self, LINGER};
-use crate::identity::{self, IdentityError};
+use crate::identity::{IdentityError, node_id};
 use crate::ollama::{Essence, OllamaFacts, Poller, watch_ollama};
 use crate::reach::{Reach, own_address};
 use crate::send::{Outbox, Post, Router, deliver, stopped};
@@ -48,7 +49,7 @@ pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiv
     let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).build()?;
     let node_id = match &config.node_id {
         Some(id) => id.clone(),
-        None => identity::node_id(&config.data_dir)?,
+        None => node_id(&config.data_dir)?,
     };
     tracing::info!(node_id = node_id.as_str(), ollama = %config.ollama.url, "agent starts");
     let mut tasks = JoinSet::new();
@@ -57,19 +58,14 @@ pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiv
     tasks.spawn(watch_ollama(poller, config.heartbeat.interval, config.ollama.watch_interval, facts_in));
 
     let (routers_in, routers) = watch::channel(given(&config));
-    if config.router_urls.is_empty() {
+    if config.router_urls.is_empty() && config.mdns.enabled {
         tasks.spawn(find_routers(config.mdns.clone(), routers_in));
     } else {
         tasks.spawn(async move { routers_in.closed().await });
     }
 
     let (outbox_in, outbox) = watch::channel(None);
-    let identity = Identity {
-        node_id: node_id.clone(),
-        boot: format!("{:016x}", fastrand::u64(..)),
-        ollama_url: config.ollama.url.clone(),
-        interval: config.heartbeat.interval,
-    };
+    let identity = identity(&config, &node_id);
     let collector = Collector::new(source, client.clone(), &config.ollama.url, config.ollama.env);
     let (routers_seen, reach) = (routers.clone(), Reach::default());
     let beat = Beat { identity, seq: 0, collector, facts, routers: routers_seen, reach, outbox: outbox_in };
@@ -82,6 +78,15 @@ pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiv
         Some(ended) = tasks.join_next() => {
             Err(RunError::Task(ended.err().map_or_else(|| "too early".to_owned(), |error| error.to_string())))
         }
+    }
+}
+
+fn identity(config: &Config, node_id: &NodeId) -> Identity {
+    Identity {
+        node_id: node_id.clone(),
+        boot: format!("{:016x}", fastrand::u64(..)),
+        ollama_url: config.ollama.url.clone(),
+        interval: config.heartbeat.interval,
     }
 }
 

@@ -104,7 +104,7 @@ fn load(flags: &Flags, env: &BTreeMap<String, String>) -> anyhow::Result<Config>
 fn serve(config: Config) -> anyhow::Result<()> {
     // The agent waits far more than it works: one thread, and the blocking pool for what blocks.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (stop, shutdown) = watch::channel(false);
         let agent = run(config, HostSource::Machine, shutdown);
         tokio::pin!(agent);
@@ -114,7 +114,10 @@ fn serve(config: Config) -> anyhow::Result<()> {
         }
         stop.send_replace(true);
         Ok(agent.await?)
-    })
+    });
+    // A GPU driver or file system that hangs keeps its blocking thread; it must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 #[cfg(unix)]

@@ -24,6 +24,7 @@ mod clock;
 mod config;
 mod connection;
 mod control;
+mod dispatch;
 mod embed;
 mod engine;
 mod exchange;
@@ -42,6 +43,7 @@ mod request;
 mod route;
 mod scheduler;
 mod server;
+mod slots;
 mod stats;
 mod surface;
 #[cfg(test)]
@@ -55,9 +57,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Capability, Hardware, HardwareKind, Preload, SimConfig, SimConfigError, SimGpu, SimModel};
-pub use engine::{RunnerView, SlotView};
 pub use fault::{Fault, FaultKind, FaultPaths};
 pub use scheduler::SchedulerCounters;
+pub use slots::{RunnerView, SlotView};
 pub use stats::{SeenRequest, SimStats};
 
 use connection::Role;

@@ -7,7 +7,6 @@ use axum::Router as Routes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
-use herd_core::name::NodeId;
 use herd_core::wire::Heartbeat;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;

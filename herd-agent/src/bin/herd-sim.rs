@@ -130,13 +130,12 @@ fn agent_of(node: &SimNode, router_urls: &[String]) -> anyhow::Result<Option<(Co
 
 /// Runs the agent, or waits like one.
 async fn run_agent(agent: Option<(Config, HostSource)>, mut stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
-    match agent {
-        Some((config, source)) => Ok(herd_agent::run(config, source, stopping).await?),
-        None => {
-            stopping.changed().await.ok();
-            Ok(())
-        }
+    if let Some((config, source)) = agent {
+        return Ok(herd_agent::run(config, source, stopping).await?);
     }
+    // An error means that nobody can stop it any more, which is an end as well.
+    stopping.changed().await.ok();
+    Ok(())
 }
 
 /// The node that the arguments describe: profile or file, then the other flags over it.
@@ -185,4 +184,39 @@ fn bytes(gigabytes: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "negative and huge sizes saturate")]
     let bytes = (gigabytes * 1e9) as u64;
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(flags: &str) -> anyhow::Result<SimConfig> {
+        configure(&Args::try_parse_from(std::iter::once("herd-sim").chain(flags.split_whitespace()))?)
+    }
+
+    #[test]
+    fn flags_describe_a_node() {
+        let flags = "--model big=40 --model my-embedder --hot big --num-parallel 2 --memory-gb 48 --load-gbps 2";
+        let config = configured(flags).expect("is fine");
+        let names: Vec<_> = config.models.iter().map(|model| (model.name.as_str(), model.size_bytes)).collect();
+        assert_eq!(names, [("big", 40_000_000_000), ("my-embedder", 274_302_450)]);
+        assert_eq!((config.preload.len(), config.num_parallel, config.memory_bytes), (1, 2, 48_000_000_000));
+        assert_eq!(config.load_time(4_000_000_000).as_secs(), 2);
+    }
+
+    #[test]
+    fn flags_go_over_a_profile() {
+        let config = configured("--profile laptop --decode-tps 7 --node-id mine").expect("is fine");
+        let laptop = SimConfig::profile("laptop").expect("is there");
+        assert_eq!(config, SimConfig { name: "mine".to_owned(), decode_tokens_per_s: 7.0, ..laptop });
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for flags in
+            ["--profile mainframe", "--hot nothing", "--model a=b", "--num-parallel 0", "--config /no/such/file"]
+        {
+            assert!(configured(flags).is_err(), "{flags}");
+        }
+    }
 }

@@ -99,7 +99,7 @@ fn runners(node: &Node) -> Vec<wire::Runner> {
         slots_busy: runner.slots_busy,
         context_length: u64::from(runner.n_ctx),
         tokens_left: runner.tokens_left,
-        prefill_tokens_left: 0,
+        prefill_tokens_left: runner.prompt_tokens_left,
     };
     node.engine.slots().into_iter().map(view).collect()
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -22,18 +21,12 @@ use tokio::{
 use super::{body::Body, exchange, fault::FaultKind, node::Node};
 
 /// What requests know of their connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Connection {
-    local: SocketAddr,
     reset: AtomicBool,
 }
 
 impl Connection {
-    /// Whether it came in over loopback, where Ollama is stricter about `Host`.
-    pub(crate) fn is_loopback(&self) -> bool {
-        self.local.ip().is_loopback()
-    }
-
     /// Makes the end of the connection a reset instead of an orderly close.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Ordering::Relaxed);
@@ -98,10 +91,9 @@ pub(crate) enum Role {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(node: Arc<Node>, stream: TcpStream, role: Role) {
-    let Ok(local) = stream.local_addr() else { return };
     // Tokens are small and must not wait for each other; a socket that is gone needs no setting.
     drop(stream.set_nodelay(true));
-    let connection = Arc::new(Connection { local, reset: AtomicBool::new(false) });
+    let connection = Arc::new(Connection::default());
     let socket = Socket { stream, connection: Arc::clone(&connection) };
     let mut faults = node.faults.watch();
     let answering = Arc::clone(&node);

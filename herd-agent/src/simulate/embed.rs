@@ -9,12 +9,11 @@ use super::{
     body::{self, Body},
     catalog::Stored,
     config::time_for,
-    engine::Pace,
     exchange::{Exchange, Failure},
-    fault::Fault,
     generate, options, plan,
     request::Ask,
     scheduler::Want,
+    slots::Pace,
     surface::{ApiError, Dialect, Surface},
     text::{estimate_tokens, unit_vector},
 };
@@ -125,7 +124,7 @@ async fn embed(
         return Err(ApiError::bad_request("the input length exceeds the context length").into());
     }
     let tokens = each.map(|tokens| tokens.min(lease.grant.num_ctx)).fold(0, u32::saturating_add);
-    let slowness = exchange.fault.as_ref().map_or(1.0, Fault::slowness);
+    let slowness = exchange.slowness();
     let started = clock.now();
     let decode_from = started + time_for(f64::from(tokens) * slowness, exchange.node.config.prefill_tokens_per_s);
     let per_token = std::time::Duration::ZERO;

@@ -120,6 +120,21 @@ impl Fault {
     }
 }
 
+/// A fault that strikes one request.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    pub(crate) fault: Fault,
+    epoch: watch::Receiver<u64>,
+}
+
+impl Struck {
+    /// Waits until somebody sets another fault.
+    pub(crate) async fn lifted(&mut self) {
+        // An error means that the node is gone, and the request with it.
+        drop(self.epoch.changed().await);
+    }
+}
+
 /// The fault in force on a node.
 #[derive(Debug)]
 pub(crate) struct FaultSwitch {
@@ -136,7 +151,8 @@ impl FaultSwitch {
 
     /// Puts `fault` in force in place of the one before.
     pub(crate) fn set(&self, fault: Fault) {
-        *self.lock() = fault;
+        let mut in_force = self.lock();
+        *in_force = fault;
         self.epoch.send_modify(|epoch| *epoch += 1);
     }
 
@@ -146,12 +162,13 @@ impl FaultSwitch {
     }
 
     /// The fault that strikes a request which begins now; counts it.
-    pub(crate) fn strike(&self, inference: bool) -> Option<Fault> {
+    pub(crate) fn strike(&self, inference: bool) -> Option<Struck> {
         let mut fault = self.lock();
         if !fault.strikes(inference) {
             return None;
         }
-        let struck = fault.clone();
+        // Under the lock, so that no change can slip in between.
+        let struck = Struck { fault: fault.clone(), epoch: self.epoch.subscribe() };
         match &mut fault.count {
             Some(left) if *left > 1 => *left -= 1,
             Some(_) => *fault = Fault::default(),
@@ -163,12 +180,6 @@ impl FaultSwitch {
     /// Follows the changes made by [`Self::set`].
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
-    }
-
-    /// Waits until somebody sets another fault.
-    pub(crate) async fn changed(&self) {
-        // The sender lives as long as `self`: an error cannot come.
-        let _closed = self.watch().changed().await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Fault> {
@@ -184,10 +195,10 @@ mod tests {
     fn a_counted_fault_clears_itself() {
         let switch = FaultSwitch::new();
         switch.set(Fault::new(FaultKind::Error500).times(2));
-        assert_eq!(switch.strike(false), None);
+        assert!(switch.strike(false).is_none());
         assert!(switch.strike(true).is_some());
         assert!(switch.strike(true).is_some());
-        assert_eq!(switch.strike(true), None);
+        assert!(switch.strike(true).is_none());
         assert_eq!(switch.get(), Fault::default());
     }
 

@@ -12,11 +12,12 @@ use http::{Response, StatusCode, header};
 use super::{
     body::{self, Body},
     config::time_for,
-    engine::{Lease, Pace},
+    engine::Lease,
     exchange::{Exchange, Failure},
-    fault::{Fault, FaultKind},
+    fault::{FaultKind, Struck},
     plan::{Piece, Plan},
     scheduler::{Grant, Refusal},
+    slots::Pace,
     surface::ApiError,
     wire::{self, Encoder, Frames, Said, Totals},
 };
@@ -56,12 +57,13 @@ pub(crate) async fn run(exchange: Exchange, plan: Plan) -> Result<Response<Body>
         return Ok(body::respond(StatusCode::OK, &headers, generation.into_body()));
     }
     let whole = generation.whole().await;
-    let Some(fault) = generation.fault.take_if(|fault| fault.fault.is_mid_stream()) else {
+    let fault = generation.exchange.fault();
+    if !fault.is_mid_stream() {
         return Ok(body::respond(StatusCode::OK, &headers, body::buffered(whole.into())));
-    };
+    }
     // A message that promises its length cannot end cleanly before that.
-    let promised = (fault.fault != FaultKind::CleanEnd).then_some(whole.len());
-    let mut response = body::respond(StatusCode::OK, &headers, generation.broken(&whole.into(), fault)?);
+    let promised = (fault != FaultKind::CleanEnd).then_some(whole.len());
+    let mut response = body::respond(StatusCode::OK, &headers, generation.broken(&whole.into())?);
     if let Some(length) = promised {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
@@ -82,13 +84,11 @@ struct Generation {
     frames: Frames,
     frames_sent: u32,
     ended: bool,
-    fault: Option<Fault>,
 }
 
 impl Generation {
     fn start(exchange: Exchange, plan: &Plan, lease: Lease, submitted: Duration, prompt_tokens: u32) -> Self {
-        let (node, fault) = (Arc::clone(&exchange.node), exchange.fault.clone());
-        let slowness = fault.as_ref().map_or(1.0, Fault::slowness);
+        let (node, slowness) = (Arc::clone(&exchange.node), exchange.slowness());
         let started = node.clock.now();
         let prefill = time_for(f64::from(prompt_tokens) * slowness, node.config.prefill_tokens_per_s);
         let most = lease.grant.num_ctx.saturating_mul(CONTEXTS_PER_ANSWER);
@@ -115,7 +115,6 @@ impl Generation {
             frames: Frames::new(),
             frames_sent: 0,
             ended: false,
-            fault,
             exchange,
         }
     }
@@ -191,17 +190,17 @@ impl Generation {
 
     /// What a fault in the middle of an answer makes of it: nothing (yet), its end, or an error.
     async fn strike(&mut self) -> Option<Option<io::Result<Bytes>>> {
+        let sent = self.frames_sent;
         let due =
-            |fault: &mut Fault| fault.fault.is_mid_stream() && self.frames_sent >= fault.after_chunks.unwrap_or(0);
-        let fault = self.fault.take_if(due)?;
-        self.lease = None;
+            |struck: &mut Struck| struck.fault.fault.is_mid_stream() && sent >= struck.fault.after_chunks.unwrap_or(0);
+        let mut struck = self.exchange.struck.take_if(due)?;
         self.frames.clear();
-        self.ended = true;
-        match fault.fault {
-            FaultKind::HangMidStream => {
-                self.exchange.node.faults.changed().await;
-                Some(Some(Err(cut_error())))
-            }
+        if struck.fault.fault == FaultKind::HangMidStream {
+            // A hung engine keeps its slot.
+            struck.lifted().await;
+        }
+        self.finish();
+        match struck.fault.fault {
             FaultKind::CrashMidStream => {
                 self.frames.extend(self.encoder.crash());
                 None
@@ -212,15 +211,16 @@ impl Generation {
     }
 
     /// A whole answer, broken in the middle.
-    fn broken(mut self, whole: &Bytes, fault: Fault) -> Result<Body, Failure> {
-        if fault.fault == FaultKind::CrashMidStream {
+    fn broken(mut self, whole: &Bytes) -> Result<Body, Failure> {
+        if self.exchange.fault() == FaultKind::CrashMidStream {
             let text = "an error was encountered while running the model: unexpected EOF";
             return Err(Failure::Api(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text)));
         }
         // Half of it is the one chunk that comes.
         self.frames.push_back(whole.slice(..whole.len() / 2));
-        self.ended = true;
-        self.fault = Some(fault.after(1));
+        if let Some(struck) = &mut self.exchange.struck {
+            struck.fault.after_chunks = Some(1);
+        }
         Ok(self.into_body())
     }
 }

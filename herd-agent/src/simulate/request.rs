@@ -3,6 +3,8 @@
 //! Surfaces share most names; where they differ only one of the fields is there. Bodies that do not fit are read a
 //! second time, slowly, to answer with the text that Go's decoder would.
 
+mod go_error;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -116,7 +118,22 @@ impl Ask {
             let text = format!("json: cannot unmarshal array into Go value of type api.{}", surface.go_struct());
             return Err(ApiError::unreadable(text));
         }
-        serde_json::from_slice(body).map_err(|error| ApiError::unreadable(go_error(body, surface, &error)))
+        serde_json::from_slice(body).map_err(|error| ApiError::unreadable(go_error::text(body, surface, &error)))
+    }
+
+    /// What `/v1` looks at before it knows the model.
+    pub(crate) fn check(&self, surface: Surface) -> Result<(), ApiError> {
+        let no_messages = self.messages.as_ref().is_none_or(Vec::is_empty);
+        let text = match surface {
+            Surface::V1Chat if no_messages => "[] is too short - 'messages'",
+            Surface::V1Messages if self.model().is_empty() => "model is required",
+            Surface::V1Messages if self.max_tokens.is_none_or(|limit| limit <= 0) => {
+                "max_tokens is required and must be positive"
+            }
+            Surface::V1Messages if no_messages => "messages is required",
+            _ => return Ok(()),
+        };
+        Err(ApiError::unreadable(text))
     }
 
     /// The model as the client spelled it, empty when absent.
@@ -206,75 +223,6 @@ fn flatten_into(content: &Value, flat: &mut Flat) {
         },
         _ => {}
     }
-}
-
-/// Fields whose type Go would complain about, with the type it would name.
-const GO_TYPES: [(&str, Kind, &str); 12] = [
-    ("model", Kind::String, "string"),
-    ("name", Kind::String, "string"),
-    ("prompt", Kind::String, "string"),
-    ("suffix", Kind::String, "string"),
-    ("messages", Kind::Array, "[]api.Message"),
-    ("images", Kind::Array, "[]api.ImageData"),
-    ("tools", Kind::Array, "api.Tools"),
-    ("stream", Kind::Bool, "bool"),
-    ("raw", Kind::Bool, "bool"),
-    ("truncate", Kind::Bool, "bool"),
-    ("options", Kind::Object, "map[string]interface {}"),
-    ("max_tokens", Kind::Number, "int"),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    String,
-    Array,
-    Bool,
-    Object,
-    Number,
-}
-
-impl Kind {
-    fn of(value: &Value) -> Option<(Self, &'static str)> {
-        match value {
-            Value::Null => None,
-            Value::Bool(_) => Some((Self::Bool, "bool")),
-            Value::Number(_) => Some((Self::Number, "number")),
-            Value::String(_) => Some((Self::String, "string")),
-            Value::Array(_) => Some((Self::Array, "array")),
-            Value::Object(_) => Some((Self::Object, "object")),
-        }
-    }
-}
-
-/// The text of Go's decoder for a body that `error` refused.
-fn go_error(body: &[u8], surface: Surface, error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        return "unexpected EOF".to_owned();
-    }
-    let target = surface.go_struct();
-    match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(fields)) => GO_TYPES
-            .iter()
-            .find_map(|(field, expected, go_type)| {
-                let (kind, found) = Kind::of(fields.get(*field)?)?;
-                let text =
-                    format!("json: cannot unmarshal {found} into Go struct field {target}.{field} of type {go_type}");
-                (kind != *expected).then_some(text)
-            })
-            .unwrap_or_else(|| format!("json: cannot unmarshal into Go value of type {target}: {error}")),
-        Ok(other) => {
-            let found = Kind::of(&other).map_or("null", |(_, found)| found);
-            format!("json: cannot unmarshal {found} into Go value of type api.{target}")
-        }
-        Err(_) => syntax_error(body, error),
-    }
-}
-
-fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
-    let line_start = body.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1)).map(<[u8]>::len);
-    let at = line_start.sum::<usize>() + error.column().saturating_sub(1);
-    let found = body.get(at).map_or(' ', |byte| char::from(*byte));
-    format!("invalid character '{found}' looking for beginning of value")
 }
 
 #[cfg(test)]

@@ -8,10 +8,9 @@
 mod runner;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
-
-use serde::{Deserialize, Serialize};
 
 use super::{
     catalog::Stored,
@@ -19,59 +18,8 @@ use super::{
     launch::{Launch, LoadOptions},
 };
 pub(crate) use runner::{KeepAlive, Runner};
-
-/// One request's place in the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket(u64);
-
-/// What a request wants.
-#[derive(Debug, Clone)]
-pub(crate) struct Want {
-    pub(crate) model: Arc<Stored>,
-    pub(crate) options: LoadOptions,
-    /// The request's own `keep_alive`; it stays with the runner.
-    pub(crate) keep_alive: Option<KeepAlive>,
-    /// Whether it runs something, or only has the model loaded.
-    pub(crate) slot: bool,
-}
-
-/// Permission to run, until [`Scheduler::leave`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Grant {
-    /// When the request got its runner: what came before is Ollama's `load_duration`.
-    pub(crate) attached_at: Duration,
-    /// Context of the runner, per slot.
-    pub(crate) num_ctx: u32,
-}
-
-/// Why a request may not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The queue for loads is full.
-    Busy,
-    /// The model with its context is larger than all memory.
-    TooLarge {
-        /// Bytes it takes.
-        need: u64,
-        /// Bytes there are.
-        have: u64,
-    },
-}
-
-/// What happened so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SchedulerCounters {
-    /// Loads that finished.
-    pub loads: u64,
-    /// Those of them that replaced a runner of the same weights.
-    pub reloads: u64,
-    /// Loads given up because the client that asked for them left.
-    pub loads_cancelled: u64,
-    /// Idle runners stopped to make room for another model.
-    pub evictions: u64,
-    /// Requests refused because the queue was full.
-    pub rejected_busy: u64,
-}
+pub use types::SchedulerCounters;
+pub(crate) use types::{Grant, Refusal, Ticket, Want};
 
 /// What the node's configuration says about loads.
 #[derive(Debug, Clone)]
@@ -129,7 +77,7 @@ impl Scheduler {
     pub(crate) fn submit(&mut self, now: Duration, want: Want) -> Ticket {
         self.advance(now);
         self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
+        let ticket = Ticket::new(self.last_ticket);
         let launch = self.limits.launch(&want);
         if let Some(runner) = self.runners.iter_mut().find(|r| r.serves(&want.model.blob, &launch)) {
             self.decided.extend(runner.attach(now, ticket, &want));

@@ -59,15 +59,12 @@ async fn loaded(node: &SimNode) -> Vec<(String, u64)> {
 }
 
 /// Waits until `condition` holds; what it waits for happens on another task.
-#[track_caller]
-fn eventually(what: &'static str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    async move {
-        for _ in 0..5000 {
-            if condition() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..5000 {
+        if condition() {
+            return;
         }
-        panic!("never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    panic!("never: {what}");
 }

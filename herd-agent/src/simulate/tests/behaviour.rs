@@ -106,7 +106,7 @@ async fn a_full_queue_is_a_503_on_every_surface() {
     assert_eq!((native.status, native.json()), (503, json!({ "error": text })));
     let openai = post(&node, "/v1/chat/completions", &chat("think")).await;
     assert_eq!((openai.status, &openai.json()["error"]["type"]), (503, &json!("api_error")));
-    let anthropic = post(&node, "/v1/messages", &chat("think")).await;
+    let anthropic = post(&node, "/v1/messages", &with(chat("think"), "max_tokens", json!(9))).await;
     assert_eq!((anthropic.status, &anthropic.json()["error"]["type"]), (503, &json!("overloaded_error")));
     let embed = post(&node, "/api/embed", &json!({"model": "embed", "input": "x"})).await;
     assert_eq!(embed.status, 503);

@@ -140,11 +140,17 @@ pub(super) async fn request(addr: SocketAddr, method: &str, path: &str, body: &[
 /// Sends a request and gives the connection back, to read from or to leave.
 pub(super) async fn send(addr: SocketAddr, method: &str, path: &str, extra: &[&str], body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(addr).await.expect("it listens");
-    let host =
-        if extra.iter().any(|line| line.starts_with("Host:")) { String::new() } else { format!("Host: {addr}\r\n") };
-    let extra: String = extra.iter().map(|line| format!("{line}\r\n")).collect();
-    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let head = format!("{method} {path} HTTP/1.1\r\n{host}{extra}Connection: close\r\n{length}\r\n");
+    let own_host = format!("Host: {addr}");
+    let length = format!("Content-Length: {}", body.len());
+    let mut lines = vec!["Connection: close"];
+    if !extra.iter().any(|line| line.starts_with("Host:")) {
+        lines.push(&own_host);
+    }
+    if !body.is_empty() {
+        lines.push(&length);
+    }
+    lines.extend(extra);
+    let head = format!("{method} {path} HTTP/1.1\r\n{}\r\n\r\n", lines.join("\r\n"));
     stream.write_all(head.as_bytes()).await.expect("it reads");
     stream.write_all(body).await.expect("it reads");
     stream

@@ -160,7 +160,12 @@ async fn errors_come_in_the_form_of_the_surface() {
         check(&post(&node, "/api/chat", &stream()).await, status, message, "/error");
         check(&post(&node, "/api/generate", &json!({"model": "tiny"})).await, status, message, "/error");
         check(&post(&node, "/v1/chat/completions", &stream()).await, status, message, "/error/message");
-        check(&post(&node, "/v1/messages", &stream()).await, status, message, "/error/message");
+        check(
+            &post(&node, "/v1/messages", &with(stream(), "max_tokens", json!(9))).await,
+            status,
+            message,
+            "/error/message",
+        );
         assert_eq!(get(&node, "/api/tags").await.status, 200, "others are not struck");
     }
 }

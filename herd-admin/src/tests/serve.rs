@@ -1,0 +1,48 @@
+//! The service on a real listener.
+
+use std::sync::Arc;
+
+use prometheus::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::testing::FakeSource;
+use crate::{AdminConfig, AdminState, serve};
+
+async fn exchange(stream: &mut TcpStream, request: &str, until: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.contains(until) {
+        let mut piece = [0; 1024];
+        let read = stream.read(&mut piece).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        answer.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+    }
+    answer
+}
+
+#[tokio::test]
+async fn serves_until_told_to_stop_and_then_closes_what_is_idle() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = AdminState::new(Arc::new(FakeSource::default()), AdminConfig::default(), Registry::new()).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let client = async {
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            let answer = exchange(&mut kept, "GET / HTTP/1.1\r\nhost: x\r\n\r\n", "running").await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+        let mut large = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(40_000));
+        let answer = exchange(&mut large, &head, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        stop.send_replace(true);
+        assert_eq!(kept.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed at once");
+    };
+    tokio::join!(serve(listener, state, stopped), client);
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
