@@ -109,7 +109,8 @@ fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64) -> f
     let slots = model.slots(&node.env);
     let occupied = occupancy(node);
     // A reload waits for everything that runs on the runner; else the first slot to free is ours.
-    let ahead = if plan.action == ContextAction::Reload { occupied } else { (occupied + 1).saturating_sub(slots) };
+    let ahead =
+        if plan.action == ContextAction::Reload { occupied } else { occupied.saturating_add(1).saturating_sub(slots) };
     if ahead == 0 {
         return 0.0;
     }

@@ -33,6 +33,9 @@ use ctx::{Inference, RequestCtx};
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
 const FAILURE_PENALTY_MS: f64 = 60_000.0;
 
+/// How long a connection to the admin service is kept idle.
+const ADMIN_IDLE: Duration = Duration::from_secs(10);
+
 /// The edge.
 pub struct Edge {
     /// The configuration.
@@ -83,7 +86,13 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let Some(inference) = &mut ctx.inference else { return Ok(Box::new(self.peer(self.admin, 0))) };
+        let Some(inference) = &mut ctx.inference else {
+            let mut peer = self.peer(self.admin, 0);
+            // Well below the time after which the admin service closes an idle connection: a mutation must not meet
+            // that moment.
+            peer.options.idle_timeout = Some(ADMIN_IDLE);
+            return Ok(Box::new(peer));
+        };
         let choice = match inference.next.take() {
             Some(choice) => choice,
             None => match self.selector.choose(&inference.profile, &inference.tried) {

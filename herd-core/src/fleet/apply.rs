@@ -205,8 +205,8 @@ fn device(heartbeat: &Heartbeat) -> Device {
     let discrete: Vec<_> = gpus.iter().filter(|gpu| !gpu.unified).collect();
     if !discrete.is_empty() {
         return Device {
-            total_bytes: discrete.iter().map(|gpu| gpu.vram_total_bytes).sum(),
-            free_bytes: discrete.iter().map(|gpu| gpu.vram_free_bytes).sum(),
+            total_bytes: sum(discrete.iter().map(|gpu| gpu.vram_total_bytes)),
+            free_bytes: sum(discrete.iter().map(|gpu| gpu.vram_free_bytes)),
             discrete: true,
             system_bytes: system_bytes(heartbeat),
         };
@@ -219,6 +219,11 @@ fn device(heartbeat: &Heartbeat) -> Device {
         discrete: false,
         system_bytes: system_bytes(heartbeat),
     }
+}
+
+/// The sum of what all report; unknown when one does not. Numbers from outside may be of any size.
+fn sum(mut parts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    parts.try_fold(0, |all: u64, part| Some(all.saturating_add(part?)))
 }
 
 fn system_bytes(heartbeat: &Heartbeat) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Whether a heartbeat may be believed at all.
 
 use crate::name::{ModelName, NameError, NodeId};
-use crate::wire::Heartbeat;
+use crate::wire::{Heartbeat, HerdReport, Ollama};
 
 /// Bounds on what a heartbeat may make us keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,26 +141,75 @@ fn check_texts(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<(), He
         check("capacity.mode", &capacity.mode)?;
         check("capacity.reason", &capacity.reason)?;
     }
-    for model in heartbeat.ollama.iter().flat_map(|ollama| ollama.models_available_meta.iter().flatten()) {
-        let capabilities = model.1.capabilities.iter().chain(model.1.families.iter().flatten());
-        capabilities
-            .chain([&model.1.family, &model.1.digest])
-            .try_for_each(|text| check("models_available_meta", text))?;
+    if let Some(thermal) = &heartbeat.thermal {
+        [&thermal.state, &thermal.source].into_iter().try_for_each(|text| check("thermal", text))?;
+    }
+    if let Some(ollama) = &heartbeat.ollama {
+        ollama_texts(ollama).try_for_each(|(field, text)| check(field, text))?;
+        let names = ollama.models_available_sizes.keys().chain(&ollama.models_available);
+        names.into_iter().try_for_each(|name| check("ollama.models_available", name))?;
     }
     let Some(report) = &heartbeat.herd else { return Ok(()) };
-    check("herd.boot", &report.boot)?;
-    check("herd.ollama.version", &report.ollama.version)?;
-    for gpu in &report.gpus {
-        check("herd.gpus.name", &gpu.name)?;
-    }
+    report_texts(report).try_for_each(|(field, text)| check(field, text))?;
     for model in &report.ollama.available {
-        let lists = model.capabilities.iter().chain(&model.families);
-        lists.chain([&model.digest, &model.family, &model.format]).try_for_each(|text| check("available", text))?;
         if model.capabilities.len() + model.families.len() > limits.devices {
             return Err(HeartbeatError::TooMuch { field: "herd.ollama.available", limit: limits.devices });
         }
     }
     Ok(())
+}
+
+/// All texts of the Python project's part, its lists of names aside.
+fn ollama_texts(ollama: &Ollama) -> impl Iterator<Item = (&'static str, &String)> {
+    let loaded = ollama
+        .models_loaded
+        .iter()
+        .flat_map(|model| [&model.name, &model.parameter_size, &model.quantization, &model.runner, &model.digest]);
+    let meta = ollama.models_available_meta.iter().flatten().flat_map(|(name, meta)| {
+        let texts = [
+            name,
+            &meta.modified_at,
+            &meta.digest,
+            &meta.format,
+            &meta.family,
+            &meta.parameter_size,
+            &meta.quantization_level,
+            &meta.parent_model,
+        ];
+        texts.into_iter().chain(meta.families.iter().flatten()).chain(&meta.capabilities)
+    });
+    let loaded = loaded.map(|text| ("ollama.models_loaded", text));
+    loaded.chain(meta.map(|text| ("ollama.models_available_meta", text))).chain([("ollama.version", &ollama.version)])
+}
+
+/// All texts of herd's own part.
+fn report_texts(report: &HerdReport) -> impl Iterator<Item = (&'static str, &String)> {
+    let host = [&report.host.hostname, &report.host.os, &report.host.os_version];
+    let gpus = report.gpus.iter().flat_map(|gpu| [&gpu.name, &gpu.vendor]);
+    let loaded = report.ollama.loaded.iter().flat_map(|model| [&model.name, &model.digest, &model.expires_at]);
+    let runners = report.ollama.runners.iter().flatten().map(|runner| &runner.model);
+    let available = report.ollama.available.iter().flat_map(|model| {
+        let texts = [
+            &model.name,
+            &model.digest,
+            &model.modified_at,
+            &model.format,
+            &model.family,
+            &model.parameter_size,
+            &model.quantization_level,
+        ];
+        texts.into_iter().chain(&model.families).chain(&model.capabilities)
+    });
+    let named = |field: &'static str| move |text| (field, text);
+    host.into_iter()
+        .map(named("herd.host"))
+        .chain(gpus.map(named("herd.gpus")))
+        .chain(loaded.map(named("herd.ollama.loaded")))
+        .chain(runners.map(named("herd.ollama.runners")))
+        .chain(available.map(named("herd.ollama.available")))
+        .chain(report.disk.iter().map(|disk| ("herd.disk.path", &disk.path)))
+        .chain([("herd.boot", &report.boot), ("herd.ollama.version", &report.ollama.version)])
+        .chain([("herd.ollama.address", &report.ollama.address)])
 }
 
 /// A model name from a heartbeat; `None` = it is not one, and the model is passed over.

@@ -132,13 +132,14 @@ impl Node {
         idle.filter_map(|model| model.resident.as_ref())
             .filter(|resident| resident.busy_by_others == 0)
             .filter_map(|resident| resident.size_vram_bytes.or(resident.size_bytes))
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// Requests that others than this edge run here, as far as the agent can tell.
     #[must_use]
     pub fn busy_by_others(&self) -> u32 {
-        self.models.iter().filter_map(|model| model.resident.as_ref()).map(|resident| resident.busy_by_others).sum()
+        let residents = self.models.iter().filter_map(|model| model.resident.as_ref());
+        residents.map(|resident| resident.busy_by_others).fold(0, u32::saturating_add)
     }
 }
 

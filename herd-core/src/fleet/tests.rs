@@ -190,3 +190,35 @@ fn availability_falls_when_the_owner_comes_back() {
     let stable = [0.5; 9].into_iter().fold(Trend::default(), Trend::with);
     assert!(stable.direction().unwrap().abs() < 1e-9);
 }
+
+#[test]
+fn huge_numbers_do_not_overflow() {
+    let mut heartbeat =
+        NodeSpec { busy_by_others: u32::MAX, ..NodeSpec::default().hot("m", 1).hot("n", 1) }.heartbeat("n", 1);
+    let gpu =
+        crate::wire::Gpu { vram_total_bytes: Some(u64::MAX), vram_free_bytes: Some(u64::MAX), ..Default::default() };
+    let report = heartbeat.herd.as_mut().unwrap();
+    report.gpus = vec![gpu.clone(), gpu];
+    report.ollama.loaded.iter_mut().for_each(|model| model.size_bytes = u64::MAX);
+    report.ollama.loaded.iter_mut().for_each(|model| model.size_vram_bytes = u64::MAX);
+    let node = &changed(&FleetSnapshot::default(), heartbeat, 0).nodes[0];
+    assert_eq!((node.device.total_bytes, node.busy_by_others()), (Some(u64::MAX), u32::MAX));
+    assert_eq!(crate::estimate::occupancy(node), u32::MAX);
+    assert_eq!(node.evictable_bytes(), 0);
+}
+
+#[test]
+fn no_text_of_a_heartbeat_is_without_a_bound() {
+    let long = "x".repeat(513);
+    refused(
+        |h| h.herd.as_mut().unwrap().ollama.loaded[0].expires_at = long.clone(),
+        "herd.ollama.loaded exceeds its limit of 512",
+    );
+    refused(
+        |h| h.herd.as_mut().unwrap().ollama.available[0].modified_at = long.clone(),
+        "herd.ollama.available exceeds its limit of 512",
+    );
+    let summary = crate::wire::LoadedSummary { runner: long.clone(), ..Default::default() };
+    let ollama = crate::wire::Ollama { models_loaded: vec![summary], ..Default::default() };
+    refused(|h| h.ollama = Some(ollama), "ollama.models_loaded exceeds its limit of 512");
+}
