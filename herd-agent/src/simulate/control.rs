@@ -1,4 +1,14 @@
 //! `/_sim/*`: what a test asks of a node, and no client of Ollama.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /_sim/stats` | [`super::SimStats`] |
+//! | `POST /_sim/reset` | forgets the stats |
+//! | `GET /_sim/slots` | a list of [`super::RunnerView`] |
+//! | `GET /_sim/config` | [`super::SimConfig`] |
+//! | `GET`, `POST /_sim/fault` | the [`Fault`] in force; puts one in force, and answers when the listener has followed |
+//!
+//! The control listener answers these alone, whatever the fault; the main one answers them too while it listens.
 
 use std::sync::Arc;
 

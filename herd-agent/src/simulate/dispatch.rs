@@ -73,6 +73,7 @@ async fn dispatch(
     if let Ok(ask) = &manage {
         ask.model().clone_into(&mut seen.model);
     }
+    let method = seen.method.clone();
     node.recorder.saw(seen);
     exchange.strike_early().await?;
     let response = match endpoint {
@@ -89,7 +90,7 @@ async fn dispatch(
         Endpoint::Create => manage::create(&node, &manage?)?,
         Endpoint::Pull => return manage::pull(exchange, manage?).await,
         Endpoint::Push => manage::push(&manage?),
-        Endpoint::Blob => manage::blob(rest),
+        Endpoint::Blob => manage::blob(&method),
         Endpoint::Generate(_) | Endpoint::Embed(_) => return Err(ApiError::bad_request("not here").into()),
     };
     Ok(response)

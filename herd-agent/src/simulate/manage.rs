@@ -154,9 +154,9 @@ pub(crate) fn push(ask: &ManageAsk) -> Response<Body> {
     failed(ask, "push: the simulated node has no registry")
 }
 
-/// `/api/blobs/{digest}`: no blob is ever kept.
-pub(crate) fn blob(_digest: &str) -> Response<Body> {
-    body::empty(StatusCode::NOT_FOUND)
+/// `/api/blobs/{digest}`: takes every blob and keeps none.
+pub(crate) fn blob(method: &str) -> Response<Body> {
+    body::empty(if method == "POST" { StatusCode::CREATED } else { StatusCode::NOT_FOUND })
 }
 
 /// Time between two lines of progress.

@@ -55,7 +55,7 @@ pub(crate) enum Route<'a> {
 }
 
 /// Paths, the methods they allow as `Allow` lists them, and who answers. A path that ends in `/` takes one more segment.
-const TABLE: [(&str, &str, Endpoint); 25] = [
+const TABLE: [(&str, &str, Endpoint); 23] = [
     ("/", "GET, HEAD", Endpoint::Root),
     ("/api/version", "GET, HEAD", Endpoint::Version),
     ("/api/status", "GET", Endpoint::Status),
@@ -79,9 +79,6 @@ const TABLE: [(&str, &str, Endpoint); 25] = [
     ("/v1/messages", "POST", Endpoint::Generate(Surface::V1Messages)),
     ("/v1/models", "GET", Endpoint::V1Models),
     ("/v1/models/", "GET", Endpoint::V1Model),
-    // Older names that Ollama still answers.
-    ("/api/embedding", "POST", Endpoint::Embed(Surface::Embeddings)),
-    ("/api/list", "GET, HEAD", Endpoint::Tags),
 ];
 
 /// Finds the way of a request.

@@ -1,0 +1,100 @@
+//! The command line of `cargo xtask`.
+
+use std::ffi::OsString;
+use std::fmt;
+
+/// What `cargo xtask --help` says.
+pub(crate) const HELP: &str = "\
+Set-up and checks of herd.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  demo [ARGS]...  Build herd and run it with three simulated nodes; ARGS are flags of herd
+  test            Run every check: format, lints, build, tests, links in the documentation
+
+Both look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
+package is named.
+";
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Say what there is.
+    Help,
+    /// Run every check.
+    Test,
+    /// Run the demo with further flags for `herd`.
+    Demo(Vec<OsString>),
+}
+
+/// Why a command line is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum UsageError {
+    /// There is no command.
+    Missing,
+    /// There is no such command.
+    Unknown(String),
+    /// The command takes no such argument.
+    Unexpected(String),
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("a command is required"),
+            Self::Unknown(name) => write!(f, "there is no command `{name}`"),
+            Self::Unexpected(argument) => write!(f, "`test` takes no argument `{argument}`"),
+        }
+    }
+}
+
+/// Reads the arguments that follow the program's name.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut args = args.into_iter();
+    let Some(name) = args.next() else { return Err(UsageError::Missing) };
+    match name.to_str() {
+        Some("-h" | "--help" | "help") => Ok(Command::Help),
+        Some("demo") => Ok(Command::Demo(args.collect())),
+        Some("test") => match args.next() {
+            None => Ok(Command::Test),
+            Some(help) if help == "-h" || help == "--help" => Ok(Command::Help),
+            Some(other) => Err(UsageError::Unexpected(other.to_string_lossy().into_owned())),
+        },
+        _ => Err(UsageError::Unknown(name.to_string_lossy().into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(args: &[&str], expected: &Result<Command, UsageError>) {
+        assert_eq!(&parse(args.iter().map(OsString::from)), expected, "{args:?}");
+    }
+
+    #[test]
+    fn each_command_is_known_by_its_name() {
+        for help in ["-h", "--help", "help"] {
+            check(&[help], &Ok(Command::Help));
+        }
+        check(&["test"], &Ok(Command::Test));
+        check(&["test", "--help"], &Ok(Command::Help));
+        check(&["demo"], &Ok(Command::Demo(Vec::new())));
+    }
+
+    #[test]
+    fn whatever_follows_demo_is_for_herd() {
+        let rest = ["--listen", "127.0.0.1:0", "--help", "--"].map(OsString::from);
+        check(&["demo", "--listen", "127.0.0.1:0", "--help", "--"], &Ok(Command::Demo(rest.into())));
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_name() {
+        check(&[], &Err(UsageError::Missing));
+        check(&["tset"], &Err(UsageError::Unknown("tset".into())));
+        check(&["--listen"], &Err(UsageError::Unknown("--listen".into())));
+        check(&["test", "lb"], &Err(UsageError::Unexpected("lb".into())));
+    }
+}
