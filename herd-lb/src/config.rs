@@ -148,6 +148,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Slowest average arrival of a body.
     pub body_bytes_per_s: usize,
+    /// Longest time in which a client takes nothing of what is sent to it.
+    pub write_time: Duration,
     /// Idle time of a connection between requests.
     pub keepalive_idle: Duration,
     /// Most connections of clients.

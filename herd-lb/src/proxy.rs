@@ -65,6 +65,7 @@ impl ProxyHttp for Edge {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         ctx.connection.request_began();
         ctx.active = Some(self.active.begin());
+        session.set_write_timeout(Some(self.config.limits.write_time));
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }

@@ -96,6 +96,7 @@ fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
         header_time: millis("limits.header_ms", file.header_ms, 100..=600_000)?,
         body_time: millis("limits.body_ms", file.body_ms, 100..=DAY_MS)?,
         body_bytes_per_s: in_range("limits.body_bytes_per_s", file.body_bytes_per_s, 1..=1 << 30)?,
+        write_time: millis("limits.write_ms", file.write_ms, 100..=DAY_MS)?,
         keepalive_idle: millis("limits.keepalive_idle_ms", file.keepalive_idle_ms, 1_000..=DAY_MS)?,
         connections: in_range("limits.connections", file.connections, 1..=1_000_000)?,
     })

@@ -186,6 +186,8 @@ section! {
         body_ms: u64 = 20_000,
         /// Slowest average arrival of a body.
         body_bytes_per_s: usize = 32 << 10,
+        /// Longest time in which a client takes nothing of what is sent to it.
+        write_ms: u64 = 60_000,
         /// Idle time of a connection between requests.
         keepalive_idle_ms: u64 = 75_000,
         /// Most connections of clients.
