@@ -5,7 +5,7 @@
 //! itself decides from travels in [`HerdReport`], in bytes and milliseconds, under the one key `herd`.
 //!
 //! Every type tolerates unknown fields from newer senders. Nothing here is checked: a heartbeat is hostile until
-//! [`crate::fleet::check_heartbeat`] has seen it.
+//! [`crate::fleet::FleetSnapshot::apply`] has taken it.
 
 use std::collections::BTreeMap;
 

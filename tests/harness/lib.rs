@@ -1,1 +1,358 @@
-//! stub
+//! Starts the real binaries of herd and speaks raw HTTP/1.1 to them, so that tests see what a client sees.
+//!
+//! Blocking and single-threaded on purpose: a test is a list of what happens, in order.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest that anything may take; a loaded machine is slow, a broken edge never answers.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The path of a binary of this workspace, built once.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn bin(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let build = ["build", "--workspace", "--bins", "--quiet", "--locked"];
+        let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
+        assert!(status.success(), "building the binaries failed");
+    });
+    let mut folder = std::env::current_exe().expect("a test has an executable");
+    folder.pop();
+    folder.pop();
+    folder.join(name)
+}
+
+/// Waits until `holds` says so.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A process that is killed when dropped.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    fn start(mut command: Command) -> (Self, BufReader<std::process::ChildStdout>) {
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("a binary starts");
+        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        (Self(child), output)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+
+    /// Asks it to stop.
+    ///
+    /// # Panics
+    /// When there is no `kill` program.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg(self.0.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for its end and returns its exit code.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("the process ends", || match self.0.try_wait() {
+            Ok(Some(status)) => {
+                code = status.code();
+                true
+            }
+            _ => false,
+        });
+        code
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running edge.
+#[derive(Debug)]
+pub struct Edge {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where its admin service listens.
+    pub admin: SocketAddr,
+    /// It.
+    pub process: Process,
+    data_dir: PathBuf,
+}
+
+impl Edge {
+    /// Starts one on free ports, with `env` on top of a quiet configuration.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    #[must_use]
+    pub fn start(env: &[(&str, &str)]) -> Self {
+        static EDGES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("herd-test-{}-{}", std::process::id(), EDGES.fetch_add(1, Relaxed));
+        let data_dir = std::env::temp_dir().join(name);
+        let mut command = Command::new(bin("herd"));
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", "warn"]);
+        command.arg("--data-dir").arg(&data_dir).env("FLEET_AGENT_EMBEDDED", "off").envs(env.iter().copied());
+        let (process, mut output) = Process::start(command);
+        let mut address = |name: &str| {
+            let mut line = String::new();
+            output.read_line(&mut line).expect("the edge prints its addresses");
+            let text = line.trim().strip_prefix(&format!("{name} http://"));
+            text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
+        };
+        Self { address: address("edge"), admin: address("admin"), process, data_dir }
+    }
+
+    /// Asks the admin service.
+    ///
+    /// # Panics
+    /// When it does not answer with JSON.
+    #[must_use]
+    pub fn admin(&self, method: &str, path: &str, body: &str) -> Value {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.admin,
+            body.len()
+        );
+        send(self.admin, request.as_bytes()).json()
+    }
+
+    /// One node as `/fleet/status` shows it.
+    #[must_use]
+    pub fn node(&self, id: &str) -> Value {
+        let status = self.admin("GET", "/fleet/status", "");
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.into_iter().find(|node| node["node_id"] == id).unwrap_or_default()
+    }
+
+    /// Waits until these nodes are known and the balancer probes them.
+    pub fn wait_for(&self, ids: &[&str]) {
+        eventually("the nodes join", || ids.iter().all(|id| self.node(id)["status"] == "online"));
+    }
+
+    /// Requests that all nodes together have in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        let status = self.admin("GET", "/fleet/status", "");
+        status["nodes"].as_array().into_iter().flatten().filter_map(|node| node["in_flight"].as_u64()).sum()
+    }
+
+    /// Posts `body` to `path`.
+    #[must_use]
+    pub fn post(&self, path: &str, body: &[u8]) -> Answer {
+        send(self.address, &post(path, body))
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.data_dir));
+    }
+}
+
+/// A running simulated node.
+#[derive(Debug)]
+pub struct Sim {
+    /// Its Ollama.
+    pub address: SocketAddr,
+    /// Its control listener, which no fault touches.
+    pub control: SocketAddr,
+    /// It.
+    pub process: Process,
+}
+
+impl Sim {
+    /// Starts one that reports to `edge` as `id`. It has the model `tiny` and answers at once unless told otherwise.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    #[must_use]
+    pub fn start(edge: Option<&Edge>, id: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(bin("herd-sim"));
+        command.args(["--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0", "--node-id", id]);
+        command.args(["--model", "tiny=0.1", "--context-length", "4096", "--prefill-tps", "0"]);
+        command.args(args);
+        if !args.contains(&"--decode-tps") {
+            command.args(["--decode-tps", "0"]);
+        }
+        if let Some(edge) = edge {
+            command.arg("--router-url").arg(format!("http://{}", edge.admin));
+        }
+        let (process, mut output) = Process::start(command);
+        let mut line = String::new();
+        output.read_line(&mut line).expect("the node prints its addresses");
+        let started: Value = serde_json::from_str(&line).expect("as JSON");
+        let address = |name: &str| started[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        Self { address: address("listening"), control: address("control"), process }
+    }
+
+    /// What it has seen.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        send(self.control, b"GET /_sim/stats HTTP/1.1\r\nHost: localhost\r\n\r\n").json()
+    }
+
+    /// Switches a fault on; `none` switches it off.
+    ///
+    /// # Panics
+    /// When the node does not know it.
+    pub fn fault(&self, fault: &str) {
+        let answer = send(self.control, &post("/_sim/fault", format!("{{\"fault\":\"{fault}\"}}").as_bytes()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// Its status; 0 = the connection ended without one.
+    pub status: u16,
+    /// Its header, as text.
+    pub head: String,
+    /// Its body, chunks joined.
+    pub body: Vec<u8>,
+    /// Whether the body ended as its framing says.
+    pub whole: bool,
+}
+
+impl Answer {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A connection with a patient timeout.
+///
+/// # Panics
+/// When nobody listens.
+#[must_use]
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+}
+
+/// Sends raw bytes on a connection of their own and reads one answer.
+#[must_use]
+pub fn send(address: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = connect(address);
+    // The peer may answer and close before it has read everything.
+    drop(stream.write_all(request));
+    read_answer(&mut stream)
+}
+
+/// Reads one answer; interim answers are passed over.
+#[must_use]
+pub fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut reader = BufReader::new(stream);
+    let mut answer = Answer::default();
+    loop {
+        answer.head = read_head(&mut reader);
+        let status = answer.head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        answer.status = status.unwrap_or(0);
+        if answer.status != 100 {
+            break;
+        }
+    }
+    let length = answer.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
+    if let Some(length) = length {
+        answer.body = vec![0; length];
+        answer.whole = reader.read_exact(&mut answer.body).is_ok();
+    } else if answer.header("Transfer-Encoding").is_some() {
+        answer.whole = read_chunks(&mut reader, &mut answer.body).is_some();
+    }
+    answer
+}
+
+fn read_head(reader: &mut BufReader<&mut TcpStream>) -> String {
+    let mut head = String::new();
+    while reader.read_line(&mut head).is_ok_and(|read| read > 0) && !head.ends_with("\r\n\r\n") {}
+    head
+}
+
+fn read_chunks(reader: &mut BufReader<&mut TcpStream>, body: &mut Vec<u8>) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let size = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        if size == 0 {
+            return Some(());
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+/// A `POST` with a `Content-Length`.
+#[must_use]
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    post_with(path, "", body)
+}
+
+/// The same with further header lines, each ended by CRLF.
+#[must_use]
+pub fn post_with(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// A chunked `POST`.
+#[must_use]
+pub fn post_chunked(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut request = head.into_bytes();
+    for chunk in body.chunks(50_000) {
+        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
