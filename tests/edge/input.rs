@@ -36,7 +36,7 @@ fn bad_bodies_are_refused_in_the_form_of_their_surface() {
 #[test]
 fn bad_headers_are_refused() {
     let edge = Edge::start(&[]);
-    let many: String = (0..150).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many = "X-A: 1\r\n".repeat(150);
     let large = format!("X: {}\r\n", "a".repeat(80_000));
     let rows = [
         ("POST /api/chat HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}".to_owned(), 400),
