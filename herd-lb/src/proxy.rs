@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use herd_admin::FleetSource as _;
+use herd_core::protect::{ContextAction, Protection};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::fleet::Fleet;
 use crate::route::dialect;
-use crate::selector::Selector;
+use crate::selector::{Choice, Selector};
 use crate::trace::Status;
 use body::Budget;
 use ctx::{Inference, RequestCtx};
@@ -105,6 +106,7 @@ impl ProxyHttp for Edge {
             },
         };
         let address = choice.node().address;
+        self.warn_of_reload(&ctx.request_id, &choice);
         inference.begin_attempt(choice);
         let body_bytes = inference.attempt.as_ref().map_or(0, |attempt| attempt.body_bytes);
         Ok(Box::new(self.peer(address, body_bytes)))
@@ -294,6 +296,15 @@ impl Edge {
         peer.options.idle_timeout = Some(upstream.keepalive_idle);
         peer.options.http_upstream_request_policy.h1_upgrade = pingora::upstreams::peer::H1UpgradePolicy::Deny;
         peer
+    }
+
+    /// In the mode `warn` a client's `num_ctx` is forwarded, and the operator is told what it does.
+    fn warn_of_reload(&self, request_id: &str, choice: &Choice) {
+        let plan = &choice.candidate.plan;
+        if self.config.policy.protection == Protection::Warn && plan.action == ContextAction::Reload {
+            let (node_id, model) = (choice.node().id.as_str(), choice.model.as_str());
+            tracing::warn!(request_id, node_id, model, num_ctx = plan.window, "num_ctx makes the model reload");
+        }
     }
 
     fn forward_to_admin(&self, session: &Session, request: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {

@@ -45,7 +45,7 @@ fn a_node_that_dies_is_noticed_and_the_other_serves() {
         told["nodes"][1]["node_id"] == "a" && told["nodes"][1]["reason"]["code"] == "probe_failed"
     };
     eventually("the probe fails", suspected);
-    assert_eq!(edge.in_flight(), 0);
+    eventually("the slots are back", || edge.in_flight() == 0);
 }
 
 #[test]
@@ -79,14 +79,14 @@ fn a_stopping_edge_finishes_what_runs_and_leaves() {
     let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--decode-tps", "50"]);
     edge.wait_for(&["a"]);
     let mut running = connect(edge.address);
-    let body = br#"{"model":"tiny","options":{"num_predict":100},"messages":[{"role":"user","content":"hi"}]}"#;
+    let body = br#"{"model":"tiny","options":{"num_predict":300},"messages":[{"role":"user","content":"hi"}]}"#;
     running.write_all(&post("/api/chat", body)).unwrap();
     eventually("it runs", || edge.in_flight() == 1);
     edge.process.terminate();
-    eventually("new requests are turned away", || {
-        let answer = edge.post("/api/chat", SHORT);
-        answer.status == 503 && answer.header("Retry-After").is_some()
-    });
+    // Asked before the signal has arrived, a request would wait for the node's only slot.
+    eventually("the edge drains", || edge.admin("GET", "/readyz", "")["ready"] == false);
+    let turned_away = edge.post("/api/chat", SHORT);
+    assert_eq!((turned_away.status, turned_away.header("Retry-After")), (503, Some("1")));
     let answer = read_answer(&mut running);
     assert!(answer.whole && answer.text().contains("\"done\":true"));
     assert_eq!(edge.process.wait(), Some(0));

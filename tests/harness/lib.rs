@@ -119,7 +119,9 @@ impl Edge {
         let data_dir = std::env::temp_dir().join(name);
         let mut command = Command::new(bin("herd"));
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", "warn"]);
-        command.arg("--data-dir").arg(&data_dir).env("FLEET_AGENT_EMBEDDED", "off").envs(env.iter().copied());
+        // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
+        let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000")];
+        command.arg("--data-dir").arg(&data_dir).envs(quiet).envs(env.iter().copied());
         let (process, mut output) = Process::start(command);
         let mut address = |name: &str| {
             let mut line = String::new();
