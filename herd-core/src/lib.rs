@@ -11,6 +11,7 @@ pub mod explain;
 pub mod fleet;
 pub mod history;
 pub mod inspect;
+pub mod launch;
 pub mod load;
 pub mod name;
 pub mod protect;
