@@ -5,13 +5,17 @@
 //! compare as Go compares them and a duplicate of a key that matters is refused.
 
 pub mod json;
+mod members;
 mod text;
+mod value;
 
 use std::ops::Range;
 
 use crate::name::{ModelName, NameError};
 use crate::request::{Places, RequestProfile, Surface};
 use json::{JsonError, Kind, Scanner};
+use members::Members;
+use value::{integer, strings};
 
 /// Bounds on what a body may make us do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,93 +354,6 @@ impl Found {
             body_bytes,
             places: self.places,
         })
-    }
-}
-
-/// A whole number or null. Ollama takes `4096.0` for 4096, so do we.
-fn integer(scanner: &mut Scanner<'_>, key: &'static str) -> Result<(Option<i64>, Range<usize>), InspectError> {
-    const WRONG: &str = "an integer";
-    let kind = scanner.kind()?;
-    let range = scanner.skip()?;
-    match kind {
-        Kind::Null => Ok((None, range)),
-        Kind::Number => {
-            let text = std::str::from_utf8(scanner.slice(&range)).unwrap_or_default();
-            let whole = text.parse::<i64>().ok().or_else(|| whole_number(text));
-            whole.map(|n| (Some(n), range)).ok_or(InspectError::WrongType { key, expected: WRONG })
-        }
-        _ => Err(InspectError::WrongType { key, expected: WRONG }),
-    }
-}
-
-fn whole_number(text: &str) -> Option<i64> {
-    /// Whole numbers up to here are exact in an `f64`.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let number = text.parse::<f64>().ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within the exact range")]
-    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
-}
-
-/// A list of strings; null and a single string count as lists of none and one.
-fn strings(
-    scanner: &mut Scanner<'_>,
-    key: &'static str,
-    limit: usize,
-    mut each: impl FnMut(&str) -> Result<(), InspectError>,
-) -> Result<Range<usize>, InspectError> {
-    let wrong = InspectError::WrongType { key, expected: "an array of strings" };
-    match scanner.kind()? {
-        Kind::Null => Ok(scanner.skip()?),
-        Kind::String => {
-            let range = scanner.string()?;
-            each(&scanner.text(&range))?;
-            Ok(range)
-        }
-        Kind::Array => {
-            let mut count = 0;
-            scanner.array(|scanner| {
-                count += 1;
-                if count > limit {
-                    return Err(InspectError::TooMuch { key, limit });
-                }
-                if scanner.kind()? != Kind::String {
-                    return Err(wrong.clone());
-                }
-                let range = scanner.string()?;
-                each(&scanner.text(&range))
-            })
-        }
-        _ => Err(wrong),
-    }
-}
-
-/// The members of one object, for cutting some of them out with the right commas.
-#[derive(Default)]
-struct Members {
-    cuts: Vec<Range<usize>>,
-    /// Something before stays, so that a cut takes the comma before it along.
-    kept_any: bool,
-    /// Start of a cut member with nothing kept before it: it takes the comma after it along.
-    leading: Option<usize>,
-    previous_end: usize,
-}
-
-impl Members {
-    fn add(&mut self, member: Range<usize>, cut: bool) {
-        if let Some(start) = self.leading.take() {
-            self.cuts.push(start..member.start);
-        }
-        match (cut, self.kept_any) {
-            (true, true) => self.cuts.push(self.previous_end..member.end),
-            (true, false) => self.leading = Some(member.start),
-            (false, _) => self.kept_any = true,
-        }
-        self.previous_end = member.end;
-    }
-
-    fn cuts(mut self) -> Vec<Range<usize>> {
-        self.cuts.extend(self.leading.map(|start| start..self.previous_end));
-        self.cuts
     }
 }
 
