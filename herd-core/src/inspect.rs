@@ -11,11 +11,12 @@ mod value;
 
 use std::ops::Range;
 
+use crate::launch::LaunchOptions;
 use crate::name::{ModelName, NameError};
-use crate::request::{Places, RequestProfile, Surface};
+use crate::request::{Dialect, Places, RequestProfile, Surface, Task};
 use json::{JsonError, Kind, Scanner};
 use members::Members;
-use value::{integer, strings};
+use value::{boolean, boolean_or_none, has_content, integer, integer_or_none, strings};
 
 /// Bounds on what a body may make us do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,8 @@ impl Default for InspectLimits {
 
 /// Longest tag in bytes.
 pub const TAG_MAX_BYTES: usize = 64;
+/// Longest `user` in bytes: more than a hash with a prefix has.
+pub const USER_MAX_BYTES: usize = 256;
 
 /// Why a body is refused. Each is the client's to mend: 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,8 +119,8 @@ pub fn inspect(surface: Surface, body: &[u8], limits: &InspectLimits) -> Result<
     let mut found = Found { limits: *limits, ..Found::default() };
     let mut members = Members::default();
     let whole = scanner.object(|scanner, key, key_start| {
-        let value = found.member(scanner, key)?;
-        members.add(key_start..value.end, is_key(key, "fallback_models"));
+        let value = found.member(surface, scanner, key)?;
+        members.add(key_start..value.end, known(key, PRIVATE).is_some());
         Ok::<(), InspectError>(())
     })?;
     scanner.finish()?;
@@ -144,7 +147,20 @@ fn known(key: &str, names: &[&'static str]) -> Option<&'static str> {
     names.iter().find(|name| is_key(key, name)).copied()
 }
 
-/// Keys that may stand once, the members of the body first.
+/// Members of the body that are herd's alone.
+const PRIVATE: &[&str] = &["fallback_models", "fallback"];
+
+/// Options that launch a runner, for which see [`LaunchOptions`].
+const LAUNCH: &[&str] = &[
+    "options.num_batch",
+    "options.num_thread",
+    "options.main_gpu",
+    "options.draft_num_predict",
+    "options.use_mmap",
+    "options.num_gpu",
+];
+
+/// Keys that may stand once, the members of the body first. At most 64.
 const ONCE: &[&str] = &[
     "model",
     "name",
@@ -164,8 +180,18 @@ const ONCE: &[&str] = &[
     "input",
     "instructions",
     "template",
+    "fallback",
+    "think",
+    "shift",
+    "user",
     "options.num_ctx",
     "options.num_predict",
+    "options.num_batch",
+    "options.num_thread",
+    "options.main_gpu",
+    "options.draft_num_predict",
+    "options.use_mmap",
+    "options.num_gpu",
     "metadata.tags",
 ];
 
@@ -173,14 +199,19 @@ const ONCE: &[&str] = &[
 struct Found {
     limits: InspectLimits,
     /// One bit per entry of [`ONCE`].
-    seen: u32,
+    seen: u64,
     model: Option<ModelName>,
     fallback_models: Vec<ModelName>,
+    fallback: Option<bool>,
     stream: Option<bool>,
     num_ctx: Option<u64>,
+    launch: LaunchOptions,
     max_output_tokens: Option<u64>,
     text: text::TextCount,
+    has_content: bool,
     tools: bool,
+    think: bool,
+    user: Option<String>,
     tags: Vec<String>,
     places: Places,
 }
@@ -196,23 +227,27 @@ impl Found {
     }
 
     /// Reads one member of the body; returns the range of its value.
-    fn member(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<Range<usize>, InspectError> {
+    fn member(&mut self, surface: Surface, scanner: &mut Scanner<'_>, key: &str) -> Result<Range<usize>, InspectError> {
         let Some(key) = known(key, ONCE).filter(|name| !name.contains('.')) else { return Ok(scanner.skip()?) };
         self.once(key)?;
         match key {
             "model" => self.model(scanner),
-            "stream" => self.stream(scanner),
+            "stream" => Ok(store(&mut self.stream, boolean(scanner, key)?)),
             "options" => self.options(scanner),
             "fallback_models" => self.fallback_models(scanner),
+            "fallback" => Ok(store(&mut self.fallback, boolean(scanner, key)?)),
             "metadata" => self.metadata(scanner),
             "tools" => self.tools(scanner),
+            "think" => self.think(scanner),
+            "shift" => self.shift(scanner),
+            "user" if surface.dialect() == Dialect::OpenAi => self.user(scanner),
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
                 let (value, range) = integer(scanner, key)?;
                 self.max_output_tokens = self.max_output_tokens.max(value.and_then(|v| u64::try_from(v).ok()));
                 Ok(range)
             }
-            "name" => Ok(scanner.skip()?),
-            _ => Ok(self.text.value(scanner, key == "images")?),
+            "name" | "user" => Ok(scanner.skip()?),
+            _ => self.text(surface, scanner, key),
         }
     }
 
@@ -236,15 +271,47 @@ impl Found {
         Ok(range)
     }
 
-    fn stream(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
-        let kind = scanner.kind()?;
-        let range = scanner.skip()?;
-        self.stream = match kind {
-            Kind::Bool => Some(range.len() == "true".len()),
-            Kind::Null => None,
-            _ => return Err(InspectError::WrongType { key: "stream", expected: "a boolean" }),
-        };
+    fn text(
+        &mut self,
+        surface: Surface,
+        scanner: &mut Scanner<'_>,
+        key: &'static str,
+    ) -> Result<Range<usize>, InspectError> {
+        let range = self.text.value(scanner, key == "images")?;
+        let question = if surface == Surface::OllamaChat { "messages" } else { "prompt" };
+        self.has_content |= key == question && has_content(scanner, &range);
         Ok(range)
+    }
+
+    /// `true` or the name of a level; of what else it is, the backend is the judge.
+    fn think(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        let kind = scanner.kind()?;
+        let (told, range) = boolean_or_none(scanner)?;
+        self.think = told == Some(true) || (kind == Kind::String && has_content(scanner, &range));
+        Ok(range)
+    }
+
+    fn shift(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        let (told, range) = boolean_or_none(scanner)?;
+        self.launch.no_shift = told == Some(false);
+        Ok(range)
+    }
+
+    fn user(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        const KEY: &str = "user";
+        match scanner.kind()? {
+            Kind::Null => Ok(scanner.skip()?),
+            Kind::String => {
+                let range = scanner.string()?;
+                let text = scanner.text(&range);
+                if text.len() > USER_MAX_BYTES {
+                    return Err(InspectError::TooMuch { key: KEY, limit: USER_MAX_BYTES });
+                }
+                self.user = Some(text.into_owned()).filter(|text| !text.is_empty());
+                Ok(range)
+            }
+            _ => Err(InspectError::WrongType { key: KEY, expected: "a string" }),
+        }
     }
 
     fn options(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
@@ -281,9 +348,30 @@ impl Found {
                 let (value, _) = integer(scanner, "options.num_predict")?;
                 self.max_output_tokens = value.and_then(|v| u64::try_from(v).ok());
             }
-            _ => {
-                scanner.skip()?;
-            }
+            _ => self.launch_option(scanner, key)?,
+        }
+        Ok(())
+    }
+
+    /// Reads one of [`LAUNCH`], or passes over what else it is. Ollama answers a wrong type itself.
+    fn launch_option(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<(), InspectError> {
+        let names = LAUNCH.iter().find(|name| name.strip_prefix("options.") == Some(key));
+        let Some(name) = names.copied() else {
+            scanner.skip()?;
+            return Ok(());
+        };
+        self.once(name)?;
+        if key == "use_mmap" {
+            self.launch.use_mmap = boolean_or_none(scanner)?.0;
+            return Ok(());
+        }
+        let (value, _) = integer_or_none(scanner)?;
+        match key {
+            "num_batch" => self.launch.num_batch = value,
+            "num_thread" => self.launch.num_thread = value,
+            "main_gpu" => self.launch.main_gpu = value,
+            "draft_num_predict" => self.launch.draft_num_predict = value,
+            _ => self.launch.num_gpu = value.filter(|layers| *layers >= 0),
         }
         Ok(())
     }
@@ -334,27 +422,42 @@ impl Found {
     fn tools(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
         let kind = scanner.kind()?;
         let range = self.text.value(scanner, false)?;
-        // Shorter than `[{}]` is an empty list, whatever white space it has.
-        self.tools = kind == Kind::Array && range.len() >= 4;
+        self.tools = kind == Kind::Array && has_content(scanner, &range);
         Ok(range)
     }
 
     fn into_profile(self, surface: Surface, body_bytes: usize) -> Result<RequestProfile, InspectError> {
+        let native = surface.is_native_completion();
+        let launch = LaunchOptions { no_shift: self.launch.no_shift && native, ..self.launch };
+        let prompt_tokens = self.text.tokens();
+        let one_by_one = surface.task() == Task::Embedding;
         Ok(RequestProfile {
             surface,
             model: self.model.ok_or(InspectError::NoModel)?,
             fallback_models: self.fallback_models,
+            fallback: self.fallback,
             stream: surface.can_stream() && self.stream.unwrap_or(surface.streams_by_default()),
             num_ctx: self.num_ctx.filter(|_| surface.carries_num_ctx()),
+            launch: if surface.carries_num_ctx() { launch } else { LaunchOptions::default() },
             max_output_tokens: self.max_output_tokens,
-            prompt_tokens: self.text.tokens(),
+            prompt_tokens,
+            tokens_at_once: if one_by_one { self.text.longest_tokens() } else { prompt_tokens },
+            empty: native && self.text.images() == 0 && !self.has_content,
             images: self.text.images(),
             tools: self.tools,
+            think: self.think && native,
+            user: self.user,
             tags: self.tags,
             body_bytes,
             places: self.places,
         })
     }
+}
+
+/// Keeps what was read and gives its range on.
+fn store<T>(place: &mut T, (value, range): (T, Range<usize>)) -> Range<usize> {
+    *place = value;
+    range
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::launch::LaunchOptions;
 use crate::name::ModelName;
 
 /// One of the inference APIs that Ollama speaks. A request is forwarded on the surface it came in on.
@@ -121,13 +122,20 @@ impl Surface {
     /// Whether an answer is streamed when the request has no `stream` field: yes on Ollama's own chat and generate.
     #[must_use]
     pub fn streams_by_default(self) -> bool {
-        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
+        self.is_native_completion()
     }
 
     /// Whether its answers can be streamed at all.
     #[must_use]
     pub fn can_stream(self) -> bool {
         self.task() == Task::Completion
+    }
+
+    /// Whether an empty conversation on it asks for the model to be loaded or unloaded, and whether it has `think` and
+    /// `shift`.
+    #[must_use]
+    pub fn is_native_completion(self) -> bool {
+        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
     }
 
     /// Whether a request can say `options.num_ctx`; Ollama ignores it elsewhere and uses the node's default.
@@ -139,6 +147,7 @@ impl Surface {
 
 /// The facts of one request. Never its text.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read alone")]
 pub struct RequestProfile {
     /// Where it came in.
     pub surface: Surface,
@@ -146,18 +155,32 @@ pub struct RequestProfile {
     pub model: ModelName,
     /// Models that may serve instead, in the client's order.
     pub fallback_models: Vec<ModelName>,
+    /// `fallback`: whether another model may serve when the requested one cannot; `None` = the client does not say.
+    pub fallback: Option<bool>,
     /// Whether the answer is streamed.
     pub stream: bool,
     /// `options.num_ctx` in tokens, where given.
     pub num_ctx: Option<u64>,
+    /// What it says of the launch of its runner; nothing where the surface has no `options`.
+    pub launch: LaunchOptions,
     /// Most tokens that the answer may have, where given.
     pub max_output_tokens: Option<u64>,
     /// Estimated tokens of the prompt, images included; 0 when there is none.
     pub prompt_tokens: u64,
+    /// Estimated tokens that the window must hold at once: those of the longest input of an embedding request, which
+    /// are embedded one by one, else [`Self::prompt_tokens`].
+    pub tokens_at_once: u64,
+    /// There is nothing to answer: it asks Ollama to load the model, or to unload it. Only Ollama's own chat and
+    /// generate have such requests.
+    pub empty: bool,
     /// Images in it.
     pub images: u32,
     /// It offers tools.
     pub tools: bool,
+    /// It asks the model to think, by `think`, which Ollama's own chat and generate have.
+    pub think: bool,
+    /// The end user that an `OpenAI` request names in `user`.
+    pub user: Option<String>,
     /// Tags by which its application is known, from `metadata.tags`.
     pub tags: Vec<String>,
     /// Bytes of the body as it was read, after decoding.
@@ -179,7 +202,7 @@ pub struct Places {
     pub options_start: Option<(usize, bool)>,
     /// The whole value of `options` when it is null.
     pub options_null: Option<Range<usize>>,
-    /// Members that are herd's alone and not for the backend: `fallback_models`, `metadata.tags`.
+    /// Members that are herd's alone and not for the backend: `fallback_models`, `fallback`, `metadata.tags`.
     pub private: Vec<Range<usize>>,
 }
 
@@ -195,7 +218,7 @@ impl RequestProfile {
     #[must_use]
     pub fn context_needed(&self) -> u64 {
         if self.surface.task() == Task::Embedding {
-            return self.prompt_tokens;
+            return self.tokens_at_once;
         }
         let asked = self.max_output_tokens.unwrap_or(DEFAULT_OUTPUT_RESERVE_TOKENS);
         let ceiling = self.prompt_tokens.max(DEFAULT_OUTPUT_RESERVE_TOKENS);

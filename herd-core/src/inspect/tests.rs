@@ -90,6 +90,121 @@ fn num_ctx_is_read_as_ollama_reads_it() {
     assert_eq!(v1.num_ctx, None, "Ollama ignores options there");
 }
 
+fn on(surface: Surface, body: &str) -> RequestProfile {
+    inspect(surface, body.as_bytes(), &InspectLimits::default()).unwrap()
+}
+
+#[test]
+fn launch_options_are_read_where_they_count() {
+    let all = r#"{"model":"m","prompt":"p","shift":false,"options":{"num_batch":256,"num_thread":8.0,"main_gpu":1,
+        "draft_num_predict":4,"use_mmap":false,"num_gpu":20}}"#;
+    let told = LaunchOptions {
+        num_batch: Some(256),
+        num_thread: Some(8),
+        main_gpu: Some(1),
+        draft_num_predict: Some(4),
+        use_mmap: Some(false),
+        no_shift: true,
+        num_gpu: Some(20),
+    };
+    for surface in Surface::ALL {
+        let shift = LaunchOptions { no_shift: surface.is_native_completion(), ..told };
+        let expected = if surface.carries_num_ctx() { shift } else { LaunchOptions::default() };
+        assert_eq!(on(surface, all).launch, expected, "{surface:?}");
+    }
+    refused(r#"{"model":"m","options":{"num_gpu":1,"num_gpu":2}}"#, "duplicate key \"options.num_gpu\"");
+}
+
+#[test]
+fn launch_options_that_say_nothing_are_absent() {
+    for options in [
+        r#""num_gpu":-1"#,
+        r#""num_batch":null,"use_mmap":null"#,
+        r#""num_batch":"9","num_thread":[1],"main_gpu":1.5,"draft_num_predict":true,"use_mmap":1,"num_gpu":{}"#,
+        r#""NUM_BATCH":9,"Use_mmap":true"#,
+    ] {
+        let body = format!("{{\"model\":\"m\",\"options\":{{{options}}}}}");
+        assert_eq!(read(&body).unwrap().launch, LaunchOptions::default(), "{options}");
+    }
+    for shift in ["true", "null", "0"] {
+        assert!(!read(&format!("{{\"model\":\"m\",\"shift\":{shift}}}")).unwrap().launch.no_shift, "{shift}");
+    }
+}
+
+#[test]
+fn thinking_is_asked_for_by_a_level_or_true() {
+    let think = |text: &str| read(&format!("{{\"model\":\"m\",\"think\":{text}}}")).unwrap().think;
+    assert!(think("true") && think("\"high\""));
+    assert!(!think("false") && !think("null") && !think("\"\"") && !think("1"));
+    assert!(!on(Surface::OpenAiChat, r#"{"model":"m","think":true}"#).think, "Ollama does not read it there");
+}
+
+#[test]
+fn the_client_says_whether_another_model_may_serve() {
+    let fallback = |text: &str| read(&format!("{{\"model\":\"m\",\"fallback\":{text}}}")).map(|p| p.fallback);
+    assert_eq!(fallback("true"), Ok(Some(true)));
+    assert_eq!(fallback("false"), Ok(Some(false)));
+    assert_eq!(fallback("null"), Ok(None));
+    refused(r#"{"model":"m","fallback":"no"}"#, "\"fallback\" must be a boolean");
+    assert_eq!(read(r#"{"model":"m"}"#).unwrap().fallback, None);
+}
+
+#[test]
+fn the_user_of_an_openai_request_is_read() {
+    let user = |text: &str| on(Surface::OpenAiChat, &format!("{{\"model\":\"m\",\"user\":{text}}}")).user;
+    assert_eq!(user("\"jo\"").as_deref(), Some("jo"));
+    assert_eq!((user("null"), user("\"\"")), (None, None));
+    assert_eq!(on(Surface::OllamaChat, r#"{"model":"m","user":7}"#).user, None, "not a member there");
+    let refused = |text: &str| {
+        let body = format!("{{\"model\":\"m\",\"user\":{text}}}");
+        inspect(Surface::OpenAiChat, body.as_bytes(), &InspectLimits::default()).unwrap_err().to_string()
+    };
+    assert_eq!(refused("7"), "\"user\" must be a string");
+    assert_eq!(refused(&format!("\"{}\"", "x".repeat(257))), "\"user\" exceeds its limit of 256");
+}
+
+#[test]
+fn a_request_to_load_or_unload_is_told_from_a_question() {
+    use Surface::{OllamaChat, OllamaEmbed, OllamaGenerate, OpenAiChat};
+    #[track_caller]
+    fn check(surface: Surface, members: &str, empty: bool) {
+        assert_eq!(on(surface, &format!("{{\"model\":\"m\"{members}}}")).empty, empty, "{surface:?} {members}");
+    }
+    for empty in ["", r#","messages":null"#, r#","messages":[ ]"#, r#","keep_alive":0"#, r#","prompt":"x""#] {
+        check(OllamaChat, empty, true);
+    }
+    check(OllamaChat, r#","messages":[{"role":"user","content":""}]"#, false);
+    for empty in ["", r#","prompt":"""#, r#","prompt":null,"system":"s""#] {
+        check(OllamaGenerate, empty, true);
+    }
+    check(OllamaGenerate, r#","prompt":"x""#, false);
+    check(OllamaGenerate, r#","images":["aGk="]"#, false);
+    check(OllamaEmbed, "", false);
+    check(OpenAiChat, "", false);
+}
+
+#[test]
+fn an_empty_list_of_tools_is_none() {
+    let tools = |text: &str| read(&format!("{{\"model\":\"m\",\"tools\":{text}}}")).unwrap().tools;
+    assert!(!tools("[]") && !tools("[ \n   ]") && !tools("null"));
+    assert!(tools("[{}]"));
+}
+
+#[test]
+fn inputs_to_embed_need_the_window_one_by_one() {
+    let texts = format!("{{\"model\":\"m\",\"input\":[\"{}\",\"{}\"]}}", "x".repeat(400), "y".repeat(800));
+    let profile = on(Surface::OllamaEmbed, &texts);
+    assert_eq!((profile.prompt_tokens, profile.tokens_at_once, profile.context_needed()), (300, 200, 200));
+    let chat = on(Surface::OllamaGenerate, &texts.replace("input", "prompt"));
+    assert_eq!((chat.prompt_tokens, chat.tokens_at_once), (300, 300));
+}
+
+#[test]
+fn every_known_key_may_stand_once() {
+    assert!(ONCE.len() <= 64, "one bit each");
+    assert!(LAUNCH.iter().chain(PRIVATE).all(|key| ONCE.contains(key)));
+}
+
 #[test]
 fn private_members_can_be_cut_out_wherever_they_stand() {
     let cut = |body: &str| {
@@ -99,6 +214,8 @@ fn private_members_can_be_cut_out_wherever_they_stand() {
     };
     assert_eq!(cut(r#"{"model":"m","fallback_models":["a"]}"#), r#"{"model":"m"}"#);
     assert_eq!(cut(r#"{"fallback_models":["a"], "model":"m"}"#), r#"{"model":"m"}"#);
+    assert_eq!(cut(r#"{"fallback":false,"Fallback_Models":[],"model":"m"}"#), r#"{"model":"m"}"#);
+    assert_eq!(cut(r#"{"model":"m","fallback":true,"x":1,"fallback_models":null}"#), r#"{"model":"m","x":1}"#);
     assert_eq!(cut(r#"{"a":1,"fallback_models":[],"model":"m"}"#), r#"{"a":1,"model":"m"}"#);
     assert_eq!(cut(r#"{"model":"m","metadata":{"tags":["t"]}}"#), r#"{"model":"m","metadata":{}}"#);
     assert_eq!(cut(r#"{"model":"m","metadata":{"tags":["t"],"u":1}}"#), r#"{"model":"m","metadata":{"u":1}}"#);

@@ -18,6 +18,7 @@ pub(super) struct TextCount {
     bytes: u64,
     objects: u64,
     images: u32,
+    longest_bytes: u64,
 }
 
 impl TextCount {
@@ -29,7 +30,9 @@ impl TextCount {
                 if image {
                     self.images = self.images.saturating_add(1);
                 } else {
-                    self.bytes += range.len() as u64 - 2;
+                    let bytes = range.len() as u64 - 2;
+                    self.bytes += bytes;
+                    self.longest_bytes = self.longest_bytes.max(bytes);
                 }
                 Ok(range)
             }
@@ -63,6 +66,11 @@ impl TextCount {
     pub(super) fn tokens(&self) -> u64 {
         let text = self.bytes.div_ceil(BYTES_PER_TOKEN);
         text + self.objects * TOKENS_PER_OBJECT + u64::from(self.images) * TOKENS_PER_IMAGE
+    }
+
+    /// Tokens of the longest single string.
+    pub(super) fn longest_tokens(&self) -> u64 {
+        self.longest_bytes.div_ceil(BYTES_PER_TOKEN)
     }
 
     pub(super) fn images(&self) -> u32 {

@@ -3,25 +3,31 @@
 use std::ops::Range;
 
 use super::InspectError;
-use super::json::{Kind, Scanner};
+use super::json::{JsonError, Kind, Scanner};
 
 /// A whole number or null. Ollama takes `4096.0` for 4096, so do we.
 pub(super) fn integer(
     scanner: &mut Scanner<'_>,
     key: &'static str,
 ) -> Result<(Option<i64>, Range<usize>), InspectError> {
-    const WRONG: &str = "an integer";
+    let kind = scanner.kind()?;
+    let (whole, range) = integer_or_none(scanner)?;
+    if whole.is_some() || kind == Kind::Null {
+        Ok((whole, range))
+    } else {
+        Err(InspectError::WrongType { key, expected: "an integer" })
+    }
+}
+
+/// A whole number; `None` for anything else, which is the backend's to refuse.
+pub(super) fn integer_or_none(scanner: &mut Scanner<'_>) -> Result<(Option<i64>, Range<usize>), JsonError> {
     let kind = scanner.kind()?;
     let range = scanner.skip()?;
-    match kind {
-        Kind::Null => Ok((None, range)),
-        Kind::Number => {
-            let text = std::str::from_utf8(scanner.slice(&range)).unwrap_or_default();
-            let whole = text.parse::<i64>().ok().or_else(|| whole_number(text));
-            whole.map(|n| (Some(n), range)).ok_or(InspectError::WrongType { key, expected: WRONG })
-        }
-        _ => Err(InspectError::WrongType { key, expected: WRONG }),
+    if kind != Kind::Number {
+        return Ok((None, range));
     }
+    let text = std::str::from_utf8(scanner.slice(&range)).unwrap_or_default();
+    Ok((text.parse::<i64>().ok().or_else(|| whole_number(text)), range))
 }
 
 fn whole_number(text: &str) -> Option<i64> {
@@ -30,6 +36,36 @@ fn whole_number(text: &str) -> Option<i64> {
     let number = text.parse::<f64>().ok()?;
     #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within the exact range")]
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// A boolean or null.
+pub(super) fn boolean(
+    scanner: &mut Scanner<'_>,
+    key: &'static str,
+) -> Result<(Option<bool>, Range<usize>), InspectError> {
+    let kind = scanner.kind()?;
+    let (told, range) = boolean_or_none(scanner)?;
+    if told.is_some() || kind == Kind::Null {
+        Ok((told, range))
+    } else {
+        Err(InspectError::WrongType { key, expected: "a boolean" })
+    }
+}
+
+/// A boolean; `None` for anything else, which is the backend's to refuse.
+pub(super) fn boolean_or_none(scanner: &mut Scanner<'_>) -> Result<(Option<bool>, Range<usize>), JsonError> {
+    let kind = scanner.kind()?;
+    let range = scanner.skip()?;
+    Ok(((kind == Kind::Bool).then(|| range.len() == "true".len()), range))
+}
+
+/// Whether the value in `range` is a list with something in it, or a string that is not empty.
+pub(super) fn has_content(scanner: &Scanner<'_>, range: &Range<usize>) -> bool {
+    match scanner.slice(range) {
+        [b'[', inside @ .., b']'] => !inside.iter().all(u8::is_ascii_whitespace),
+        [b'"', inside @ .., b'"'] => !inside.is_empty(),
+        _ => false,
+    }
 }
 
 /// A list of strings; null and a single string count as lists of none and one.
