@@ -115,7 +115,7 @@ impl Question<'_> {
                 Err(reason) => return Err(reason),
             }
         }
-        let plan = plan(self.profile, node, model, self.policy.protection);
+        let plan = plan(self.profile, node, model, None, self.policy.protection);
         let prediction = predict(self.profile, node, model, &plan, self.now_ms);
         let seen_in_flight = node.load.in_flight();
         let score = Score::default();

@@ -44,6 +44,10 @@ impl Signature {
     /// The signature of `options`, the same in every process and on every machine.
     #[must_use]
     pub fn new(options: &LaunchOptions) -> Self {
+        // Nearly every request says nothing, and this is asked for each candidate.
+        if *options == LaunchOptions::default() {
+            return Self::DEFAULT;
+        }
         Self { strict: fnv1a(&canonical(options)), num_gpu: options.num_gpu.filter(|layers| *layers >= 0) }
     }
 

@@ -2,11 +2,12 @@
 //! runner.
 //!
 //! Ollama reloads a model whenever the effective `num_ctx` differs from the loaded one, smaller ones and absent ones
-//! included (measured on 0.33).
+//! included, and whenever the options differ that it launches runners with (measured on 0.33).
 
 use std::fmt;
 
 use crate::fleet::{Model, Node};
+use crate::launch::Signature;
 use crate::request::{Places, RequestProfile};
 use crate::splice::Edit;
 
@@ -41,6 +42,8 @@ pub enum ContextAction {
     Reload,
     /// The model is not loaded, so that there is nothing to protect.
     Load,
+    /// A larger model that has the context loaded serves the request. [`plan`] never says so: it is about one model.
+    Upgraded,
 }
 
 impl fmt::Display for ContextAction {
@@ -51,7 +54,40 @@ impl fmt::Display for ContextAction {
             Self::Raised => "raised",
             Self::Reload => "reload",
             Self::Load => "load",
+            Self::Upgraded => "upgraded",
         })
+    }
+}
+
+/// Why Ollama will reload a model that is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReloadCause {
+    /// In `strip`: the request asks for more context than is loaded, the one difference that cannot be rewritten.
+    ContextLarger,
+    /// In the other modes: the request asks for another context than is loaded, and its words are forwarded.
+    ContextDiffers,
+    /// The request says nothing that Ollama reads, so that it takes the node's default, and that is not what is loaded.
+    NodeDefault,
+    /// The request's launch options differ from those of the runner, whatever the context.
+    LaunchOptions,
+}
+
+impl ReloadCause {
+    /// Its name in traces and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ContextLarger => "context_larger",
+            Self::ContextDiffers => "context_differs",
+            Self::NodeDefault => "node_default",
+            Self::LaunchOptions => "launch_options",
+        }
+    }
+}
+
+impl fmt::Display for ReloadCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -64,34 +100,128 @@ pub struct ContextPlan {
     pub num_ctx: Option<u64>,
     /// The window that will serve the request, tokens; `None` = not known.
     pub window: Option<u64>,
+    /// Why the model is reloaded; `None` unless the action is [`ContextAction::Reload`].
+    pub cause: Option<ReloadCause>,
+}
+
+/// Smallest context that Ollama gives a model: it raises anything below, negative numbers included.
+const CONTEXT_MIN: u64 = 4;
+/// Smallest context that Ollama gives a model with vision.
+const VISION_CONTEXT_MIN: u64 = 2048;
+
+/// The context that a runner of `model` gets when `tokens` are asked for: at least Ollama's floor, at most what the
+/// model was trained with. An unknown training context does not cap; unknown capabilities count as without vision.
+#[must_use]
+pub fn effective_context(tokens: u64, model: &Model) -> u64 {
+    let floor = if model.capabilities.has("vision") == Some(true) { VISION_CONTEXT_MIN } else { CONTEXT_MIN };
+    model.context_length_max.unwrap_or(u64::MAX).min(tokens.max(floor))
 }
 
 /// Plans the context of `profile` for `model` on `node`.
+///
+/// `launched` is what the runner was launched with; `None` = not known, taken for a launch without options. A node
+/// that does not tell its default context is taken to have loaded the model at it, so that what cannot say a context
+/// is planned as kept. A runner whose context is not known is taken to be kept.
 #[must_use]
-pub fn plan(profile: &RequestProfile, node: &Node, model: &Model, mode: Protection) -> ContextPlan {
-    let capped = |tokens: u64| model.context_length_max.map_or(tokens, |max| tokens.min(max));
-    let default = node.env.context_length.map(capped);
-    let asked = profile.num_ctx.map(capped);
-    let Some(resident) = &model.resident else {
-        return ContextPlan { action: ContextAction::Load, num_ctx: None, window: asked.or(default) };
+pub fn plan(
+    profile: &RequestProfile,
+    node: &Node,
+    model: &Model,
+    launched: Option<Signature>,
+    mode: Protection,
+) -> ContextPlan {
+    let sizes = Sizes {
+        asked: profile.num_ctx.map(|tokens| effective_context(tokens, model)),
+        default: node.env.context_length.map(|tokens| effective_context(tokens, model)),
+        rewrites: mode == Protection::Strip && profile.surface.carries_num_ctx(),
     };
-    let Some(loaded) = resident.context_length else {
-        return ContextPlan { action: ContextAction::Kept, num_ctx: None, window: None };
-    };
-    let kept = ContextPlan { action: ContextAction::Kept, num_ctx: None, window: Some(loaded) };
-    let rewritten = |action| ContextPlan { action, num_ctx: Some(loaded), window: Some(loaded) };
-    let reload = |window| ContextPlan { action: ContextAction::Reload, num_ctx: None, window };
-    let rewrites = mode == Protection::Strip && profile.surface.carries_num_ctx();
-    match asked {
-        Some(tokens) if tokens == loaded => kept,
-        Some(tokens) if tokens < loaded && rewrites => rewritten(ContextAction::Raised),
-        Some(tokens) => reload(Some(tokens)),
-        None if default == Some(loaded) => kept,
-        None if rewrites => rewritten(ContextAction::Pinned),
-        None if default.is_some() => reload(default),
-        // Without the node's default nobody can tell; the loaded size may well be it.
-        None => kept,
+    let Some(resident) = &model.resident else { return sizes.unchanged(ContextAction::Load) };
+    let relaunches = Signature::reloads(launched.unwrap_or_default(), Signature::new(&profile.launch));
+    match resident.context_length {
+        None if relaunches => reload(sizes.unchanged(ContextAction::Reload), ReloadCause::LaunchOptions),
+        // Where the request or the node says a size, that is the window either way: kept or reloaded to it.
+        None => sizes.unchanged(ContextAction::Kept),
+        Some(loaded) if relaunches => reload(sizes.relaunched(loaded), ReloadCause::LaunchOptions),
+        Some(loaded) => sizes.beside(loaded, mode),
     }
+}
+
+fn reload(plan: ContextPlan, cause: ReloadCause) -> ContextPlan {
+    ContextPlan { action: ContextAction::Reload, cause: Some(cause), ..plan }
+}
+
+/// The contexts of one request on one node, as Ollama would give them, in tokens.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    /// Asked for by the client.
+    asked: Option<u64>,
+    /// Taken where nothing is asked for.
+    default: Option<u64>,
+    /// Whether the client's words may be replaced.
+    rewrites: bool,
+}
+
+impl Sizes {
+    /// The client's words stay, and decide the window.
+    fn unchanged(self, action: ContextAction) -> ContextPlan {
+        ContextPlan { action, num_ctx: None, window: self.asked.or(self.default), cause: None }
+    }
+
+    /// The node is sent `window` in place of the client's words.
+    fn rewritten(action: ContextAction, window: u64) -> ContextPlan {
+        ContextPlan { action, num_ctx: Some(window), window: Some(window), cause: None }
+    }
+
+    /// A reload that happens anyway: it must not shrink the context that others use.
+    fn relaunched(self, loaded: u64) -> ContextPlan {
+        let suits = match self.asked {
+            Some(tokens) => tokens >= loaded,
+            None => self.default == Some(loaded),
+        };
+        if self.rewrites && !suits {
+            return Self::rewritten(ContextAction::Reload, loaded);
+        }
+        self.unchanged(ContextAction::Reload)
+    }
+
+    /// The runner could serve the request, if the context were `loaded`.
+    fn beside(self, loaded: u64, mode: Protection) -> ContextPlan {
+        let kept = ContextPlan { window: Some(loaded), ..self.unchanged(ContextAction::Kept) };
+        let unchanged = self.unchanged(ContextAction::Reload);
+        match self.asked {
+            Some(tokens) if tokens == loaded => kept,
+            Some(tokens) if tokens < loaded && self.rewrites => Self::rewritten(ContextAction::Raised, loaded),
+            Some(_) if mode == Protection::Strip => reload(unchanged, ReloadCause::ContextLarger),
+            Some(_) => reload(unchanged, ReloadCause::ContextDiffers),
+            None if self.default == Some(loaded) => kept,
+            None if self.rewrites => Self::rewritten(ContextAction::Pinned, loaded),
+            None if self.default.is_some() => reload(unchanged, ReloadCause::NodeDefault),
+            None => kept,
+        }
+    }
+}
+
+/// A prompt that the window serving it does not hold: Ollama cuts it and answers 200 all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    /// Estimated tokens that the window would have to hold at once.
+    pub estimated_tokens: u64,
+    /// The window, tokens.
+    pub context_length: u64,
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "estimated_tokens={}; context_length={}", self.estimated_tokens, self.context_length)
+    }
+}
+
+/// Whether the prompt of `profile` is too long for `window` tokens, the room for an answer not counted; an unknown
+/// window is taken to hold it. Of an embedding request the longest input counts, because each is embedded alone.
+#[must_use]
+pub fn overflow(profile: &RequestProfile, window: Option<u64>) -> Option<Overflow> {
+    let (estimated_tokens, context_length) = (profile.tokens_at_once, window?);
+    (estimated_tokens > context_length).then_some(Overflow { estimated_tokens, context_length })
 }
 
 /// The edit that makes a body say `num_ctx`.
@@ -114,70 +244,4 @@ pub fn set_num_ctx(places: &Places, num_ctx: u64) -> Edit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inspect::{InspectLimits, inspect};
-    use crate::request::Surface;
-    use crate::splice::splice;
-    use crate::testing::{NodeSpec, node};
-
-    #[track_caller]
-    fn check(
-        mode: Protection,
-        surface: Surface,
-        asked: &str,
-        loaded: Option<u64>,
-        expected: (ContextAction, Option<u64>, Option<u64>),
-    ) {
-        let body = format!("{{\"model\":\"m\",\"options\":{{{asked}}}}}");
-        let profile = inspect(surface, body.as_bytes(), &InspectLimits::default()).unwrap();
-        let spec = NodeSpec { default_context: Some(4096), train_context: 32_768, ..NodeSpec::default() };
-        let spec = if let Some(tokens) = loaded { spec.hot("m", tokens) } else { spec.cold("m") };
-        let node = node("n", &spec);
-        let plan = plan(&profile, &node, &node.models[0], mode);
-        assert_eq!((plan.action, plan.num_ctx, plan.window), expected, "{mode:?} {surface:?} {asked} on {loaded:?}");
-    }
-
-    #[test]
-    fn a_request_keeps_the_runner_wherever_it_can() {
-        use ContextAction::{Kept, Load, Pinned, Raised, Reload};
-        use Protection::{Passthrough, Strip, Warn};
-        let chat = Surface::OllamaChat;
-        let v1 = Surface::OpenAiChat;
-        let ctx = "\"num_ctx\":";
-        let say = |n: u64| format!("{ctx}{n}");
-        check(Strip, chat, "", Some(4096), (Kept, None, Some(4096)));
-        check(Strip, chat, "", Some(8192), (Pinned, Some(8192), Some(8192)));
-        check(Strip, chat, &say(8192), Some(8192), (Kept, None, Some(8192)));
-        check(Strip, chat, &say(2048), Some(8192), (Raised, Some(8192), Some(8192)));
-        check(Strip, chat, &say(16_384), Some(8192), (Reload, None, Some(16_384)));
-        check(Strip, chat, &say(99_999), Some(32_768), (Kept, None, Some(32_768)));
-        check(Strip, chat, "", None, (Load, None, Some(4096)));
-        check(Strip, chat, &say(9000), None, (Load, None, Some(9000)));
-        check(Strip, Surface::OllamaEmbed, "", Some(8192), (Pinned, Some(8192), Some(8192)));
-        for mode in [Warn, Passthrough] {
-            check(mode, chat, "", Some(8192), (Reload, None, Some(4096)));
-            check(mode, chat, &say(2048), Some(8192), (Reload, None, Some(2048)));
-            check(mode, chat, &say(8192), Some(8192), (Kept, None, Some(8192)));
-        }
-        check(Strip, v1, "", Some(4096), (Kept, None, Some(4096)));
-        check(Strip, v1, &say(8192), Some(8192), (Reload, None, Some(4096)));
-    }
-
-    #[test]
-    fn the_edit_fits_every_form_of_options() {
-        let set = |body: &str| {
-            let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
-            String::from_utf8(splice(body.as_bytes(), &[set_num_ctx(&profile.places, 8192)])).unwrap()
-        };
-        assert_eq!(set(r#"{"model":"m"}"#), r#"{"options":{"num_ctx":8192},"model":"m"}"#);
-        assert_eq!(set(r#" { "model":"m"}"#), r#" {"options":{"num_ctx":8192}, "model":"m"}"#);
-        assert_eq!(set(r#"{"model":"m","options":null}"#), r#"{"model":"m","options":{"num_ctx":8192}}"#);
-        assert_eq!(set(r#"{"model":"m","options":{}}"#), r#"{"model":"m","options":{"num_ctx":8192}}"#);
-        assert_eq!(
-            set(r#"{"model":"m","options":{"seed":1}}"#),
-            r#"{"model":"m","options":{"num_ctx":8192,"seed":1}}"#
-        );
-        assert_eq!(set(r#"{"options":{"num_ctx": 5 },"model":"m"}"#), r#"{"options":{"num_ctx": 8192 },"model":"m"}"#);
-    }
-}
+mod tests;
