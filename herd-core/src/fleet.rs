@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod node;
+mod share;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::FleetSnapshot;
 use super::check::{HeartbeatError, HeartbeatLimits, check, model_name};
 use super::node::{Capabilities, Device, LifeLimits, Model, Node, Resident, Trend};
+use super::share::share_runners;
 use crate::load::NodeLoad;
 use crate::name::{ModelName, NodeId};
 use crate::wire::{self, Heartbeat, OllamaState};
@@ -242,24 +243,32 @@ fn bytes(amount: f64, unit: f64) -> u64 {
 
 /// All models of a heartbeat, those on disk and those in memory merged by name, with what is remembered of them.
 fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model> {
-    let mut merged: BTreeMap<ModelName, (Option<wire::AvailableModel>, Option<Resident>)> = BTreeMap::new();
+    let mut merged: BTreeMap<ModelName, (Option<wire::AvailableModel>, Option<Loaded>)> = BTreeMap::new();
     for available in available(heartbeat) {
         if let Some(name) = model_name(&available.name) {
             merged.entry(name).or_default().0 = Some(available);
         }
     }
-    for (name, resident) in loaded(heartbeat) {
-        if let Some(name) = model_name(&name) {
-            merged.entry(name).or_default().1 = Some(resident);
+    for loaded in loaded(heartbeat) {
+        let Some(name) = model_name(&loaded.name) else { continue };
+        let (available, kept) = merged.entry(name).or_default();
+        let digest = available.as_ref().map(|available| available.digest.as_str());
+        if kept.as_ref().is_none_or(|kept| loaded.worth(digest) > kept.worth(digest)) {
+            *kept = Some(loaded);
         }
     }
+    let before = |name: &ModelName| known.and_then(|known| known.model(name));
     let mut models: Vec<Model> = merged
         .into_iter()
-        .map(|(name, (available, resident))| {
-            let before = known.and_then(|known| known.model(&name));
-            remember(name, available, resident, before, now_ms)
+        .map(|(name, (available, loaded))| {
+            let before = before(&name);
+            remember(name, available, loaded.map(|loaded| loaded.resident), before)
         })
         .collect();
+    share_runners(&mut models, known);
+    for model in &mut models {
+        settle(model, before(&model.name), now_ms);
+    }
     models.sort_by_key(|model| model.key);
     models.dedup_by_key(|model| model.key);
     models
@@ -268,26 +277,15 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model
 fn remember(
     name: ModelName,
     available: Option<wire::AvailableModel>,
-    mut resident: Option<Resident>,
+    resident: Option<Resident>,
     before: Option<&Model>,
-    now_ms: u64,
 ) -> Model {
-    let load = before.map(|before| Arc::clone(&before.load)).unwrap_or_default();
-    if let Some(resident) = &mut resident {
-        // What the agent saw running includes our own.
-        resident.busy_by_others = resident.busy_by_others.saturating_sub(load.in_flight());
-    }
     let details = match (available, before) {
         // Metadata may be left out when it has not changed.
         (Some(available), Some(before)) if available.digest.is_empty() => Arc::clone(&before.details),
         (Some(available), _) => Arc::new(available),
         (None, Some(before)) => Arc::clone(&before.details),
         (None, None) => Arc::new(wire::AvailableModel { name: name.to_string(), ..Default::default() }),
-    };
-    let unloaded_at_ms = match (&resident, before) {
-        (None, Some(before)) if before.resident.is_some() => Some(now_ms),
-        (None, Some(before)) => before.unloaded_at_ms,
-        _ => None,
     };
     Model {
         key: name.key(),
@@ -297,9 +295,23 @@ fn remember(
         capabilities: Capabilities::from_names(&details.capabilities),
         details,
         resident,
-        unloaded_at_ms,
-        load,
+        shares_runner: false,
+        unloaded_at_ms: None,
+        load: before.map(|before| Arc::clone(&before.load)).unwrap_or_default(),
     }
+}
+
+/// What depends on the runner, once it is known which names share it.
+fn settle(model: &mut Model, before: Option<&Model>, now_ms: u64) {
+    if let Some(resident) = &mut model.resident {
+        // What the agent saw running includes our own.
+        resident.busy_by_others = resident.busy_by_others.saturating_sub(model.load.in_flight());
+    }
+    model.unloaded_at_ms = match (&model.resident, before) {
+        (None, Some(before)) if before.resident.is_some() => Some(now_ms),
+        (None, Some(before)) => before.unloaded_at_ms,
+        _ => None,
+    };
 }
 
 fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
@@ -326,12 +338,29 @@ fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
     ollama.models_available.iter().map(describe).collect()
 }
 
-/// Models in memory. `busy_by_others` is still all that runs there.
-fn loaded(heartbeat: &Heartbeat) -> Vec<(String, Resident)> {
+/// A runner as a heartbeat tells of it. `busy_by_others` is still all that runs there.
+struct Loaded {
+    name: String,
+    digest: String,
+    resident: Resident,
+}
+
+impl Loaded {
+    /// Of two runners of one name, the one to go by is worth more. A tag that was pulled anew while its old blob is
+    /// loaded has two, and requests go to the one whose digest is that of the model on disk. Where that does not tell
+    /// them apart, the larger context keeps most requests from a reload.
+    fn worth(&self, digest_on_disk: Option<&str>) -> (bool, Option<u64>) {
+        let current = !self.digest.is_empty() && digest_on_disk == Some(self.digest.as_str());
+        (current, self.resident.context_length)
+    }
+}
+
+/// Models in memory.
+fn loaded(heartbeat: &Heartbeat) -> Vec<Loaded> {
     let told = |value: u64| Some(value).filter(|value| *value > 0);
     if let Some(report) = &heartbeat.herd {
         let describe = |model: &wire::LoadedModel| {
-            let runner = report.ollama.runners.iter().flatten().find(|runner| runner.model == model.name);
+            let runner = runner_of(model, report.ollama.runners.as_deref().unwrap_or_default());
             let resident = Resident {
                 size_bytes: told(model.size_bytes),
                 size_vram_bytes: told(model.size_bytes).map(|_| model.size_vram_bytes),
@@ -340,7 +369,7 @@ fn loaded(heartbeat: &Heartbeat) -> Vec<(String, Resident)> {
                 busy_by_others: runner.map_or(0, |runner| runner.slots_busy),
                 expires_at: model.expires_at.clone(),
             };
-            (model.name.clone(), resident)
+            Loaded { name: model.name.clone(), digest: model.digest.clone(), resident }
         };
         return report.ollama.loaded.iter().map(describe).collect();
     }
@@ -351,7 +380,13 @@ fn loaded(heartbeat: &Heartbeat) -> Vec<(String, Resident)> {
             busy_by_others: model.requests_active,
             ..Resident::default()
         };
-        (model.name.clone(), resident)
+        Loaded { name: model.name.clone(), digest: model.digest.clone(), resident }
     };
     heartbeat.ollama.iter().flat_map(|ollama| &ollama.models_loaded).map(describe).collect()
+}
+
+/// The runner of `model`: where its name has two, the one of its context.
+fn runner_of<'a>(model: &wire::LoadedModel, runners: &'a [wire::Runner]) -> Option<&'a wire::Runner> {
+    let named = || runners.iter().filter(|runner| runner.model == model.name);
+    named().find(|runner| runner.context_length == model.context_length).or_else(|| named().next())
 }

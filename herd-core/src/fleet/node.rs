@@ -128,8 +128,8 @@ impl Node {
     /// Memory that models hold here now, for those that could be evicted: nothing of ours runs on them.
     #[must_use]
     pub fn evictable_bytes(&self) -> u64 {
-        let idle = self.models.iter().filter(|model| model.load.in_flight() == 0);
-        idle.filter_map(|model| model.resident.as_ref())
+        let idle = self.runners().filter(|(model, _)| model.load.in_flight() == 0);
+        idle.map(|(_, resident)| resident)
             .filter(|resident| resident.busy_by_others == 0)
             .filter_map(|resident| resident.size_vram_bytes.or(resident.size_bytes))
             .fold(0, u64::saturating_add)
@@ -138,8 +138,13 @@ impl Node {
     /// Requests that others than this edge run here, as far as the agent can tell.
     #[must_use]
     pub fn busy_by_others(&self) -> u32 {
-        let residents = self.models.iter().filter_map(|model| model.resident.as_ref());
-        residents.map(|resident| resident.busy_by_others).fold(0, u32::saturating_add)
+        self.runners().map(|(_, resident)| resident.busy_by_others).fold(0, u32::saturating_add)
+    }
+
+    /// The models in memory, each runner once however many names it has.
+    pub fn runners(&self) -> impl Iterator<Item = (&Model, &Resident)> {
+        let once = self.models.iter().filter(|model| !model.shares_runner);
+        once.filter_map(|model| Some((model, model.resident.as_ref()?)))
     }
 }
 
@@ -171,11 +176,13 @@ pub struct Model {
     pub capabilities: Capabilities,
     /// Metadata for the catalogue.
     pub details: Arc<wire::AvailableModel>,
-    /// It is in memory.
+    /// It is in memory, under this name or another of the same blob.
     pub resident: Option<Resident>,
+    /// Another model of the node stands for the runner that both share: sums over runners pass this one over.
+    pub shares_runner: bool,
     /// When a heartbeat first missed it in memory, having seen it there before.
     pub unloaded_at_ms: Option<u64>,
-    /// What this edge counts and learns of it here.
+    /// What this edge counts and learns of its runner here; shared by all names that the runner has.
     pub load: Arc<ModelLoad>,
 }
 
@@ -210,7 +217,7 @@ pub struct Resident {
 pub struct Capabilities(Option<u8>);
 
 impl Capabilities {
-    const NAMES: [&'static str; 4] = ["completion", "embedding", "vision", "tools"];
+    const NAMES: [&'static str; 5] = ["completion", "embedding", "vision", "tools", "thinking"];
 
     /// From Ollama's names; none at all counts as not told.
     #[must_use]

@@ -191,6 +191,107 @@ fn availability_falls_when_the_owner_comes_back() {
     assert!(stable.direction().unwrap().abs() < 1e-9);
 }
 
+/// A heartbeat of a node whose models all have one digest, `blob`, or none.
+fn one_blob(spec: &NodeSpec, seq: u64, blob: &str) -> Heartbeat {
+    let mut heartbeat = spec.heartbeat("n", seq);
+    let models = &mut heartbeat.herd.as_mut().unwrap().ollama.available;
+    for model in models {
+        model.digest = blob.into();
+    }
+    heartbeat
+}
+
+fn named<'a>(snapshot: &'a FleetSnapshot, name: &str) -> &'a Model {
+    snapshot.nodes[0].model(&ModelName::new(name).unwrap()).unwrap()
+}
+
+#[test]
+fn names_of_one_blob_have_one_runner() {
+    let spec = NodeSpec { slots: Some(4), busy_by_others: 3, ..NodeSpec::default().cold("a").hot("b", 8192) };
+    let snapshot = changed(&FleetSnapshot::default(), one_blob(&spec, 1, "d"), 0);
+    let (a, b) = (named(&snapshot, "a"), named(&snapshot, "b"));
+    assert_eq!(a.resident, b.resident);
+    assert_eq!(a.resident.as_ref().unwrap().context_length, Some(8192));
+    assert!(Arc::ptr_eq(&a.load, &b.load));
+    assert!(a.shares_runner && !b.shares_runner, "the name that loaded it stands for it");
+    let node = &snapshot.nodes[0];
+    assert_eq!((node.busy_by_others(), node.runners().count()), (3, 1));
+
+    let claim = Claim::take(&node.load, &a.load, 1);
+    let next = changed(&snapshot, one_blob(&spec, 2, "d"), 5);
+    assert_eq!((named(&next, "b").load.in_flight(), next.nodes[0].busy_by_others()), (1, 2));
+    drop(claim);
+    assert_eq!(named(&next, "b").load.in_flight(), 0);
+    let idle = NodeSpec::default().cold("a").hot("b", 8192);
+    let next = changed(&next, one_blob(&idle, 3, "d"), 6);
+    assert_eq!(next.nodes[0].evictable_bytes(), crate::testing::GIB * 4, "counted once");
+
+    let gone = NodeSpec::default().cold("a").cold("b");
+    let next = changed(&next, one_blob(&gone, 4, "d"), 7);
+    assert_eq!(["a", "b"].map(|name| named(&next, name).unloaded_at_ms), [Some(7); 2]);
+}
+
+#[test]
+fn unknown_and_different_digests_share_nothing() {
+    let spec = NodeSpec::default().cold("a").hot("b", 8192);
+    for heartbeat in [one_blob(&spec, 1, ""), spec.heartbeat("n", 1)] {
+        let snapshot = changed(&FleetSnapshot::default(), heartbeat, 0);
+        assert_eq!(named(&snapshot, "a").resident, None);
+        assert!(!Arc::ptr_eq(&named(&snapshot, "a").load, &named(&snapshot, "b").load));
+    }
+}
+
+#[test]
+fn a_count_outlives_the_coming_and_going_of_names() {
+    let spec = |names: &[&str]| names.iter().fold(NodeSpec::default(), |spec, name| spec.hot(name, 4096));
+    let snapshot = changed(&FleetSnapshot::default(), one_blob(&spec(&["m"]), 1, "d"), 0);
+    let load = Arc::clone(&named(&snapshot, "m").load);
+    // A name that sorts first comes later, the old name goes, and comes back.
+    let mut next = snapshot;
+    for (seq, names) in [(2, &["a", "m"][..]), (3, &["a"]), (4, &["a", "m", "z"])] {
+        next = changed(&next, one_blob(&spec(names), seq, "d"), seq);
+        assert!(names.iter().all(|name| Arc::ptr_eq(&named(&next, name).load, &load)), "{names:?}");
+    }
+}
+
+#[test]
+fn names_that_come_to_share_a_blob_go_on_with_the_busy_count() {
+    let spec = NodeSpec::default().hot("a", 4096).hot("b", 4096);
+    let apart = changed(&FleetSnapshot::default(), spec.heartbeat("n", 1), 0);
+    let claim = Claim::take(&apart.nodes[0].load, &named(&apart, "b").load, 1);
+    let shared = changed(&apart, one_blob(&spec, 2, "d"), 1);
+    assert_eq!(["a", "b"].map(|name| named(&shared, name).load.in_flight()), [1, 1]);
+    let parted = changed(&shared, spec.heartbeat("n", 3), 2);
+    assert_eq!(["a", "b"].map(|name| named(&parted, name).load.in_flight()), [1, 0]);
+    drop(claim);
+    assert_eq!(parted.in_flight(), 0);
+    assert_eq!(["a", "b"].map(|name| named(&parted, name).load.in_flight()), [0, 0]);
+}
+
+#[test]
+fn an_alias_of_herd_s_own_shares_the_runner_of_its_model() {
+    let model = ModelName::new("m").unwrap();
+    let alias = crate::alias::alias_name(&model, 8192).unwrap();
+    let spec = NodeSpec::default().cold("m").hot(alias.as_str(), 8192);
+    let snapshot = changed(&FleetSnapshot::default(), spec.heartbeat("n", 1), 0);
+    assert_eq!(named(&snapshot, "m").resident.as_ref().unwrap().context_length, Some(8192));
+    assert!(Arc::ptr_eq(&named(&snapshot, "m").load, &named(&snapshot, alias.as_str()).load));
+}
+
+#[test]
+fn of_two_runners_of_one_name_the_one_that_serves_it_is_kept() {
+    let both = |first, second| NodeSpec::default().hot("m", first).hot("m", second).heartbeat("n", 1);
+    let context = |heartbeat| {
+        let snapshot = changed(&FleetSnapshot::default(), heartbeat, 0);
+        named(&snapshot, "m").resident.as_ref().unwrap().context_length
+    };
+    assert_eq!(context(both(4096, 8192)), Some(8192));
+    assert_eq!(context(both(8192, 4096)), Some(8192));
+    let mut pulled_anew = both(4096, 8192);
+    pulled_anew.herd.as_mut().unwrap().ollama.loaded[0].digest = "digest of m".into();
+    assert_eq!(context(pulled_anew), Some(4096), "the larger one is of the old blob");
+}
+
 #[test]
 fn huge_numbers_do_not_overflow() {
     let mut heartbeat =

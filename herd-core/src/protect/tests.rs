@@ -111,6 +111,15 @@ fn surfaces_without_options_run_at_the_default_of_the_node() {
 }
 
 #[test]
+fn of_two_runners_the_larger_is_the_one_to_keep() {
+    for models in [[2048, 8192], [8192, 2048]] {
+        let both = || models.into_iter().fold(told(), |spec, context| spec.hot("m", context));
+        check(Strip, Surface::OllamaChat, "", both(), (Pinned, Some(8192), Some(8192), None));
+        check(Strip, Surface::OllamaChat, &ctx(2048), both(), (Raised, Some(8192), Some(8192), None));
+    }
+}
+
+#[test]
 fn contexts_have_a_floor_and_a_ceiling() {
     let chat = Surface::OllamaChat;
     let eyes = || NodeSpec { capabilities: vec!["completion".into(), "vision".into()], ..told() };
