@@ -19,6 +19,7 @@ pub mod protect;
 pub mod request;
 pub mod score;
 pub mod splice;
+pub mod substitute;
 #[cfg(test)]
 mod testing;
 pub mod wire;
