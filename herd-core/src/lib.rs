@@ -5,6 +5,7 @@
 //! durations count from an arbitrary start of the receiver's monotonic clock.
 
 pub mod alias;
+pub mod answer;
 pub mod decide;
 pub mod eligible;
 pub mod estimate;

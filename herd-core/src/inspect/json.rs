@@ -350,7 +350,7 @@ impl<'a> Scanner<'a> {
 ///
 /// Eight at a time: the three tests are the usual word-parallel ones (Mycroft's zero-byte test, and the "less than"
 /// test of the Bit Twiddling Hacks collection).
-fn plain_length(bytes: &[u8]) -> usize {
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
