@@ -1,13 +1,14 @@
 //! Watches answers on their way to the client: did they end as their surface ends answers, and what do they tell.
 //!
 //! A clean end of the HTTP body proves nothing, as Ollama ends it cleanly when its engine dies. An answer is complete
-//! when its own last word was seen. Nothing here delays or changes a byte.
+//! when its own last word was seen. Nothing here delays or changes a byte; [`Renamer`] alone does, where it is asked.
 //! Memory does not grow with the answer, and a line that only carries a token is not parsed.
 
 mod framing;
 mod heard;
 mod notice;
 mod reader;
+mod rename;
 mod skim;
 
 use crate::request::{Dialect, Surface};
@@ -16,6 +17,7 @@ use heard::Kind;
 use reader::Reader;
 
 pub use notice::{Progress, comment, status_line};
+pub use rename::Renamer;
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

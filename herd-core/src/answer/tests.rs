@@ -1,4 +1,5 @@
 mod pieces;
+mod rename;
 mod samples;
 mod skim;
 
