@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use herd_core::name::NodeId;
-use herd_core::wire::{LoadedModel, OllamaState};
+use herd_core::wire::OllamaState;
 use reqwest::{Client, redirect};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -170,8 +170,7 @@ impl Beat {
     }
 
     async fn beat(&mut self, ollama: &OllamaFacts) {
-        let loaded: Vec<LoadedModel> = ollama.loaded.iter().map(Into::into).collect();
-        let machine = self.collector.collect(&loaded).await;
+        let machine = self.collector.collect(ollama).await;
         self.seq += 1;
         let moment = Moment { seq: self.seq, timestamp: unix_seconds(), lan_ip: self.lan_ip(ollama.state).await };
         let heartbeat = heartbeat(&self.identity, moment, &machine, ollama);

@@ -18,6 +18,7 @@ use reqwest::{Client, Url};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::ollama::OllamaFacts;
 pub(crate) use bandwidth::memory_bandwidth_gbps;
 use host::Machine;
 pub(crate) use host::host_name;
@@ -50,6 +51,8 @@ pub struct MachineFacts {
     pub ollama_env: wire::OllamaEnv,
     /// Occupancy of Ollama's runners; `None` = could not be read.
     pub runners: Option<Vec<wire::Runner>>,
+    /// Names of the models that are being loaded; an empty one could not be named.
+    pub loading: Vec<String>,
 }
 
 /// CPU load.
@@ -112,9 +115,9 @@ impl Collector {
     }
 
     /// The newest facts that could be had within the limits.
-    pub(crate) async fn collect(&mut self, loaded: &[wire::LoadedModel]) -> MachineFacts {
+    pub(crate) async fn collect(&mut self, ollama: &OllamaFacts) -> MachineFacts {
         match self {
-            Self::Machine(machine) => machine.collect(loaded).await,
+            Self::Machine(machine) => machine.collect(ollama).await,
             Self::Fixed(facts) => facts(),
         }
     }
@@ -123,6 +126,7 @@ impl Collector {
 /// Surveys the real machine.
 pub(crate) struct MachineCollector {
     client: Client,
+    runners: runner::Runners,
     /// The machine, while no survey has it.
     idle: Option<Machine>,
     running: Option<JoinHandle<(Machine, Survey)>>,
@@ -133,14 +137,16 @@ pub(crate) struct MachineCollector {
 impl MachineCollector {
     fn new(client: Client, ollama: &Url, agent_env: wire::OllamaEnv) -> Self {
         let machine = Machine::new(ollama.clone(), agent_env);
-        Self { client, idle: Some(machine), running: None, last: Survey::default(), late: false }
+        let (runners, last) = (runner::Runners::default(), Survey::default());
+        Self { client, runners, idle: Some(machine), running: None, last, late: false }
     }
 
-    async fn collect(&mut self, loaded: &[wire::LoadedModel]) -> MachineFacts {
+    async fn collect(&mut self, ollama: &OllamaFacts) -> MachineFacts {
         self.survey().await;
         let mut facts = self.last.facts.clone();
         if let Some(processes) = &self.last.runners {
-            facts.runners = runner::occupancy(&self.client, processes, loaded).await;
+            let occupancy = self.runners.ask(&self.client, processes, ollama).await;
+            (facts.runners, facts.loading) = (occupancy.runners, occupancy.loading);
         }
         facts
     }

@@ -78,6 +78,7 @@ fn report(who: &Identity, seq: u64, machine: &MachineFacts, ollama: &OllamaFacts
             available: ollama.available.iter().map(Into::into).collect(),
             // Runners of an Ollama that is gone are gone too; a reading from before says nothing.
             runners: machine.runners.clone().filter(|_| ollama.state != OllamaState::Down),
+            loading: if ollama.state == OllamaState::Down { Vec::new() } else { machine.loading.clone() },
         },
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use herd_core::wire::OllamaState;
-use reqwest::{Client, Url};
+use reqwest::{Client, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -212,6 +212,9 @@ pub(crate) enum CallError {
     /// No whole answer in time.
     #[error("no answer in time")]
     Late,
+    /// 503: it is there and cannot serve yet.
+    #[error("not ready")]
+    NotReady,
     /// Another status than 200, too long, or not the JSON that was asked for.
     #[error("an answer that makes no sense")]
     Garbled,
@@ -231,6 +234,7 @@ async fn read_json<T: DeserializeOwned>(request: reqwest::RequestBuilder, max_by
     let classify = |error: reqwest::Error| match () {
         () if error.is_timeout() => CallError::Late,
         () if error.is_connect() => CallError::Refused,
+        () if error.status() == Some(StatusCode::SERVICE_UNAVAILABLE) => CallError::NotReady,
         () => CallError::Garbled,
     };
     let mut response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(classify)?;

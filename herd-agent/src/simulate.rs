@@ -19,6 +19,7 @@
 
 mod agent;
 mod body;
+mod broken;
 mod catalog;
 mod clock;
 mod config;

@@ -319,6 +319,11 @@ pub struct OllamaReport {
     pub available: Vec<AvailableModel>,
     /// True occupancy per runner; `None` = could not be read on this host.
     pub runners: Option<Vec<Runner>>,
+    /// Names of the models that are being loaded now, at most 16; aliases of the same weights are all there.
+    ///
+    /// A load whose model could not be named is an empty string. An empty list says nothing: not every host shows its
+    /// loads, and older agents do not report them.
+    pub loading: Vec<String>,
 }
 
 /// Settings of the Ollama process; `None` = could not be read.
@@ -395,6 +400,11 @@ pub struct Runner {
     pub tokens_left: u64,
     /// Prompt tokens still to prefill in the busy slots.
     pub prefill_tokens_left: u64,
+    /// Prompt tokens read (those from the cache included) and tokens decoded, summed over the busy slots.
+    ///
+    /// It moves while a request gets on and falls when one ends: whether it changed is what it tells. 0 = nothing runs,
+    /// or the agent is older than this field.
+    pub tokens_done: u64,
 }
 
 /// The edge's answer to a heartbeat.

@@ -54,6 +54,7 @@ impl Machine {
             gpus: self.gpus.read(&self.chip, memory.as_ref()),
             ollama_env: server.filter(|s| !s.env.is_empty()).map_or(self.agent_env, Process::ollama_env),
             runners: None,
+            loading: Vec::new(),
         };
         Survey { facts, runners: server.map(|server| process::runners(&processes, server.pid)) }
     }

@@ -58,7 +58,7 @@ pub(super) fn server(processes: &[Process], port: u16) -> Option<&Process> {
 }
 
 /// A `llama-server` that Ollama started for one model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RunnerProcess {
     /// Its port on 127.0.0.1.
     pub(super) port: u16,

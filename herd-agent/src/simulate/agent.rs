@@ -64,6 +64,7 @@ fn facts(node: &Node) -> MachineFacts {
             context_length: Some(u64::from(node.config.context_length)),
         },
         runners: Some(runners(node)),
+        loading: node.engine.loading(),
         ..MachineFacts::default()
     }
 }
@@ -100,6 +101,7 @@ fn runners(node: &Node) -> Vec<wire::Runner> {
         context_length: u64::from(runner.n_ctx),
         tokens_left: runner.tokens_left,
         prefill_tokens_left: runner.prompt_tokens_left,
+        tokens_done: runner.tokens_done,
     };
     node.engine.slots().into_iter().map(view).collect()
 }

@@ -76,6 +76,7 @@ async fn dispatch(
     let method = seen.method.clone();
     node.recorder.saw(seen);
     exchange.strike_early().await?;
+    exchange.hang(None).await;
     let response = match endpoint {
         Endpoint::Root => plain_text("Ollama is running"),
         Endpoint::Version => listing::version(&node),
@@ -119,7 +120,7 @@ async fn infer(
     exchange.strike_early().await?;
     let ask = ask?;
     if exchange.fault() == FaultKind::NotFound {
-        return Err(ApiError::no_model(ask.model()).into());
+        return Err(plan::missing(ask.model(), surface).into());
     }
     ask.check(surface)?;
     let model = plan::find_model(&node.catalog(), &ask, surface)?;
@@ -127,5 +128,9 @@ async fn infer(
         return embed::run(exchange, &ask, surface, model).await;
     }
     let plan = Plan::new(&ask, surface, model, &node.config)?;
-    if plan.only_loads() { manage::load_only(&exchange, plan).await } else { generate::run(exchange, plan).await }
+    if plan.only_loads() {
+        exchange.hang(None).await;
+        return manage::load_only(&exchange, plan).await;
+    }
+    generate::run(exchange, plan).await
 }

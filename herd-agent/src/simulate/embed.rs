@@ -7,15 +7,16 @@ use serde::Serialize;
 
 use super::{
     body::{self, Body},
+    broken,
     catalog::Stored,
-    config::time_for,
+    engine::Lease,
     exchange::{Exchange, Failure},
-    generate, options, plan,
+    generate, json, options, plan,
     request::Ask,
     scheduler::Want,
-    slots::Pace,
     surface::{ApiError, Dialect, Surface},
     text::{estimate_tokens, unit_vector},
+    wire,
 };
 
 #[derive(Serialize)]
@@ -73,7 +74,7 @@ struct Embedded {
 
 /// Embeds what `ask` gives.
 pub(crate) async fn run(
-    exchange: Exchange,
+    mut exchange: Exchange,
     ask: &Ask,
     surface: Surface,
     model: Arc<Stored>,
@@ -89,8 +90,9 @@ pub(crate) async fn run(
         };
         return Ok(body::json(&none));
     }
-    let embedded = embed(&exchange, ask, surface, model, &inputs).await?;
-    Ok(write(ask, surface, embedded))
+    let (embedded, lease) = embed(&mut exchange, ask, surface, model, &inputs).await?;
+    let headers = wire::headers(surface, false);
+    broken::respond(exchange, Some(lease), &headers, write(ask, surface, embedded).into())
 }
 
 fn inputs(ask: &Ask, surface: Surface) -> Result<Vec<String>, ApiError> {
@@ -101,12 +103,12 @@ fn inputs(ask: &Ask, surface: Surface) -> Result<Vec<String>, ApiError> {
 }
 
 async fn embed(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     ask: &Ask,
     surface: Surface,
     model: Arc<Stored>,
     inputs: &[String],
-) -> Result<Embedded, Failure> {
+) -> Result<(Embedded, Lease), Failure> {
     let clock = exchange.node.clock;
     let submitted = clock.now();
     let native = surface.dialect() == Dialect::Native;
@@ -124,28 +126,27 @@ async fn embed(
         return Err(ApiError::bad_request("the input length exceeds the context length").into());
     }
     let tokens = each.map(|tokens| tokens.min(lease.grant.num_ctx)).fold(0, u32::saturating_add);
-    let slowness = exchange.slowness();
-    let started = clock.now();
-    let decode_from = started + time_for(f64::from(tokens) * slowness, exchange.node.config.prefill_tokens_per_s);
-    let per_token = std::time::Duration::ZERO;
-    lease.set_pace(Pace { started, decode_from, per_token, prompt_tokens: tokens, answer_tokens: 0 });
-    clock.wait_until(decode_from).await;
+    exchange.hang(Some((&lease, generate::pace(exchange, tokens, 0)))).await;
+    let pace = generate::pace(exchange, tokens, 0);
+    lease.set_pace(pace);
+    clock.wait_until(pace.decode_from).await;
     let dimensions = ask.dimensions.unwrap_or(usize::MAX).clamp(1, model.model.embedding_length.max(1) as usize);
     let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1000);
-    Ok(Embedded {
+    let embedded = Embedded {
         vectors: inputs.iter().map(|text| unit_vector(model.name.as_str(), text, dimensions)).collect(),
         tokens,
         total_nanos: nanos(clock.now().saturating_sub(submitted)),
         load_nanos: nanos(lease.grant.attached_at.saturating_sub(submitted)),
-    })
+    };
+    Ok((embedded, lease))
 }
 
-fn write(ask: &Ask, surface: Surface, embedded: Embedded) -> Response<Body> {
+fn write(ask: &Ask, surface: Surface, embedded: Embedded) -> Vec<u8> {
     let Embedded { vectors, tokens, total_nanos, load_nanos } = embedded;
     match surface {
         Surface::Embeddings => {
             let embedding = vectors.into_iter().next().unwrap_or_default().into_iter().map(f64::from).collect();
-            body::json(&Legacy { embedding })
+            json::to_vec(&Legacy { embedding })
         }
         Surface::V1Embeddings => {
             let base64 = ask.encoding_format.as_deref() == Some("base64");
@@ -155,9 +156,11 @@ fn write(ask: &Ask, surface: Surface, embedded: Embedded) -> Response<Body> {
             };
             let data = vectors.into_iter().enumerate().map(item).collect();
             let usage = OpenAiUsage { prompt_tokens: tokens, total_tokens: tokens };
-            body::json_v1(&OpenAi { object: "list", data, model: ask.model(), usage })
+            let mut text = json::to_vec(&OpenAi { object: "list", data, model: ask.model(), usage });
+            text.push(b'\n');
+            text
         }
-        _ => body::json(&Native {
+        _ => json::to_vec(&Native {
             model: ask.model(),
             embeddings: vectors,
             total_duration: Some(total_nanos),

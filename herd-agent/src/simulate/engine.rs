@@ -113,6 +113,14 @@ impl Engine {
         state.scheduler.runners().iter().map(view).collect()
     }
 
+    /// Name of the model being loaded, as `/api/ps` will show it; at most one.
+    pub(crate) fn loading(&self) -> Vec<String> {
+        let mut state = self.lock();
+        state.scheduler.advance(self.clock.now());
+        state.deliver(None);
+        state.scheduler.loading().map(|model| model.shown.clone()).into_iter().collect()
+    }
+
     /// What the scheduler has counted.
     pub(crate) fn counters(&self) -> SchedulerCounters {
         self.lock().scheduler.counters()

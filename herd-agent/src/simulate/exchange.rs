@@ -10,10 +10,12 @@ use super::{
     body::{self, Body},
     connection::Connection,
     control, dispatch,
+    engine::Lease,
     fault::{FaultKind, Struck},
     generate, guard,
     node::Node,
     route::{self, Route},
+    slots::Pace,
     stats::SeenRequest,
     surface::ApiError,
 };
@@ -66,11 +68,21 @@ impl Exchange {
         self.struck.as_ref().map_or(1.0, |struck| struck.fault.slowness())
     }
 
+    /// Waits while the engine hangs, with the request in its slot if it has one.
+    pub(crate) async fn hang(&mut self, slot: Option<(&Lease, Pace)>) {
+        let hung = |struck: &&mut Struck| struck.fault.fault == FaultKind::HangBeforeFirstByte;
+        let Some(struck) = self.struck.as_mut().filter(hung) else { return };
+        if let Some((lease, pace)) = slot {
+            lease.set_pace(pace.frozen_after(0));
+        }
+        struck.lifted().await;
+    }
+
     /// What a fault does before the request is looked at.
-    pub(crate) async fn strike_early(&mut self) -> Result<(), Failure> {
-        let Some(struck) = &mut self.struck else { return Ok(()) };
+    pub(crate) async fn strike_early(&self) -> Result<(), Failure> {
+        let Some(struck) = &self.struck else { return Ok(()) };
         match struck.fault.fault {
-            FaultKind::HangBeforeFirstByte => struck.lifted().await,
+            FaultKind::Error400 => return Err(ApiError::bad_request("simulated refusal of the request").into()),
             FaultKind::Error500 => {
                 return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "simulated failure of the node").into());
             }

@@ -16,9 +16,10 @@ pub enum FaultKind {
     Refuse,
     /// Requests are accepted and never answered, as from a frozen process; they go on when the fault is cleared.
     Stall,
-    /// Inference is never answered, everything else is: a hung engine.
+    /// Inference is never answered, everything else is: a hung engine. The request keeps its slot, and gets nowhere.
     HangBeforeFirstByte,
-    /// A stream stops after some chunks, and the connection stays open.
+    /// A stream stops after some chunks (a whole answer after half of it), and the connection stays open, as does the
+    /// slot.
     HangMidStream,
     /// The connection ends after some chunks, without the end of the message: a killed server.
     CutMidStream,
@@ -26,6 +27,11 @@ pub enum FaultKind {
     CleanEnd,
     /// The engine dies after some chunks: the error line or bogus chunk that Ollama writes, then a clean end.
     CrashMidStream,
+    /// One line that is no JSON comes after some chunks (before a whole answer), then all goes on as usual.
+    GarbageLine,
+    /// 400 at once.
+    #[serde(rename = "error_400")]
+    Error400,
     /// 500 at once.
     #[serde(rename = "error_500")]
     Error500,
@@ -43,7 +49,15 @@ pub enum FaultKind {
 impl FaultKind {
     /// Whether it lets an answer begin. A `reset` without a number of chunks has struck before.
     pub(crate) fn is_mid_stream(self) -> bool {
-        matches!(self, Self::HangMidStream | Self::CutMidStream | Self::CleanEnd | Self::CrashMidStream | Self::Reset)
+        matches!(
+            self,
+            Self::HangMidStream
+                | Self::CutMidStream
+                | Self::CleanEnd
+                | Self::CrashMidStream
+                | Self::GarbageLine
+                | Self::Reset
+        )
     }
 }
 

@@ -3,22 +3,23 @@
 //! No task is spawned: a stream is polled by its connection, so that a client which leaves drops it, and with it the
 //! slot. As in Ollama, nothing is sent before the first token is there, not even headers.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
 
 use super::{
     body::{self, Body},
+    broken,
     config::time_for,
     engine::Lease,
     exchange::{Exchange, Failure},
     fault::{FaultKind, Struck},
-    plan::{Piece, Plan},
+    plan::{Answer, Piece, Plan},
     scheduler::{Grant, Refusal},
     slots::Pace,
-    surface::ApiError,
+    surface::{ApiError, Surface},
     wire::{self, Encoder, Frames, Said, Totals},
 };
 
@@ -46,28 +47,37 @@ pub(crate) async fn acquire(exchange: &Exchange, want: super::scheduler::Want) -
 }
 
 /// Runs `plan` to the first token of a stream, or to the end of a whole answer.
-pub(crate) async fn run(exchange: Exchange, plan: Plan) -> Result<Response<Body>, Failure> {
+pub(crate) async fn run(mut exchange: Exchange, plan: Plan) -> Result<Response<Body>, Failure> {
     let submitted = exchange.node.clock.now();
     let lease = acquire(&exchange, plan.want.clone()).await?;
     let prompt_tokens = plan.fit(lease.grant.num_ctx)?;
-    let mut generation = Generation::start(exchange, &plan, lease, submitted, prompt_tokens);
+    let answer = bounded(&plan.answer, lease.grant.num_ctx);
+    exchange.hang(Some((&lease, pace(&exchange, prompt_tokens, answer.tokens)))).await;
+    let mut generation = Generation::start(exchange, &plan, &answer, (lease, submitted), prompt_tokens);
     let headers = wire::headers(plan.surface, plan.stream);
     if plan.stream {
         generation.first().await;
         return Ok(body::respond(StatusCode::OK, &headers, generation.into_body()));
     }
     let whole = generation.whole().await;
-    let fault = generation.exchange.fault();
-    if !fault.is_mid_stream() {
-        return Ok(body::respond(StatusCode::OK, &headers, body::buffered(whole.into())));
-    }
-    // A message that promises its length cannot end cleanly before that.
-    let promised = (fault != FaultKind::CleanEnd).then_some(whole.len());
-    let mut response = body::respond(StatusCode::OK, &headers, generation.broken(&whole.into())?);
-    if let Some(length) = promised {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    }
-    Ok(response)
+    broken::respond(generation.exchange, generation.lease, &headers, whole.into())
+}
+
+/// The answer as far as a context of `num_ctx` lets it grow.
+fn bounded(answer: &Answer, num_ctx: u32) -> Answer {
+    let most = num_ctx.saturating_mul(CONTEXTS_PER_ANSWER);
+    let mut answer = answer.clone();
+    answer.cut |= answer.tokens > most;
+    answer.tokens = answer.tokens.min(most);
+    answer
+}
+
+/// What a request that starts now will do in its slot.
+pub(crate) fn pace(exchange: &Exchange, prompt_tokens: u32, answer_tokens: u32) -> Pace {
+    let (config, slowness, started) = (&exchange.node.config, exchange.slowness(), exchange.node.clock.now());
+    let prefill = time_for(f64::from(prompt_tokens) * slowness, config.prefill_tokens_per_s);
+    let per_token = time_for(slowness, config.decode_tokens_per_s);
+    Pace { started, decode_from: started + prefill, per_token, prompt_tokens, answer_tokens, frozen: None }
 }
 
 /// An answer being written.
@@ -76,6 +86,7 @@ struct Generation {
     lease: Option<Lease>,
     grant: Grant,
     encoder: Box<dyn Encoder>,
+    surface: Surface,
     pieces: Box<dyn Iterator<Item = Piece> + Send>,
     pace: Pace,
     submitted: Duration,
@@ -87,26 +98,20 @@ struct Generation {
 }
 
 impl Generation {
-    fn start(exchange: Exchange, plan: &Plan, lease: Lease, submitted: Duration, prompt_tokens: u32) -> Self {
-        let (node, slowness) = (Arc::clone(&exchange.node), exchange.slowness());
-        let started = node.clock.now();
-        let prefill = time_for(f64::from(prompt_tokens) * slowness, node.config.prefill_tokens_per_s);
-        let most = lease.grant.num_ctx.saturating_mul(CONTEXTS_PER_ANSWER);
-        let mut answer = plan.answer.clone();
-        answer.cut |= answer.tokens > most;
-        answer.tokens = answer.tokens.min(most);
-        let pace = Pace {
-            started,
-            decode_from: started + prefill,
-            per_token: time_for(slowness, node.config.decode_tokens_per_s),
-            prompt_tokens,
-            answer_tokens: answer.tokens,
-        };
+    fn start(
+        exchange: Exchange,
+        plan: &Plan,
+        answer: &Answer,
+        (lease, submitted): (Lease, Duration),
+        prompt_tokens: u32,
+    ) -> Self {
+        let pace = pace(&exchange, prompt_tokens, answer.tokens);
         lease.set_pace(pace);
         Self {
             grant: lease.grant,
             lease: Some(lease),
-            encoder: wire::encoder(plan, node.clock),
+            encoder: wire::encoder(plan, exchange.node.clock),
+            surface: plan.surface,
             pieces: Box::new(answer.pieces()),
             pace,
             submitted,
@@ -143,9 +148,7 @@ impl Generation {
         self.exchange.node.clock.wait_until(self.pace.end()).await;
         let mut said = Said::default();
         self.pieces.by_ref().for_each(|piece| said.push(piece));
-        let whole = self.encoder.whole(&said, &self.totals());
-        self.finish();
-        whole
+        self.encoder.whole(&said, &self.totals())
     }
 
     /// The model is done: the slot is free, though the client may still be reading.
@@ -194,9 +197,15 @@ impl Generation {
         let due =
             |struck: &mut Struck| struck.fault.fault.is_mid_stream() && sent >= struck.fault.after_chunks.unwrap_or(0);
         let mut struck = self.exchange.struck.take_if(due)?;
+        if struck.fault.fault == FaultKind::GarbageLine {
+            return Some(Some(Ok(wire::garbage(self.surface))));
+        }
         self.frames.clear();
         if struck.fault.fault == FaultKind::HangMidStream {
             // A hung engine keeps its slot.
+            if let Some(lease) = &self.lease {
+                lease.set_pace(self.pace.frozen_after(self.written));
+            }
             struck.lifted().await;
         }
         self.finish();
@@ -208,20 +217,6 @@ impl Generation {
             FaultKind::CleanEnd => Some(None),
             kind => Some(Some(Err(self.exchange.cut(kind).await))),
         }
-    }
-
-    /// A whole answer, broken in the middle.
-    fn broken(mut self, whole: &Bytes) -> Result<Body, Failure> {
-        if self.exchange.fault() == FaultKind::CrashMidStream {
-            let text = "an error was encountered while running the model: unexpected EOF";
-            return Err(Failure::Api(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text)));
-        }
-        // Half of it is the one chunk that comes.
-        self.frames.push_back(whole.slice(..whole.len() / 2));
-        if let Some(struck) = &mut self.exchange.struck {
-            struck.fault.after_chunks = Some(1);
-        }
-        Ok(self.into_body())
     }
 }
 

@@ -99,13 +99,18 @@ pub(crate) fn find_model(catalog: &Catalog, ask: &Ask, surface: Surface) -> Resu
     if tag == "cloud" || tag.ends_with("-cloud") {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "ollama cloud is disabled: remote model is unavailable"));
     }
-    catalog.find(name).ok_or_else(|| match surface {
+    catalog.find(name).ok_or_else(|| missing(name, surface))
+}
+
+/// What `surface` says of a model that is not there.
+pub(crate) fn missing(name: &str, surface: Surface) -> ApiError {
+    match surface {
         Surface::Embed | Surface::Embeddings | Surface::V1Embeddings => {
             let text = format!("model \"{name}\" not found, try pulling it first");
             ApiError::new(StatusCode::NOT_FOUND, text)
         }
         _ => ApiError::no_model(name),
-    })
+    }
 }
 
 /// The options that `surface` takes from a request: `/v1` has none.

@@ -155,6 +155,11 @@ impl Scheduler {
         &self.runners
     }
 
+    /// The model of the load in progress.
+    pub(crate) fn loading(&self) -> Option<&Stored> {
+        self.loading.as_ref().map(|loading| &*loading.runner.model)
+    }
+
     /// What happened so far.
     pub(crate) fn counters(&self) -> SchedulerCounters {
         self.counters

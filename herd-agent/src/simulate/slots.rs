@@ -15,6 +15,8 @@ pub(crate) struct Pace {
     pub(crate) per_token: Duration,
     pub(crate) prompt_tokens: u32,
     pub(crate) answer_tokens: u32,
+    /// Tokens read and written when the engine stopped in the middle; none while it gets on.
+    pub(crate) frozen: Option<(u32, u32)>,
 }
 
 impl Pace {
@@ -33,8 +35,17 @@ impl Pace {
         self.token_at(self.answer_tokens)
     }
 
+    /// The same request in an engine that hangs after `written` tokens; with none of them, before the prompt is read.
+    pub(crate) fn frozen_after(self, written: u32) -> Self {
+        let read = if written == 0 { 0 } else { self.prompt_tokens };
+        Self { frozen: Some((read, written.min(self.answer_tokens))), ..self }
+    }
+
     /// Tokens of the prompt read and of the answer written by `now`.
     fn progress(&self, now: Duration) -> (u32, u32) {
+        if let Some(frozen) = self.frozen {
+            return frozen;
+        }
         if now < self.decode_from {
             let share = now.saturating_sub(self.started).as_secs_f64() / self.prefill().as_secs_f64();
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a u32")]
@@ -73,6 +84,10 @@ impl SlotView {
     fn prompt_left(&self) -> u64 {
         u64::from(self.n_prompt_tokens - self.n_prompt_tokens_processed)
     }
+
+    fn done(&self) -> u64 {
+        u64::from(self.n_prompt_tokens_processed) + u64::from(self.n_decoded)
+    }
 }
 
 /// One runner and its slots.
@@ -94,6 +109,9 @@ pub struct RunnerView {
     pub tokens_left: u64,
     /// Tokens of their prompts that are yet to be read.
     pub prompt_tokens_left: u64,
+    /// Tokens of their prompts read, and tokens they have written.
+    #[serde(default)]
+    pub tokens_done: u64,
     /// The slots, one by one.
     pub slots: Vec<SlotView>,
 }
@@ -120,6 +138,7 @@ impl RunnerView {
             waiting: u32::try_from(runner.waiting.len()).unwrap_or(u32::MAX),
             tokens_left: slots.iter().map(|slot| u64::from(slot.n_remain)).sum(),
             prompt_tokens_left: slots.iter().map(SlotView::prompt_left).sum(),
+            tokens_done: slots.iter().map(SlotView::done).sum(),
             slots,
         }
     }
@@ -138,6 +157,7 @@ mod tests {
             per_token: millis(100),
             prompt_tokens: 50,
             answer_tokens: 10,
+            frozen: None,
         };
         let check = |at: u64, expected: (u32, u32)| assert_eq!(pace.progress(millis(at)), expected, "at {at} ms");
         check(1000, (0, 0));
@@ -147,5 +167,7 @@ mod tests {
         check(60_000, (50, 10));
         let at_once = Pace { decode_from: millis(1000), per_token: Duration::ZERO, ..pace };
         assert_eq!(at_once.progress(millis(1000)), (50, 10));
+        assert_eq!(pace.frozen_after(0).progress(millis(9000)), (0, 0));
+        assert_eq!(pace.frozen_after(3).progress(millis(9000)), (50, 3));
     }
 }

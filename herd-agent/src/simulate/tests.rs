@@ -3,6 +3,7 @@
 mod behaviour;
 mod client;
 mod faults;
+mod matrix;
 mod samples;
 mod shape;
 

@@ -78,6 +78,17 @@ pub(crate) fn encoder(plan: &Plan, clock: Clock) -> Box<dyn Encoder> {
     }
 }
 
+/// A line that is neither JSON nor UTF-8.
+pub(crate) const GARBAGE: &[u8] = b"\xff\xfe{this is no JSON\n";
+
+/// The same as one frame of a stream of `surface`: a line, or an event.
+pub(crate) fn garbage(surface: Surface) -> Bytes {
+    match surface.dialect() {
+        Dialect::Native => Bytes::from_static(GARBAGE),
+        Dialect::OpenAi | Dialect::Anthropic => [b"data: ", GARBAGE, b"\n"].concat().into(),
+    }
+}
+
 /// The answer to a native request that only loads (or unloads) its model.
 pub(crate) fn empty_answer(plan: &Plan, clock: Clock, reason: &'static str) -> Vec<u8> {
     native::Native::new(plan, clock).empty(reason)

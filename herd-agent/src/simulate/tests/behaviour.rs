@@ -5,6 +5,7 @@ use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
 use super::*;
 use crate::simulate::{Preload, SimNode, SimStats};
+use crate::{HostSource, MachineFacts};
 
 fn generate(num_ctx: Option<u32>) -> Value {
     json!({"model": "tiny", "prompt": "hi", "stream": false, "options": {"num_ctx": num_ctx}})
@@ -52,6 +53,36 @@ async fn nothing_comes_while_a_model_loads_and_it_is_not_listed() {
     assert_eq!(loaded(&node).await, []);
     assert_eq!(get(&node, "/api/tags").await.status, 200);
     assert!(client::is_silent(&waiting), "not even headers");
+}
+
+fn machine(node: &SimNode) -> MachineFacts {
+    let HostSource::Fixed(facts) = node.host_source() else { panic!("the node's machine is data") };
+    facts()
+}
+
+#[tokio::test]
+async fn the_agent_tells_of_a_load_and_then_of_the_runner() {
+    let node = start(SimConfig { load_bytes_per_s: 2e10, decode_tokens_per_s: 0.1, ..config() }).await;
+    assert_eq!(machine(&node).loading, Vec::<String>::new());
+    let _client = begin(&node, &chat("tiny")).await;
+    eventually("it loads", || machine(&node).loading == ["tiny:latest"]).await;
+    assert_eq!(machine(&node).runners, Some(Vec::new()));
+    eventually("it runs", || machine(&node).loading.is_empty()).await;
+    let runner = machine(&node).runners.expect("runners").remove(0);
+    assert_eq!((runner.slots, runner.slots_busy, runner.prefill_tokens_left, runner.tokens_done), (1, 1, 0, 1));
+}
+
+#[tokio::test]
+async fn progress_shows_during_a_long_prefill_and_during_an_answer() {
+    let rates = SimConfig { prefill_tokens_per_s: 5000.0, decode_tokens_per_s: 200.0, ..config() };
+    let node = start(SimConfig { answer_tokens: 100_000, ..rates }).await;
+    let _client =
+        begin(&node, &with(chat("tiny"), "messages", json!([{"role": "user", "content": "hi ".repeat(2000)}]))).await;
+    let runner = || machine(&node).runners.and_then(|mut runners| runners.pop()).unwrap_or_default();
+    eventually("it reads", || runner().tokens_done > 0 && runner().prefill_tokens_left > 0).await;
+    eventually("it writes", || runner().prefill_tokens_left == 0).await;
+    let before = runner().tokens_done;
+    eventually("it gets on", || runner().tokens_done > before).await;
 }
 
 #[tokio::test]

@@ -250,6 +250,8 @@ impl Encoder for Completion {
     }
 
     fn crash(&mut self) -> Option<Bytes> {
+        // The chunk is made from an error that knows no model.
+        self.model.clear();
         Some(self.chunk(vec![TextChoice { text: "", index: 0, finish_reason: None }], Usage::default()))
     }
 
