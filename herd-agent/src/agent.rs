@@ -10,7 +10,7 @@ use herd_core::wire::OllamaState;
 use reqwest::{Client, redirect};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::collect::{Collector, HostSource};
 use crate::compose::{Identity, Moment, heartbeat};
@@ -23,6 +23,9 @@ use crate::send::{Outbox, Post, Router, deliver, stopped};
 
 /// How long mDNS rests after a failure before it is tried anew.
 const MDNS_REST: Duration = Duration::from_secs(30);
+
+/// Least time between a heartbeat and one out of turn: models that come and go in a burst are told together.
+const OUT_OF_TURN: Duration = Duration::from_millis(250);
 
 /// Why the agent could not run.
 #[derive(Debug, thiserror::Error)]
@@ -162,9 +165,10 @@ impl Beat {
             let ollama = self.facts.borrow_and_update().clone().unwrap_or_default();
             let told = ollama.essence();
             self.beat(&ollama).await;
+            let not_before = Instant::now() + OUT_OF_TURN;
             tokio::select! {
                 _ = tick.tick() => {}
-                changed = important_change(&mut self.facts, &told) => if !changed { return },
+                changed = important_change(&mut self.facts, &told, not_before) => if !changed { return },
             }
         }
     }
@@ -194,9 +198,16 @@ impl Beat {
     }
 }
 
-/// Waits until Ollama's essence is another than `told`. False = there will be no more facts.
-async fn important_change(facts: &mut watch::Receiver<Option<Arc<OllamaFacts>>>, told: &Essence) -> bool {
-    facts.wait_for(|facts| facts.as_ref().is_some_and(|facts| facts.essence() != *told)).await.is_ok()
+/// Waits until Ollama's essence is another than `told`, at least until `not_before`. False = there will be no more
+/// facts.
+async fn important_change(
+    facts: &mut watch::Receiver<Option<Arc<OllamaFacts>>>,
+    told: &Essence,
+    not_before: Instant,
+) -> bool {
+    let changed = facts.wait_for(|facts| facts.as_ref().is_some_and(|facts| facts.essence() != *told)).await.is_ok();
+    sleep_until(not_before).await;
+    changed
 }
 
 fn unix_seconds() -> f64 {
