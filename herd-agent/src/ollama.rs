@@ -1,19 +1,20 @@
 //! Asks the local Ollama, at its own pace: what it cannot answer in time never delays a heartbeat.
 //!
 //! The cheap `/api/ps` is asked often, to notice loads, unloads and an Ollama that hangs; everything once per heartbeat
-//! interval. When it does not answer, the last known lists stay, and the state says so.
+//! interval. When it does not answer, the last known lists stay, and the state says so. What older versions tell only in
+//! `/api/show` is asked beside that, one model at a time.
 
 mod api;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use herd_core::wire::OllamaState;
 use reqwest::{Client, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 #[cfg(test)]
@@ -26,8 +27,8 @@ const ANSWER_MAX_BYTES: usize = 8 << 20;
 const FAILURES_TO_HUNG: u32 = 2;
 /// Most models in one heartbeat: an edge refuses longer lists whole.
 const MODELS_MAX: usize = 512;
-/// Models asked for their details in one round, so that a thousand models on an old Ollama are no burst.
-const SHOWS_PER_ROUND: usize = 4;
+/// Times that a model is asked for its details in vain.
+const SHOW_TRIES: u32 = 3;
 
 /// What is known of Ollama.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,14 +60,27 @@ pub(crate) async fn watch_ollama(
     let mut tick = tokio::time::interval(watch_interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut refresh_at = Instant::now();
+    // One question about one model, at most one per tick; a slow answer keeps nothing else waiting.
+    let mut question = JoinSet::new();
     while !facts.is_closed() {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            Some(answer) = question.join_next() => {
+                if let Ok((key, shown)) = answer {
+                    poller.learn(key, shown);
+                }
+                continue;
+            }
+        }
         let was = poller.facts.state;
         poller.watch().await;
         let back = was != OllamaState::Ok && poller.facts.state == OllamaState::Ok;
         let due = back || Instant::now() >= refresh_at;
         if poller.facts.state == OllamaState::Ok && due && poller.refresh().await {
             refresh_at = Instant::now() + interval;
+        }
+        if let Some(next) = poller.next_question().filter(|_| question.is_empty()) {
+            question.spawn(next.ask());
         }
         facts.send_if_modified(|current| {
             let news = current.as_deref() != Some(&poller.facts);
@@ -87,14 +101,48 @@ pub(crate) struct Poller {
     answered_once: bool,
     listed_once: bool,
     failures: u32,
-    /// Answers of `/api/show` by manifest digest, which names the content: they never go stale.
-    shown: HashMap<String, Shown>,
+    /// Answers of `/api/show`. The digest names the content, so that they never go stale; there are at most as many as
+    /// there are models.
+    shown: HashMap<Key, Shown>,
 }
 
-#[derive(Clone)]
+/// Name and manifest digest of a model.
+type Key = (String, String);
+
+/// What `/api/show` said of a model.
+#[derive(Default)]
 struct Shown {
+    details: Option<ShownDetails>,
+    /// Times that it was asked.
+    tries: u32,
+}
+
+struct ShownDetails {
     context_length: Option<u64>,
     capabilities: Option<Vec<String>>,
+    num_ctx: Option<u64>,
+}
+
+/// A model to be asked about.
+struct Question {
+    client: Client,
+    url: Url,
+    timeout: Duration,
+    key: Key,
+}
+
+impl Question {
+    /// Asks; a model that cannot be shown has no details.
+    async fn ask(self) -> (Key, Option<ShownDetails>) {
+        let request = self.client.post(self.url).json(&serde_json::json!({ "model": self.key.0 }));
+        let show: Option<api::Show> = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok();
+        let details = show.map(|show| ShownDetails {
+            context_length: show.context_length(),
+            num_ctx: show.num_ctx(),
+            capabilities: show.capabilities,
+        });
+        (self.key, details)
+    }
 }
 
 impl Poller {
@@ -153,44 +201,62 @@ impl Poller {
         };
         self.listed_once = true;
         self.facts.available = newest(tags.models.unwrap_or_default());
-        self.fill_in().await;
+        let present: HashSet<Key> = self.facts.available.iter().map(key).collect();
+        self.shown.retain(|key, _| present.contains(key));
+        self.fill_in();
         true
     }
 
     /// Adds what this version of Ollama tells only in `/api/show`.
-    async fn fill_in(&mut self) {
-        let lacking = |tag: &&Tag| tag.capabilities.is_none() || tag.details.context_length.is_none();
-        let digests: BTreeSet<&str> = self.facts.available.iter().map(|tag| tag.digest.as_str()).collect();
-        self.shown.retain(|digest, _| digests.contains(digest.as_str()));
-        let unknown: Vec<&Tag> = self
-            .facts
-            .available
-            .iter()
-            .filter(lacking)
-            .filter(|tag| !self.shown.contains_key(&tag.digest))
-            .take(SHOWS_PER_ROUND)
-            .collect();
-        let answers = join_all(unknown.iter().map(|tag| self.show(&tag.name))).await;
-        let digests: Vec<String> = unknown.iter().map(|tag| tag.digest.clone()).collect();
-        self.shown.extend(digests.into_iter().zip(answers).filter_map(|(digest, shown)| Some((digest, shown?))));
+    fn fill_in(&mut self) {
         for tag in &mut self.facts.available {
-            if let Some(shown) = self.shown.get(&tag.digest) {
-                tag.details.context_length = tag.details.context_length.or(shown.context_length);
-                tag.capabilities = tag.capabilities.take().or_else(|| shown.capabilities.clone());
-            }
+            let Some(details) = self.shown.get(&key(tag)).and_then(|shown| shown.details.as_ref()) else { continue };
+            tag.details.context_length = tag.details.context_length.or(details.context_length);
+            tag.capabilities = tag.capabilities.take().or_else(|| details.capabilities.clone());
+            tag.num_ctx = details.num_ctx;
         }
     }
 
-    async fn show(&self, model: &str) -> Option<Shown> {
-        let request = self.client.post(self.url.join("api/show").ok()?).json(&serde_json::json!({ "model": model }));
-        let show: api::Show = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok()?;
-        Some(Shown { context_length: show.context_length(), capabilities: show.capabilities })
+    /// The model to be asked about next: one whose list entry lacks what a recent Ollama tells there, those that were
+    /// asked in vain last.
+    fn next_question(&self) -> Option<Question> {
+        let lacking = |tag: &&Tag| tag.capabilities.is_none() || tag.details.context_length.is_none();
+        let open = |tag: &Tag| {
+            let (key, shown) = (key(tag), self.shown.get(&key(tag)));
+            match shown {
+                None => Some((0, key)),
+                Some(Shown { details: None, tries }) if *tries < SHOW_TRIES => Some((*tries, key)),
+                Some(_) => None,
+            }
+        };
+        let answers = self.facts.state == OllamaState::Ok;
+        let (_, key) = self
+            .facts
+            .available
+            .iter()
+            .filter(|tag| answers && lacking(tag))
+            .filter_map(open)
+            .min_by_key(|(tries, _)| *tries)?;
+        let url = self.url.join("api/show").ok()?;
+        Some(Question { client: self.client.clone(), url, timeout: self.timeout, key })
+    }
+
+    /// Keeps an answer of `/api/show`.
+    fn learn(&mut self, key: Key, details: Option<ShownDetails>) {
+        let shown = self.shown.entry(key).or_default();
+        shown.tries += 1;
+        shown.details = details;
+        self.fill_in();
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         let url = self.url.join(path).map_err(|_| CallError::Garbled)?;
         get_json(&self.client, url, self.timeout, ANSWER_MAX_BYTES).await
     }
+}
+
+fn key(tag: &Tag) -> Key {
+    (tag.name.clone(), tag.digest.clone())
 }
 
 /// At most [`MODELS_MAX`] models; where there are more, those that changed last.

@@ -382,6 +382,9 @@ pub struct AvailableModel {
     pub context_length: u64,
     /// `completion`, `embedding`, `tools`, `thinking`, `vision`, `insert`.
     pub capabilities: Vec<String>,
+    /// `PARAMETER num_ctx` of its Modelfile, tokens; 0 = none, or not known: the agent learns it only where it has to
+    /// ask `/api/show` anyway.
+    pub num_ctx: u64,
 }
 
 /// Occupancy of one runner process. Counts only, never text.

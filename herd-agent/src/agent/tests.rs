@@ -165,15 +165,15 @@ async fn a_loaded_model_is_told_at_once() {
 }
 
 /// Facts with `names` in memory.
-fn facts(state: OllamaState, names: &[&str], context_length: u64) -> Option<Arc<OllamaFacts>> {
+fn facts(state: OllamaState, names: &[&str], context_length: u64) -> Arc<OllamaFacts> {
     let loaded = |name: &&str| Loaded { name: (*name).to_owned(), context_length, ..Loaded::default() };
     let loaded = names.iter().map(loaded).collect();
-    Some(Arc::new(OllamaFacts { state, loaded, ..OllamaFacts::default() }))
+    Arc::new(OllamaFacts { state, loaded, ..OllamaFacts::default() })
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_edge_must_hear_at_once_is_told_once_per_burst() {
-    let (facts_in, mut seen) = watch::channel(facts(OllamaState::Ok, &["a"], 4096));
+    let (facts_in, mut seen) = watch::channel(Some(facts(OllamaState::Ok, &["a"], 4096)));
     for next in [
         facts(OllamaState::Ok, &["a", "b"], 4096),
         facts(OllamaState::Ok, &["a", "b"], 8192),
@@ -182,7 +182,7 @@ async fn what_an_edge_must_hear_at_once_is_told_once_per_burst() {
     ] {
         let (told, started) = (seen.borrow_and_update().clone().unwrap().essence(), Instant::now());
         let not_before = started + OUT_OF_TURN;
-        facts_in.send_replace(next);
+        facts_in.send_replace(Some(next));
         assert!(important_change(&mut seen, &told, not_before).await);
         assert_eq!(started.elapsed(), OUT_OF_TURN, "soon after a heartbeat it waits for more");
         let told = seen.borrow().clone().unwrap().essence();
@@ -191,7 +191,7 @@ async fn what_an_edge_must_hear_at_once_is_told_once_per_burst() {
         assert!(unchanged.is_err(), "the rest is told in turn");
     }
     let (told, started) = (seen.borrow().clone().unwrap().essence(), Instant::now());
-    facts_in.send_replace(facts(OllamaState::Down, &[], 0));
+    facts_in.send_replace(Some(facts(OllamaState::Down, &[], 0)));
     assert!(important_change(&mut seen, &told, started).await);
     assert_eq!(started.elapsed(), Duration::ZERO, "long after a heartbeat it is told at once");
 }

@@ -48,6 +48,9 @@ pub(crate) struct Tag {
     pub(crate) details: Details,
     /// `None` from versions that list them only in `/api/show`.
     pub(crate) capabilities: Option<Vec<String>>,
+    /// Never of `/api/tags`: `PARAMETER num_ctx`, where `/api/show` was asked.
+    #[serde(skip)]
+    pub(crate) num_ctx: Option<u64>,
 }
 
 /// What both have.
@@ -70,6 +73,8 @@ pub(crate) struct Details {
 pub(crate) struct Show {
     pub(crate) capabilities: Option<Vec<String>>,
     pub(crate) model_info: serde_json::Map<String, serde_json::Value>,
+    /// `PARAMETER` lines of the Modelfile without that word.
+    pub(crate) parameters: Option<String>,
 }
 
 impl Show {
@@ -77,6 +82,12 @@ impl Show {
     pub(crate) fn context_length(&self) -> Option<u64> {
         let architecture = self.model_info.get("general.architecture")?.as_str()?;
         self.model_info.get(&format!("{architecture}.context_length"))?.as_u64()
+    }
+
+    /// `PARAMETER num_ctx`.
+    pub(crate) fn num_ctx(&self) -> Option<u64> {
+        let value = |line: &str| line.trim().strip_prefix("num_ctx")?.trim().parse().ok();
+        self.parameters.as_ref()?.lines().find_map(value)
     }
 }
 
@@ -108,6 +119,7 @@ impl From<&Tag> for wire::AvailableModel {
             quantization_level: details.quantization_level,
             context_length: details.context_length.unwrap_or(0),
             capabilities: model.capabilities.clone().unwrap_or_default(),
+            num_ctx: model.num_ctx.unwrap_or(0),
         }
     }
 }
@@ -160,6 +172,9 @@ pub(crate) mod tests {
             r#"{"model_info":{"general.architecture":"llama","llama.context_length":8192},"license":"x"}"#,
         )
         .unwrap();
-        assert_eq!((show.context_length(), show.capabilities), (Some(8192), None));
+        assert_eq!((show.context_length(), show.num_ctx(), show.capabilities), (Some(8192), None, None));
+        let parameters = "stop                           \"<|end|>\"\nnum_ctx                        2048\nnum_keep 4";
+        let show = Show { parameters: Some(parameters.to_owned()), ..Show::default() };
+        assert_eq!(show.num_ctx(), Some(2048));
     }
 }

@@ -28,9 +28,14 @@ async fn start(tasks: &mut JoinSet<()>) -> (Arc<Script>, Poller) {
     };
     let tags = |State(script): State<Arc<Script>>| async move { script.tags.lock().unwrap().clone().into_response() };
     let show = |State(script): State<Arc<Script>>, body: axum::Json<Value>| async move {
-        script.shown.lock().unwrap().push(body["model"].as_str().unwrap().to_owned());
+        let model = body["model"].as_str().unwrap().to_owned();
+        script.shown.lock().unwrap().push(model.clone());
+        if model == "broken" {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
         let info = json!({ "general.architecture": "llama", "llama.context_length": 8192 });
-        axum::Json(json!({ "model_info": info, "capabilities": ["completion"] }))
+        let shown = json!({ "model_info": info, "capabilities": ["completion"], "parameters": "num_ctx    2048" });
+        axum::Json(shown).into_response()
     };
     let routes = Router::new()
         .route("/api/ps", get(ps))
@@ -50,17 +55,63 @@ fn old_tags(count: usize) -> String {
     json!({ "models": models }).to_string()
 }
 
+/// Asks the next question, if there is one, and says about which model.
+async fn ask_one(poller: &mut Poller) -> Option<String> {
+    let (key, details) = poller.next_question()?.ask().await;
+    poller.learn(key.clone(), details);
+    Some(key.0)
+}
+
 #[tokio::test]
-async fn an_old_ollama_is_asked_for_details_a_few_at_a_time_and_once() {
+async fn an_old_ollama_is_asked_for_the_details_of_each_model_once() {
     let mut tasks = JoinSet::new();
     let (script, mut poller) = start(&mut tasks).await;
-    *script.tags.lock().unwrap() = old_tags(6);
-    for expected in [4, 6, 6] {
-        assert!(poller.refresh().await);
-        assert_eq!(script.shown.lock().unwrap().len(), expected);
+    *script.tags.lock().unwrap() = old_tags(3);
+    assert!(poller.refresh().await);
+    for expected in ["m:0", "m:1", "m:2"] {
+        assert_eq!(ask_one(&mut poller).await.as_deref(), Some(expected));
     }
-    let details = |tag: &Tag| (tag.details.context_length, tag.capabilities.clone());
-    assert!(poller.facts.available.iter().all(|t| details(t) == (Some(8192), Some(vec!["completion".to_owned()]))));
+    assert!(poller.refresh().await, "a fresh list lacks the details again");
+    assert_eq!(ask_one(&mut poller).await, None);
+    let details = |tag: &Tag| (tag.details.context_length, tag.num_ctx, tag.capabilities.clone());
+    let expected = (Some(8192), Some(2048), Some(vec!["completion".to_owned()]));
+    assert!(poller.facts.available.iter().all(|tag| details(tag) == expected));
+    *script.tags.lock().unwrap() = old_tags(1).replace("d0", "another");
+    assert!(poller.refresh().await);
+    assert_eq!(
+        (poller.shown.len(), ask_one(&mut poller).await.as_deref()),
+        (0, Some("m:0")),
+        "it is another model now"
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_shown_keeps_no_other_waiting() {
+    let mut tasks = JoinSet::new();
+    let (script, mut poller) = start(&mut tasks).await;
+    *script.tags.lock().unwrap() = old_tags(2).replace("m:0", "broken");
+    assert!(poller.refresh().await);
+    let mut asked = Vec::new();
+    while let Some(model) = ask_one(&mut poller).await {
+        asked.push(model);
+    }
+    assert_eq!(asked, ["broken", "m:1", "broken", "broken"], "and is given up in the end");
+    poller.facts.state = OllamaState::Hung;
+    assert!(poller.next_question().is_none());
+}
+
+#[tokio::test]
+async fn details_reach_the_facts_beside_the_watch() {
+    let mut tasks = JoinSet::new();
+    let (script, poller) = start(&mut tasks).await;
+    *script.tags.lock().unwrap() = old_tags(2);
+    let (facts_in, mut facts) = watch::channel(None);
+    tasks.spawn(watch_ollama(poller, Duration::from_mins(1), Duration::from_millis(5), facts_in));
+    let complete = |facts: &Option<Arc<OllamaFacts>>| {
+        facts.as_ref().is_some_and(|facts| facts.available.iter().filter(|tag| tag.num_ctx == Some(2048)).count() == 2)
+    };
+    tokio::time::timeout(Duration::from_secs(10), facts.wait_for(complete)).await.unwrap().unwrap();
+    assert_eq!(*script.shown.lock().unwrap(), ["m:0", "m:1"]);
 }
 
 #[tokio::test]
@@ -69,7 +120,7 @@ async fn a_recent_ollama_is_not_asked_for_details() {
     let (script, mut poller) = start(&mut tasks).await;
     api::tests::TAGS.clone_into(&mut script.tags.lock().unwrap());
     assert!(poller.refresh().await);
-    assert!(script.shown.lock().unwrap().is_empty());
+    assert!(poller.next_question().is_none());
 }
 
 #[tokio::test]

@@ -333,6 +333,7 @@ fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
             quantization_level: meta.quantization_level,
             context_length: 0,
             capabilities: meta.capabilities,
+            num_ctx: 0,
         }
     };
     ollama.models_available.iter().map(describe).collect()

@@ -68,8 +68,9 @@ async fn the_agent_tells_of_a_load_and_then_of_the_runner() {
     eventually("it loads", || machine(&node).loading == ["tiny:latest"]).await;
     assert_eq!(machine(&node).runners, Some(Vec::new()));
     eventually("it runs", || machine(&node).loading.is_empty()).await;
-    let runner = machine(&node).runners.expect("runners").remove(0);
-    assert_eq!((runner.slots, runner.slots_busy, runner.prefill_tokens_left, runner.tokens_done), (1, 1, 0, 1));
+    let runner = || machine(&node).runners.and_then(|mut runners| runners.pop()).unwrap_or_default();
+    eventually("it has read the prompt", || runner().tokens_done == 1).await;
+    assert_eq!((runner().slots, runner().slots_busy, runner().prefill_tokens_left), (1, 1, 0));
 }
 
 #[tokio::test]
