@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use herd_agent::simulate::{Preload, SimConfig, SimModel, SimNode};
+use herd_agent::simulate::{Capability, Preload, SimConfig, SimModel, SimNode};
 use herd_agent::{Config, HostSource, Url};
 use herd_core::name::NodeId;
 use serde::Serialize;
@@ -39,9 +39,15 @@ struct Args {
     /// File to start from, YAML or JSON
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Model to add; with "embed" in its name it makes vectors instead of text
-    #[arg(long, value_name = "NAME[=SIZE_GB]", value_parser = parse_model)]
+    /// Model to add; may be given more than once
+    ///
+    /// With "embed" in its name it makes vectors instead of text. @CTX is the context that it was trained with, in
+    /// tokens. It calls tools, thinks or reads images only when it is said to: qwen3:4b=2.5@40960+tools+thinking
+    #[arg(long, value_name = MODEL, value_parser = parse_model)]
     model: Vec<SimModel>,
+    /// Model that a pull can fetch, described as for --model; may be given more than once
+    #[arg(long, value_name = MODEL, value_parser = parse_model)]
+    library: Vec<SimModel>,
     /// Model to have in memory at the start
     #[arg(long, value_name = "NAME")]
     hot: Vec<String>,
@@ -51,6 +57,12 @@ struct Args {
     /// Memory for runners, in gigabytes
     #[arg(long)]
     memory_gb: Option<f64>,
+    /// Room for models on disk, in gigabytes
+    #[arg(long)]
+    disk_gb: Option<f64>,
+    /// Gigabytes pulled per second; 0 is at once
+    #[arg(long)]
+    pull_gbps: Option<f64>,
     /// Tokens written per second; 0 is at once
     #[arg(long)]
     decode_tps: Option<f64>,
@@ -60,6 +72,12 @@ struct Args {
     /// Gigabytes loaded per second; 0 is at once
     #[arg(long)]
     load_gbps: Option<f64>,
+    /// Milliseconds that every load takes on top of that
+    #[arg(long)]
+    load_ms: Option<u64>,
+    /// Tokens of an answer to a request that sets no limit
+    #[arg(long)]
+    answer_tokens: Option<u32>,
     /// Context of a request that names none
     #[arg(long)]
     context_length: Option<u32>,
@@ -70,6 +88,9 @@ struct Args {
     #[arg(long)]
     router_url: Vec<String>,
 }
+
+/// How a model is described.
+const MODEL: &str = "NAME[=SIZE_GB][@CTX][+tools][+thinking][+vision]";
 
 /// The line on standard output.
 #[derive(Serialize)]
@@ -147,6 +168,7 @@ fn configure(args: &Args) -> anyhow::Result<SimConfig> {
         (None, None) => SimConfig::default(),
     };
     config.models.extend(args.model.iter().cloned());
+    config.library.extend(args.library.iter().cloned());
     config.preload.extend(args.hot.iter().map(|model| Preload { model: model.clone(), num_ctx: None }));
     set(&mut config.listen, args.listen);
     set(&mut config.num_parallel, args.num_parallel);
@@ -154,6 +176,10 @@ fn configure(args: &Args) -> anyhow::Result<SimConfig> {
     set(&mut config.decode_tokens_per_s, args.decode_tps);
     set(&mut config.prefill_tokens_per_s, args.prefill_tps);
     set(&mut config.load_bytes_per_s, args.load_gbps.map(|gb| gb * 1e9));
+    set(&mut config.load_overhead_ms, args.load_ms);
+    set(&mut config.disk_bytes, args.disk_gb.map(bytes));
+    set(&mut config.pull_bytes_per_s, args.pull_gbps.map(|gb| gb * 1e9));
+    set(&mut config.answer_tokens, args.answer_tokens);
     set(&mut config.context_length, args.context_length);
     set(&mut config.name, args.node_id.clone());
     config.control_listen = args.control_listen.or(config.control_listen);
@@ -173,11 +199,29 @@ fn set<T>(value: &mut T, given: Option<T>) {
 }
 
 fn parse_model(text: &str) -> Result<SimModel, String> {
-    let (name, size) = text.split_once('=').map_or((text, None), |(name, size)| (name, Some(size)));
-    let size = size.map(|size| size.parse().map_err(|error| format!("{size:?} is no size: {error}"))).transpose()?;
+    let marks = ['=', '@', '+'];
+    let (name, mut rest) = text.split_at(text.find(marks).unwrap_or(text.len()));
     let mut model = if name.contains("embed") { SimModel::embedding(name, 768) } else { SimModel::named(name) };
-    set(&mut model.size_bytes, size.map(bytes));
+    while let Some(mark) = rest.chars().next() {
+        let after = &rest[mark.len_utf8()..];
+        let (value, next) = after.split_at(after.find(marks).unwrap_or(after.len()));
+        rest = next;
+        match mark {
+            '=' => model.size_bytes = value.parse().map(bytes).map_err(|e| format!("{value:?} is no size: {e}"))?,
+            '@' => model.context_length = value.parse().map_err(|e| format!("{value:?} is no context: {e}"))?,
+            _ => model = model.with(capability(value)?),
+        }
+    }
     Ok(model)
+}
+
+fn capability(name: &str) -> Result<Capability, String> {
+    match name {
+        "tools" => Ok(Capability::Tools),
+        "thinking" => Ok(Capability::Thinking),
+        "vision" => Ok(Capability::Vision),
+        _ => Err(format!("{name:?} is none of tools, thinking, vision")),
+    }
 }
 
 fn bytes(gigabytes: f64) -> u64 {
@@ -205,6 +249,31 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_described_in_one_word() {
+        let model = parse_model("qwen3:4b=2.5@40960+tools+thinking").expect("is fine");
+        let expected = SimModel { size_bytes: 2_500_000_000, context_length: 40_960, ..SimModel::named("qwen3:4b") };
+        assert_eq!(model, expected.with(Capability::Tools).with(Capability::Thinking));
+        assert_eq!(parse_model("a+vision"), Ok(SimModel::named("a").with(Capability::Vision)));
+        assert_eq!(
+            parse_model("my-embed@512").map(|model| (model.family, model.context_length)),
+            Ok(("bert".into(), 512))
+        );
+        for wrong in ["a=", "a=big", "a@", "a@-1", "a+", "a+wings"] {
+            assert!(parse_model(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_pull_brings_and_what_it_takes_are_flags() {
+        let flags =
+            "--library new=2+tools --library new-embed --disk-gb 10 --pull-gbps 0.5 --load-ms 700 --answer-tokens 5";
+        let config = configured(flags).expect("is fine");
+        assert!(config.library[0].can(Capability::Tools) && config.library[1].can(Capability::Embedding));
+        assert_eq!((config.disk_bytes, config.load_overhead_ms, config.answer_tokens), (10_000_000_000, 700, 5));
+        assert_eq!(config.pull_bytes_per_s.to_bits(), 5e8_f64.to_bits());
+    }
+
+    #[test]
     fn flags_go_over_a_profile() {
         let config = configured("--profile laptop --decode-tps 7 --node-id mine").expect("is fine");
         let laptop = SimConfig::profile("laptop").expect("is there");
@@ -213,9 +282,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for flags in
-            ["--profile mainframe", "--hot nothing", "--model a=b", "--num-parallel 0", "--config /no/such/file"]
-        {
+        for flags in [
+            "--profile mainframe",
+            "--hot nothing",
+            "--model a=b",
+            "--library =2",
+            "--num-parallel 0",
+            "--config /no/such/file",
+        ] {
             assert!(configured(flags).is_err(), "{flags}");
         }
     }

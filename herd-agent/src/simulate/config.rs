@@ -145,6 +145,9 @@ impl SimConfig {
             }
             names.push(name);
         }
+        for (index, model) in self.library.iter().enumerate() {
+            checked_name(&format!("library[{index}].name"), &model.name)?;
+        }
         let known = |field: String, text: &str| {
             let is_there = names.contains(&checked_name(&field, text)?);
             is_there.then_some(()).ok_or_else(|| refuse(&field, format!("{text:?} is not among the models")))
@@ -216,6 +219,7 @@ mod tests {
         check("num_parallel: 0", "num_parallel");
         check("models: [{name: a}, {name: 'A:latest'}]", "models[1].name");
         check("models: [{name: ''}]", "models[0].name");
+        check("library: [{name: ''}]", "library[0].name");
         check("models: [{name: a, from: b}]", "models[0].from");
         check("{models: [{name: a}], preload: [{model: b}]}", "preload[0].model");
     }
