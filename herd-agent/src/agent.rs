@@ -46,7 +46,21 @@ pub enum RunError {
 /// # Errors
 /// When the node's name cannot be had, or a part of the agent breaks. Neither Ollama nor an edge that is absent is an
 /// error: the agent reports what it knows, and tries for ever.
-pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(config: Config, source: HostSource, shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+    run_pausable(config, source, shutdown, watch::channel(false).1).await
+}
+
+/// As [`run`]; while `paused` is true no edge hears of this node, as of one whose agent is frozen. Not even a stop is
+/// announced then.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_pausable(
+    mut config: Config,
+    source: HostSource,
+    shutdown: watch::Receiver<bool>,
+    paused: watch::Receiver<bool>,
+) -> Result<(), RunError> {
     config.expand_home(std::env::home_dir().and_then(|home| home.into_os_string().into_string().ok()).as_deref());
     // Neither an inherited proxy nor a redirect may take heartbeats elsewhere.
     let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).build()?;
@@ -75,7 +89,7 @@ pub async fn run(mut config: Config, source: HostSource, shutdown: watch::Receiv
     tasks.spawn(beat.run());
 
     let (timeout, interval) = (config.heartbeat.timeout, config.heartbeat.interval);
-    let post = Post { client, node_id, token: config.join_token, timeout, interval };
+    let post = Post { client, node_id, token: config.join_token, timeout, interval, paused };
     tokio::select! {
         () = deliver_to_all(post, routers, outbox, shutdown) => Ok(()),
         Some(ended) = tasks.join_next() => {

@@ -24,7 +24,7 @@ pub mod simulate;
 #[cfg(test)]
 mod test_dir;
 
-pub use agent::{RunError, run};
+pub use agent::{RunError, run, run_pausable};
 pub use collect::{CpuFacts, HostSource, MachineFacts, Temperature};
 pub use config::{
     Config, ConfigError, HeartbeatConfig, Interfaces, JoinToken, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE,

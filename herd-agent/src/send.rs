@@ -41,6 +41,8 @@ pub(crate) struct Post {
     pub(crate) token: Option<JoinToken>,
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,
+    /// While it is true nothing is sent.
+    pub(crate) paused: watch::Receiver<bool>,
 }
 
 /// Why an edge did not take a heartbeat.
@@ -101,13 +103,16 @@ struct Link {
 impl Link {
     /// Waits for a new heartbeat, or after a failure for the end of the pause. False = there will be no more.
     async fn ready(&self, outbox: &mut Outbox) -> bool {
-        match self.retry_at {
+        let more = match self.retry_at {
             None => outbox.changed().await.is_ok(),
             Some(at) => {
                 sleep_until(at).await;
                 true
             }
-        }
+        };
+        // Nobody is left to end a pause whose sender is gone.
+        self.post.paused.clone().wait_for(|paused| !*paused).await.ok();
+        more
     }
 
     async fn attempt(&mut self, body: Bytes) {
@@ -165,6 +170,9 @@ impl Link {
 
     /// Tells the edge to send nothing more here. Nothing can be done about a failure any more.
     async fn goodbye(&self) {
+        if *self.post.paused.borrow() {
+            return;
+        }
         let leaving = serde_json::json!({ "node_id": self.post.node_id.as_str(), "draining": true }).to_string();
         let sent = self.request(leaving.into()).timeout(GOODBYE).send().await;
         tracing::info!(router = %self.router.name, told = sent.is_ok(), "leaving");

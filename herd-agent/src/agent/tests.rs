@@ -117,10 +117,14 @@ fn config(ollama: SocketAddr, edges: &[SocketAddr]) -> Config {
 
 /// Starts an agent on made-up hardware.
 fn start(tasks: &mut JoinSet<()>, config: Config) -> watch::Sender<bool> {
+    start_pausable(tasks, config, watch::channel(false).1)
+}
+
+fn start_pausable(tasks: &mut JoinSet<()>, config: Config, paused: watch::Receiver<bool>) -> watch::Sender<bool> {
     let (stop, shutdown) = watch::channel(false);
     let facts = MachineFacts { cpu: Some(CpuFacts::default()), ..MachineFacts::default() };
     let source = HostSource::Fixed(Arc::new(move || facts.clone()));
-    tasks.spawn(async move { run(config, source, shutdown).await.unwrap() });
+    tasks.spawn(async move { run_pausable(config, source, shutdown, paused).await.unwrap() });
     stop
 }
 
@@ -254,6 +258,31 @@ async fn a_clean_stop_tells_every_edge() {
         assert_eq!(goodbye, Heartbeat { node_id: "test".to_owned(), draining: true, ..Heartbeat::default() });
     }
     tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_paused_agent_is_silent_and_then_tells_the_newest() {
+    let mut tasks = JoinSet::new();
+    let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let (pause, paused) = watch::channel(false);
+    let stop = start_pausable(&mut tasks, config(ollama_at, &[edge_at]), paused);
+    // The edge holds a heartbeat, so that the pause begins between two of them.
+    edge.holds.send_replace(true);
+    let last = seq(&inbox.until(|_| true).await);
+    pause.send_replace(true);
+    edge.holds.send_replace(false);
+    let asked = *ollama.asked.borrow();
+    ollama.asked.subscribe().wait_for(|now| *now > asked + 20).await.unwrap();
+    assert!(inbox.0.try_recv().is_err(), "nothing came");
+    pause.send_replace(false);
+    assert!(seq(&inbox.until(|_| true).await) > last + 1, "those in between are not told");
+    pause.send_replace(true);
+    stop.send_replace(true);
+    tasks.join_next().await.unwrap().unwrap();
+    while let Ok((_, body)) = inbox.0.try_recv() {
+        assert!(!serde_json::from_str::<Heartbeat>(&body).unwrap().draining, "nor is a stop");
+    }
 }
 
 #[tokio::test]

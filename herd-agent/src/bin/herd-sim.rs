@@ -125,7 +125,7 @@ async fn run(config: SimConfig, router_urls: &[String]) -> anyhow::Result<()> {
     let started = Started { listening: node.addr(), control: node.control_addr() };
     writeln!(io::stdout(), "{}", serde_json::to_string(&started)?)?;
     let (stop, stopping) = watch::channel(false);
-    let mut agent = std::pin::pin!(run_agent(agent_of(&node, router_urls)?, stopping));
+    let mut agent = std::pin::pin!(run_agent(agent_of(&node, router_urls)?, stopping, node.agent_paused()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -150,9 +150,13 @@ fn agent_of(node: &SimNode, router_urls: &[String]) -> anyhow::Result<Option<(Co
 }
 
 /// Runs the agent, or waits like one.
-async fn run_agent(agent: Option<(Config, HostSource)>, mut stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
+async fn run_agent(
+    agent: Option<(Config, HostSource)>,
+    mut stopping: watch::Receiver<bool>,
+    paused: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     if let Some((config, source)) = agent {
-        return Ok(herd_agent::run(config, source, stopping).await?);
+        return Ok(herd_agent::run_pausable(config, source, stopping, paused).await?);
     }
     // An error means that nobody can stop it any more, which is an end as well.
     stopping.changed().await.ok();

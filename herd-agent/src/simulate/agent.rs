@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use herd_core::name::NodeId;
 use herd_core::wire;
+use tokio::sync::watch;
 
 use super::node::Node;
 use super::{HardwareKind, SimNode};
@@ -28,6 +29,12 @@ impl SimNode {
         config.ollama.url = Url::parse(&self.url()).ok()?;
         config.mdns.enabled = false;
         Some(config)
+    }
+
+    /// Whether the node's agent is to be silent, for [`crate::run_pausable`]; `POST /_sim/agent` sets it.
+    #[must_use]
+    pub fn agent_paused(&self) -> watch::Receiver<bool> {
+        self.node.agent_paused.subscribe()
     }
 
     /// The node's machine, for [`crate::run`].

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) faults: FaultSwitch,
     /// Whether the Ollama surfaces are listened on.
     pub(crate) listening: watch::Sender<bool>,
+    /// Whether its agent is to be silent.
+    pub(crate) agent_paused: watch::Sender<bool>,
     catalog: RwLock<Catalog>,
 }
 
@@ -44,6 +46,7 @@ impl Node {
             recorder: Arc::new(Recorder::default()),
             faults: FaultSwitch::new(),
             listening: watch::Sender::new(true),
+            agent_paused: watch::Sender::new(false),
             catalog: RwLock::new(catalog),
             config,
         }

@@ -202,6 +202,18 @@ async fn slow_takes_that_much_longer() {
 }
 
 #[tokio::test]
+async fn the_agent_is_paused_while_ollama_answers() {
+    let node = start(config()).await;
+    let paused = node.agent_paused();
+    assert_eq!(get(&node, "/_sim/agent").await.json(), json!({"paused": false}));
+    assert_eq!(post(&node, "/_sim/agent", &json!({"paused": true})).await.status, 200);
+    assert!(*paused.borrow());
+    assert_eq!(get(&node, "/api/ps").await.status, 200);
+    assert_eq!(post(&node, "/_sim/agent", &json!({"paused": "yes"})).await.status, 400);
+    assert_eq!(get(&node, "/_sim/agent").await.json(), json!({"paused": true}));
+}
+
+#[tokio::test]
 async fn faults_are_refused_when_they_are_nonsense_and_reported_when_not() {
     let node = start(config()).await;
     assert_eq!(post(&node, "/_sim/fault", &json!({"fault": "gremlins"})).await.status, 400);
