@@ -4,10 +4,10 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -95,6 +95,18 @@ impl Drop for Process {
     }
 }
 
+/// How to start an edge.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// Its configuration file, YAML; empty = none. The environment goes over it, and the harness sets
+    /// `FLEET_AGENT_EMBEDDED` and `FLEET_PROBE_TIMEOUT_MS` there: give those in `env` if they matter.
+    pub config: &'a str,
+    /// Environment on top of a quiet configuration.
+    pub env: &'a [(&'a str, &'a str)],
+    /// Level at which its log is kept for [`Edge::log`], such as `info`; empty = warnings go to the test's own output.
+    pub log: &'a str,
+}
+
 /// A running edge.
 #[derive(Debug)]
 pub struct Edge {
@@ -105,6 +117,7 @@ pub struct Edge {
     /// It.
     pub process: Process,
     data_dir: PathBuf,
+    log: Arc<Mutex<String>>,
 }
 
 impl Edge {
@@ -114,22 +127,52 @@ impl Edge {
     /// When it does not say its addresses.
     #[must_use]
     pub fn start(env: &[(&str, &str)]) -> Self {
-        static EDGES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("herd-test-{}-{}", std::process::id(), EDGES.fetch_add(1, Relaxed));
-        let data_dir = std::env::temp_dir().join(name);
-        let mut command = Command::new(bin("herd"));
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", "warn"]);
-        // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
-        let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000")];
-        command.arg("--data-dir").arg(&data_dir).envs(quiet).envs(env.iter().copied());
-        let (process, mut output) = Process::start(command);
+        Self::launch(&Start { env, ..Start::default() })
+    }
+
+    /// The same with a configuration file, over which `env` goes.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    #[must_use]
+    pub fn start_with(config_yaml: &str, env: &[(&str, &str)]) -> Self {
+        Self::launch(&Start { config: config_yaml, env, ..Start::default() })
+    }
+
+    /// The same with its log kept, from `info` on.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    #[must_use]
+    pub fn start_logged(config_yaml: &str, env: &[(&str, &str)]) -> Self {
+        Self::launch(&Start { config: config_yaml, env, log: "info" })
+    }
+
+    /// Starts one on free ports.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    #[must_use]
+    pub fn launch(start: &Start<'_>) -> Self {
+        let data_dir = new_folder();
+        let (mut process, mut output) = Process::start(edge_command(start, &data_dir));
+        let log = Arc::new(Mutex::new(String::new()));
+        if let Some(stderr) = process.0.stderr.take() {
+            keep(stderr, Arc::clone(&log));
+        }
         let mut address = |name: &str| {
             let mut line = String::new();
             output.read_line(&mut line).expect("the edge prints its addresses");
             let text = line.trim().strip_prefix(&format!("{name} http://"));
             text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
         };
-        Self { address: address("edge"), admin: address("admin"), process, data_dir }
+        Self { address: address("edge"), admin: address("admin"), process, data_dir, log }
+    }
+
+    /// What it has logged so far, if it was started to keep that; whole lines.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks the admin service.
@@ -179,6 +222,44 @@ impl Drop for Edge {
     }
 }
 
+/// A folder of its own for an edge.
+fn new_folder() -> PathBuf {
+    static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("herd-test-{}-{}", std::process::id(), FOLDERS.fetch_add(1, Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    folder
+}
+
+fn edge_command(start: &Start<'_>, data_dir: &Path) -> Command {
+    let mut command = Command::new(bin("herd"));
+    let level = if start.log.is_empty() { "warn" } else { start.log };
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", level]);
+    // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
+    let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000")];
+    command.arg("--data-dir").arg(data_dir).envs(quiet).envs(start.env.iter().copied());
+    if !start.config.is_empty() {
+        let file = data_dir.join("herd.yaml");
+        std::fs::write(&file, start.config).expect("a file can be written");
+        command.arg("--config").arg(file);
+    }
+    if !start.log.is_empty() {
+        command.env("NO_COLOR", "1").stderr(Stdio::piped());
+    }
+    command
+}
+
+/// Reads lines into `log` until their writer is gone.
+fn keep(from: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
 /// A running simulated node.
 #[derive(Debug)]
 pub struct Sim {
@@ -218,7 +299,7 @@ impl Sim {
     /// What it has seen.
     #[must_use]
     pub fn stats(&self) -> Value {
-        send(self.control, b"GET /_sim/stats HTTP/1.1\r\nHost: localhost\r\n\r\n").json()
+        get(self.control, "/_sim/stats").json()
     }
 
     /// Switches a fault on; `none` switches it off.
@@ -226,7 +307,28 @@ impl Sim {
     /// # Panics
     /// When the node does not know it.
     pub fn fault(&self, fault: &str) {
-        let answer = send(self.control, &post("/_sim/fault", format!("{{\"fault\":\"{fault}\"}}").as_bytes()));
+        self.fault_with(&format!("{{\"fault\":\"{fault}\"}}"));
+    }
+
+    /// The same with its other fields: `{"fault":"cut_mid_stream","after_chunks":3,"count":1,"paths":"inference"}`.
+    ///
+    /// # Panics
+    /// When the node does not know it.
+    pub fn fault_with(&self, json: &str) {
+        self.control("/_sim/fault", json);
+    }
+
+    /// Stops its agent's heartbeats, or lets them come again; its Ollama goes on.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn pause_agent(&self, paused: bool) {
+        self.control("/_sim/agent", &format!("{{\"paused\":{paused}}}"));
+    }
+
+    #[track_caller]
+    fn control(&self, path: &str, json: &str) {
+        let answer = send(self.control, &post(path, json.as_bytes()));
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
@@ -331,6 +433,15 @@ fn read_chunks(reader: &mut BufReader<&mut TcpStream>, body: &mut Vec<u8>) -> Op
     }
 }
 
+/// Asks for `path` on a connection of its own.
+///
+/// # Panics
+/// When nobody listens.
+#[must_use]
+pub fn get(address: SocketAddr, path: &str) -> Answer {
+    send(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+}
+
 /// A `POST` with a `Content-Length`.
 #[must_use]
 pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
@@ -357,4 +468,36 @@ pub fn post_chunked(path: &str, body: &[u8]) -> Vec<u8> {
     }
     request.extend_from_slice(b"0\r\n\r\n");
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: &[u8] = br#"{"model":"tiny","stream":false,"messages":[{"role":"user","content":"hi"}]}"#;
+
+    #[test]
+    fn an_edge_takes_a_file_and_its_log_is_kept() {
+        let edge = Edge::start_logged("retry:\n  max_attempts: 1\n", &[]);
+        let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+        edge.wait_for(&["a"]);
+        sim.fault_with(r#"{"fault":"error_400","count":1}"#);
+        assert_eq!([edge.post("/api/chat", CHAT).status, edge.post("/api/chat", CHAT).status], [400, 200]);
+        assert_eq!(get(edge.address, "/healthz").status, 200);
+        let ended = || edge.log().lines().filter(|line| line.contains("request ended")).count();
+        eventually("both are logged", || ended() == 2);
+        assert!(!edge.log().contains('\u{1b}'), "without colours");
+    }
+
+    #[test]
+    fn a_paused_agent_is_silent_while_its_ollama_answers() {
+        let edge = Edge::start_with("fleet:\n  degraded_after_ms: 2500\n", &[]);
+        let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+        edge.wait_for(&["a"]);
+        sim.pause_agent(true);
+        eventually("the edge misses it", || edge.node("a")["status"] == "degraded");
+        assert_eq!(get(sim.address, "/api/version").status, 200);
+        sim.pause_agent(false);
+        edge.wait_for(&["a"]);
+    }
 }
