@@ -62,7 +62,7 @@ fn facts(node: &Node) -> MachineFacts {
         disk: Some(wire::DiskBytes {
             path: "/".into(),
             total_bytes: node.config.disk_bytes,
-            available_bytes: node.config.disk_bytes,
+            available_bytes: node.config.disk_bytes.saturating_sub(node.catalog().disk_bytes()),
         }),
         gpus: gpus(node, used_bytes),
         ollama_env: wire::OllamaEnv {

@@ -215,9 +215,11 @@ async fn limits_cut_an_answer_or_stretch_it() {
 async fn a_pull_takes_its_time_and_brings_the_model() {
     let library = vec![SimModel { size_bytes: 2_000_000_000, ..SimModel::named("new:7b") }];
     let node = start(SimConfig { library, pull_bytes_per_s: 2e10, ..config() }).await;
-    let started = Instant::now();
+    let room = || machine(&node).disk.map_or(0, |disk| disk.available_bytes);
+    let (started, before) = (Instant::now(), room());
     let lines = post(&node, "/api/pull", &json!({"model": "new:7b"})).await.lines();
     assert!(started.elapsed() >= Duration::from_millis(100));
+    assert_eq!(before - room(), 2_000_000_000, "the agent sees the room that it takes");
     assert_eq!(
         (&lines[0], lines.last()),
         (&json!({"status": "pulling manifest"}), Some(&json!({"status": "success"})))
