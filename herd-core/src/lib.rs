@@ -17,6 +17,7 @@ pub mod launch;
 pub mod load;
 pub mod name;
 pub mod protect;
+pub mod pull;
 pub mod request;
 pub mod score;
 pub mod splice;
