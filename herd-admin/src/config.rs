@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use herd_core::inspect::InspectLimits;
 
+use crate::pull::PullSettings;
 use crate::secret::Secret;
 
 /// Settings of the admin service. The edge builds it from its own configuration.
@@ -30,6 +31,8 @@ pub struct AdminConfig {
     pub node_connect_timeout: Duration,
     /// Longest time for a node's whole answer.
     pub node_timeout: Duration,
+    /// How models are pulled.
+    pub pull: PullSettings,
     /// Bounds on the bodies that `POST /fleet/explain` reads.
     pub inspect: InspectLimits,
 }
@@ -47,6 +50,7 @@ impl Default for AdminConfig {
             body_timeout: Duration::from_secs(10),
             node_connect_timeout: Duration::from_secs(2),
             node_timeout: Duration::from_secs(30),
+            pull: PullSettings::default(),
             inspect: InspectLimits::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! Who may change the fleet: somebody at this machine, and not a web page in their browser.
 
 use axum::extract::FromRequestParts;
-use http::header::{HOST, ORIGIN};
+use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName};
@@ -26,8 +26,39 @@ impl FromRequestParts<AdminState> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
         let caller = Caller::from_request_parts(parts, state).await?;
         check(caller, &parts.headers)?;
+        require_json(&parts.headers)?;
         Ok(Self { caller })
     }
+}
+
+/// The proof that a request may change models through Ollama's own API.
+///
+/// The same as [`Operator`], but for the content type, which Ollama never asks for: its documentation posts with curl,
+/// which says that it sends a form. A browser would say so unasked too, so it still has to name JSON. What tells one is
+/// its `User-Agent`; the headers that it sends besides are checked in any case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ModelOperator {
+    /// Who.
+    pub(crate) caller: Caller,
+}
+
+impl FromRequestParts<AdminState> for ModelOperator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        check(caller, &parts.headers)?;
+        if is_browser(&parts.headers) {
+            require_json(&parts.headers)?;
+        }
+        Ok(Self { caller })
+    }
+}
+
+/// Every browser says that it is Mozilla.
+fn is_browser(headers: &HeaderMap) -> bool {
+    let says_so = header(headers, &USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/") || agent == "?");
+    says_so || headers.contains_key(ORIGIN) || headers.contains_key(FETCH_SITE)
 }
 
 fn check(caller: Caller, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -41,7 +72,7 @@ fn check(caller: Caller, headers: &HeaderMap) -> Result<(), Refusal> {
     if !is_same_origin(headers, host.unwrap_or_default()) {
         return Err(Refusal::forbidden("foreign_origin", "requests from other sites are refused"));
     }
-    require_json(headers)
+    Ok(())
 }
 
 /// Against DNS rebinding: a page of another site can have its own name resolve to this machine, but cannot be reached
@@ -81,7 +112,8 @@ mod tests {
         for (name, value) in headers {
             map.insert(name.clone(), value.parse().unwrap());
         }
-        assert_eq!(check(caller, &map).is_ok(), allowed, "{ip} {headers:?}");
+        let checked = check(caller, &map).and_then(|()| require_json(&map));
+        assert_eq!(checked.is_ok(), allowed, "{ip} {headers:?}");
     }
 
     #[test]
@@ -100,5 +132,16 @@ mod tests {
         check_with("127.0.0.1", &[(FETCH_SITE, "cross-site")], false);
         check_with("127.0.0.1", &[(CONTENT_TYPE, "text/plain")], false);
         check_with("127.0.0.1", &[(CONTENT_TYPE, "application/json; charset=utf-8")], true);
+    }
+
+    #[test]
+    fn browsers_are_told_from_programs() {
+        let is = |name: HeaderName, value: &str| is_browser(&HeaderMap::from_iter([(name, value.parse().unwrap())]));
+        assert!(is(USER_AGENT, "Mozilla/5.0 (X11; Linux x86_64)"));
+        assert!(is(ORIGIN, "http://127.0.0.1:11436"));
+        assert!(is(FETCH_SITE, "same-origin"));
+        assert!(!is(USER_AGENT, "curl/8.5.0"));
+        assert!(!is(USER_AGENT, "ollama/0.33.0 (amd64 linux) Go/go1.24"));
+        assert!(!is_browser(&HeaderMap::new()));
     }
 }

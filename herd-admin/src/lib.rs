@@ -22,6 +22,7 @@ mod node_facts;
 mod nodes;
 mod ollama;
 mod openai;
+mod pull;
 mod refusal;
 mod secret;
 mod serve;
@@ -37,13 +38,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
 
 pub use caller::EDGE_SECRET_HEADER;
 pub use config::AdminConfig;
+pub use pull::{
+    FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
+    Pulls,
+};
 pub use secret::Secret;
 pub use serve::serve;
 pub use state::{AdminState, SetupError};
@@ -83,6 +88,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/api/pull", post(pull::pull))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
         .route("/v1/messages", get(identity::messages_probe))
@@ -90,6 +96,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/explain", post(explain::explain))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/fleet/pulls", get(pull::list))
+        .route("/fleet/pulls/{id}", delete(pull::cancel))
         .route("/heartbeat", post(heartbeat::heartbeat))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

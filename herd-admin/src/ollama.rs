@@ -1,5 +1,6 @@
 //! The catalogue as Ollama's API tells it: field for field, in Ollama's order, with herd's additions at the end.
 
+mod ask;
 mod show;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use crate::node_facts::{Runner, runners, shown_name};
 use crate::state::{AdminState, View};
 use crate::time;
 
+pub(crate) use ask::ModelAsk;
 pub(crate) use show::show;
 
 #[derive(Serialize)]

@@ -34,10 +34,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What connections get to finish their answers when the service stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves the admin service on `listener` until `shutdown` becomes true or its sender is gone; then running requests
-/// get a few seconds to finish.
-pub async fn serve(listener: TcpListener, state: AdminState, mut shutdown: watch::Receiver<bool>) {
-    let router = router(state);
+/// Serves the admin service on `listener`, and runs its pulls, until `shutdown` becomes true or its sender is gone; then
+/// pulls are cancelled, and running requests get a few seconds to finish.
+pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Receiver<bool>) {
+    let pulls = state.pulls().clone();
+    tokio::join!(pulls.run(shutdown.clone()), connections(listener, router(state), shutdown));
+}
+
+async fn connections(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -63,7 +67,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, mut shutdown: watch
 }
 
 /// Waits until it is time to stop. A lost sender is one: nobody could stop the service any more.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await);
 }
 

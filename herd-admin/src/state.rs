@@ -1,7 +1,7 @@
 //! What handlers share.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herd_core::decide::Policy;
 use herd_core::fleet::FleetSnapshot;
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use crate::FleetSource;
 use crate::config::AdminConfig;
 use crate::metrics::FleetCollector;
+use crate::pull::Pulls;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
@@ -35,6 +36,7 @@ struct Shared {
     config: AdminConfig,
     registry: Registry,
     nodes: reqwest::Client,
+    pulls: Pulls,
     explanations: Semaphore,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
@@ -47,16 +49,17 @@ impl AdminState {
     /// When `registry` has metrics of the same names, or the system refuses an HTTP client.
     pub fn new(source: Arc<dyn FleetSource>, config: AdminConfig, registry: Registry) -> Result<Self, SetupError> {
         registry.register(Box::new(FleetCollector::new(Arc::clone(&source), &config.version)?))?;
-        let nodes = reqwest::Client::builder()
-            // A proxy from the environment, or a redirect from a node, would take requests to where no node is.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.node_connect_timeout)
-            .timeout(config.node_timeout)
-            .build()?;
+        let nodes = node_client(config.node_connect_timeout).timeout(config.node_timeout).build()?;
+        let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
-        Ok(Self(Arc::new(Shared { source, config, registry, nodes, explanations, epoch_unix_ms })))
+        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, epoch_unix_ms })))
+    }
+
+    /// The pulls of models. They run as long as [`crate::serve`] does.
+    #[must_use]
+    pub fn pulls(&self) -> &Pulls {
+        &self.0.pulls
     }
 
     pub(crate) fn source(&self) -> &dyn FleetSource {
@@ -93,6 +96,15 @@ impl AdminState {
             epoch_unix_ms: self.0.epoch_unix_ms,
         }
     }
+}
+
+/// A client for nodes, but for its limits on a whole answer.
+pub(crate) fn node_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        // A proxy from the environment, or a redirect from a node, would take requests to where no node is.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(connect_timeout)
 }
 
 /// One picture of the fleet at one moment: all that an answer may depend on.

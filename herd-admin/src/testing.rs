@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use herd_core::decide::Policy;
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Sender};
 use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaReport};
@@ -16,7 +17,7 @@ use prometheus::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{AdminConfig, AdminState, FleetSource, router};
+use crate::{AdminConfig, AdminState, FleetSource, Pulls, router};
 
 /// A fleet whose clock the test moves.
 #[derive(Default)]
@@ -63,6 +64,7 @@ impl FleetSource for FakeSource {
 /// The admin service under test.
 pub(crate) struct App {
     pub(crate) source: Arc<FakeSource>,
+    pub(crate) pulls: Pulls,
     router: Router,
 }
 
@@ -78,7 +80,7 @@ impl App {
         let source = Arc::new(FakeSource::default());
         let config = AdminConfig { version: "1.2.3".into(), edge_secret: Some(EDGE.into()), ..config };
         let state = AdminState::new(Arc::clone(&source) as Arc<dyn FleetSource>, config, Registry::new()).unwrap();
-        Self { source, router: router(state) }
+        Self { source, pulls: state.pulls().clone(), router: router(state) }
     }
 
     /// With these nodes in its fleet.
@@ -99,12 +101,17 @@ impl App {
         self.source.now_ms.fetch_add(ms, Relaxed);
     }
 
-    /// Sends `request`, from this machine unless it says otherwise.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+    /// Sends `request`, from this machine unless it says otherwise, and leaves the answer's body to come.
+    pub(crate) async fn open(&self, mut request: Request<Body>) -> Response {
         if request.extensions().get::<ConnectInfo<SocketAddr>>().is_none() {
             request.extensions_mut().insert(from("127.0.0.1"));
         }
-        let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The same with the whole answer.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = self.open(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
         Answer { status: parts.status, headers: parts.headers, body }

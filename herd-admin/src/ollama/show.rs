@@ -10,12 +10,12 @@ use herd_core::fleet::Node;
 use herd_core::name::ModelName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
 
 use crate::answer::JSON;
 use crate::body;
 use crate::catalogue::reachable;
 use crate::node_facts::takes_requests;
+use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::{AdminState, View};
 
@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 4;
 pub(crate) async fn show(State(state): State<AdminState>, request: Request) -> Result<Response, Refusal> {
     let config = state.config();
     let body = body::read(request.into_body(), config.show_body_bytes, config.body_timeout).await?;
-    let name = model_name(&body)?;
+    let name = ModelAsk::read(&body)?.name;
     let nodes = holders(&state.view(), &name);
     if nodes.is_empty() {
         return Err(Refusal::not_found("model_not_found", format!("model '{name}' not found")));
@@ -38,22 +38,6 @@ pub(crate) async fn show(State(state): State<AdminState>, request: Request) -> R
     asked.ok().flatten().ok_or_else(|| {
         Refusal::new(StatusCode::BAD_GATEWAY, "no_answer", format!("no node with model '{name}' answered"))
     })
-}
-
-/// The name in the body, as Ollama finds it: `model`, or the older `name`.
-fn model_name(body: &[u8]) -> Result<ModelName, Refusal> {
-    let bad = |message: &str| Refusal::bad_request("invalid_request", message);
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(bad("missing request body"));
-    }
-    let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|error| bad(&body::json_error(&error)))?;
-    // Keys compare as in Go, without case.
-    let field = |key: &str| {
-        let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))?;
-        found.1.as_str().filter(|text| !text.is_empty())
-    };
-    let text = field("model").or_else(|| field("name")).ok_or_else(|| bad("model is required"))?;
-    ModelName::new(text).map_err(|_| bad("invalid model name"))
 }
 
 /// Where a model card can be had.

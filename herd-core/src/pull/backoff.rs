@@ -6,7 +6,7 @@ use super::PullRefusal;
 
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_MS: u64 = 30_000;
-/// Longest pause, and the one after the registry said that it has no such model.
+/// Longest pause, and the one after a failure that trying again soon cannot help.
 const LONGEST_MS: u64 = 30 * 60_000;
 /// Models that are remembered. Beyond them the one to be tried soonest is forgotten.
 const REMEMBERED_MAX: usize = 256;
@@ -21,6 +21,8 @@ const UNKNOWN_WINDOW_MS: u64 = 60_000;
 pub enum Failure {
     /// The registry has no such model.
     UnknownModel,
+    /// The model is larger than it may be.
+    TooLarge,
     /// Anything else.
     Other,
 }
@@ -54,7 +56,9 @@ impl Backoff {
         match (retry_after_ms, entry.failure) {
             (0, _) => Ok(()),
             (_, Failure::UnknownModel) => Err(PullRefusal::UnknownModel { last: entry.message.clone() }),
-            (_, Failure::Other) => Err(PullRefusal::BackingOff { retry_after_ms, last: entry.message.clone() }),
+            (_, Failure::TooLarge | Failure::Other) => {
+                Err(PullRefusal::BackingOff { retry_after_ms, last: entry.message.clone() })
+            }
         }
     }
 
@@ -77,7 +81,7 @@ impl Backoff {
         let before = before.filter(|entry| now_ms.saturating_sub(entry.until_ms) < LONGEST_MS);
         let failures = before.map_or(1, |entry| entry.failures.saturating_add(1));
         let pause_ms = match failure {
-            Failure::UnknownModel => LONGEST_MS,
+            Failure::UnknownModel | Failure::TooLarge => LONGEST_MS,
             Failure::Other => FIRST_MS.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_MS),
         };
         if self.entries.len() >= REMEMBERED_MAX {

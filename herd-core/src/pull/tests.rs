@@ -254,6 +254,8 @@ fn unknown_models_are_remembered_and_made_up_names_not_looked_for() {
     backoff.failed(&model, Failure::UnknownModel, "file does not exist", 0);
     assert_eq!(backoff.check(&model, 29 * 60_000).unwrap_err().name(), "unknown_model");
     assert_eq!(backoff.check(&model, 30 * 60_000), Ok(()));
+    backoff.failed(&model, Failure::TooLarge, "it has 90 GB", 0);
+    assert_eq!(backoff.check(&model, 29 * 60_000).unwrap_err().name(), "pull_backing_off");
     for made_up in 0..20 {
         assert_eq!(backoff.check(&name("fine"), 3_600_000), Ok(()), "{made_up}");
         backoff.failed(&name(&made_up.to_string()), Failure::UnknownModel, "file does not exist", 3_600_000);

@@ -1,0 +1,54 @@
+//! The body of a request about one model, as Ollama finds things in it.
+
+use herd_core::name::ModelName;
+use serde_json::{Map, Value};
+
+use crate::body::json_error;
+use crate::refusal::Refusal;
+
+/// A request about one model.
+#[derive(Debug)]
+pub(crate) struct ModelAsk {
+    /// The model: `model`, or the older `name`.
+    pub(crate) name: ModelName,
+    /// The same as the client spells it.
+    pub(crate) spelling: String,
+    fields: Map<String, Value>,
+}
+
+impl ModelAsk {
+    /// Reads `body`.
+    ///
+    /// # Errors
+    /// When it is not an object of JSON, or names no model.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let bad = |message: &str| Refusal::bad_request("invalid_request", message);
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(bad("missing request body"));
+        }
+        let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|error| bad(&json_error(&error)))?;
+        let text = text(&fields, "model").or_else(|| text(&fields, "name"));
+        let spelling = text.ok_or_else(|| bad("model is required"))?.to_owned();
+        let name = ModelName::new(&spelling).map_err(|_| bad("invalid model name"))?;
+        Ok(Self { name, spelling, fields })
+    }
+
+    /// The text at `key`; `None` = there is none, or an empty one.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        text(&self.fields, key)
+    }
+
+    /// Whether the answer is to be streamed: yes, unless it says no.
+    pub(crate) fn streams(&self) -> bool {
+        field(&self.fields, "stream").and_then(Value::as_bool).unwrap_or(true)
+    }
+}
+
+/// Keys compare as in Go, without case.
+fn field<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    field(fields, key)?.as_str().filter(|text| !text.is_empty())
+}
