@@ -6,6 +6,7 @@
 //! Handlers are thin: what an answer says is computed by pure functions of one snapshot and one moment. A handler that
 //! refuses returns a `Refusal`, and one middleware puts that into the form of the path's surface.
 
+mod alias;
 mod answer;
 mod body;
 mod caller;
@@ -43,6 +44,7 @@ use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
 
+pub use alias::{AliasError, AliasSettings, Aliases};
 pub use caller::EDGE_SECRET_HEADER;
 pub use config::AdminConfig;
 pub use pull::{

@@ -1,5 +1,6 @@
 //! The admin service as its clients see it: requests through the router, over a fleet made of heartbeats.
 
+mod alias;
 mod catalogue;
 mod explain;
 mod fleet;
@@ -7,7 +8,7 @@ mod health;
 mod heartbeat;
 mod pull;
 mod pull_jobs;
-mod pull_node;
+mod scripted;
 mod serve;
 mod show;
 mod surface;

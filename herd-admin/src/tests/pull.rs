@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::pull_node::{Lines, Node, drive};
+use super::scripted::{Lines, Node, drive};
 use crate::testing::{App, from, post};
 
 const TINY: &str = r#"{"model":"tiny"}"#;

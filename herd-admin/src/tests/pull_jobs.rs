@@ -7,7 +7,7 @@ use herd_core::name::ModelName;
 use herd_core::pull::{PullPolicy, PullRefusal};
 use http::StatusCode;
 
-use super::pull_node::{Lines, Node, drive};
+use super::scripted::{Lines, Node, drive};
 use crate::testing::App;
 use crate::{AdminConfig, FailureKind, PullAsk, PullHandle, PullPhase, PullReason, PullSettings};
 

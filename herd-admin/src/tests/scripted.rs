@@ -1,4 +1,4 @@
-//! A node whose pulls a test carries out line by line, and a client that reads them so.
+//! A node whose answers a test gives line by line, and a client that reads them so.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,7 @@ impl Call {
         self.lines.send(format!("{line}\n")).await.unwrap();
     }
 
-    /// One layer and the end.
+    /// The end of what went well.
     pub(super) async fn succeed(self) {
         self.say(r#"{"status":"success"}"#).await;
     }
