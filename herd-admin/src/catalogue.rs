@@ -44,7 +44,7 @@ type Holders<'a> = Vec<(&'a Node, &'a Model)>;
 pub(crate) fn catalogue(view: &View) -> Vec<Entry<'_>> {
     let mut holders: BTreeMap<&ModelName, Holders<'_>> = BTreeMap::new();
     for node in reachable(view) {
-        for model in &node.models {
+        for model in view.models(node) {
             holders.entry(&model.name).or_default().push((node, model));
         }
     }
@@ -53,7 +53,7 @@ pub(crate) fn catalogue(view: &View) -> Vec<Entry<'_>> {
 
 /// The model named `name`, if a node that is not offline has it.
 pub(crate) fn find<'a>(view: &'a View, name: &ModelName) -> Option<Entry<'a>> {
-    let holders: Holders<'a> = reachable(view).filter_map(|node| node.model(name).map(|model| (node, model))).collect();
+    let holders: Holders<'a> = reachable(view).filter_map(|node| Some((node, view.model(node, name)?))).collect();
     entry(&holders, view)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use herd_core::inspect::InspectLimits;
+use herd_core::name::ModelName;
 
 use crate::pull::PullSettings;
 use crate::secret::Secret;
@@ -31,6 +32,8 @@ pub struct AdminConfig {
     pub node_connect_timeout: Duration,
     /// Longest time for a node's whole answer.
     pub node_timeout: Duration,
+    /// Models that catalogues leave out: those that herd itself made on nodes. `/fleet/status` has them.
+    pub hides: fn(&ModelName) -> bool,
     /// How models are pulled.
     pub pull: PullSettings,
     /// Bounds on the bodies that `POST /fleet/explain` reads.
@@ -50,6 +53,7 @@ impl Default for AdminConfig {
             body_timeout: Duration::from_secs(10),
             node_connect_timeout: Duration::from_secs(2),
             node_timeout: Duration::from_secs(30),
+            hides: |_| false,
             pull: PullSettings::default(),
             inspect: InspectLimits::default(),
         }

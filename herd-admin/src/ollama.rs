@@ -132,14 +132,14 @@ pub(crate) async fn ps(State(state): State<AdminState>, headers: HeaderMap) -> R
 }
 
 fn loaded_models(view: &View) -> Vec<Loaded<'_>> {
-    let of_node = |node| models_in_memory(node).map(move |(model, runner)| loaded(node, model, &runner));
+    let of_node = |node| models_in_memory(view, node).map(move |(model, runner)| loaded(node, model, &runner));
     let mut models: Vec<_> = reachable(view).flat_map(of_node).collect();
     models.sort_by_key(|model| Reverse(time::parse(model.expires_at)));
     models
 }
 
-fn models_in_memory(node: &Node) -> impl Iterator<Item = (&Model, Runner<'_>)> {
-    node.models.iter().flat_map(move |model| runners(node, model).into_iter().map(move |runner| (model, runner)))
+fn models_in_memory<'a>(view: &View, node: &'a Node) -> impl Iterator<Item = (&'a Model, Runner<'a>)> + use<'a> {
+    view.models(node).flat_map(move |model| runners(node, model).into_iter().map(move |runner| (model, runner)))
 }
 
 fn loaded<'a>(node: &'a Node, model: &'a Model, runner: &Runner<'a>) -> Loaded<'a> {

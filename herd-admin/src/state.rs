@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herd_core::decide::Policy;
-use herd_core::fleet::FleetSnapshot;
+use herd_core::fleet::{FleetSnapshot, Model, Node};
+use herd_core::name::ModelName;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
@@ -94,6 +95,7 @@ impl AdminState {
             now_ms: source.now_ms(),
             unix_ms: unix_ms(),
             epoch_unix_ms: self.0.epoch_unix_ms,
+            hides: self.0.config.hides,
         }
     }
 }
@@ -121,9 +123,21 @@ pub(crate) struct View {
     /// The wall clock, for display.
     pub(crate) unix_ms: u64,
     epoch_unix_ms: u64,
+    hides: fn(&ModelName) -> bool,
 }
 
 impl View {
+    /// The models of `node` that catalogues show.
+    pub(crate) fn models<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a Model> + use<'a> {
+        let hides = self.hides;
+        node.models.iter().filter(move |model| !hides(&model.name))
+    }
+
+    /// The same for the model named `name`.
+    pub(crate) fn model<'a>(&self, node: &'a Node, name: &ModelName) -> Option<&'a Model> {
+        node.model(name).filter(|model| !(self.hides)(&model.name))
+    }
+
     /// A moment of the edge's clock in Unix milliseconds. The same for the same moment as long as the process lives,
     /// whatever happens to the wall clock.
     pub(crate) fn unix_ms_at(&self, edge_ms: u64) -> u64 {

@@ -223,3 +223,17 @@ async fn one_model_is_found_by_any_of_its_names() {
         assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (404, &"not_found_error".into()));
     }
 }
+
+#[tokio::test]
+async fn what_herd_made_on_nodes_is_in_no_catalogue() {
+    let hides = |name: &herd_core::name::ModelName| name.as_str().contains("-ctx");
+    let app = App::with(crate::AdminConfig { hides, ..crate::AdminConfig::default() });
+    app.join(loaded(heartbeat("n", &["tiny:latest", "tiny-ctx8192:latest"]), "tiny-ctx8192:latest", 8192));
+    for (path, expected) in [("/api/tags", 1), ("/api/ps", 0), ("/v1/models", 1)] {
+        let list = app.get(path).await.json();
+        let models = list.get("models").or(list.get("data")).unwrap().as_array().unwrap().len();
+        assert_eq!(models, expected, "{path}");
+    }
+    assert_eq!(app.get("/v1/models/tiny-ctx8192").await.status, 404);
+    assert!(app.get("/fleet/status").await.body.contains("tiny-ctx8192"), "operators see it");
+}
