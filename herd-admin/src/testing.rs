@@ -65,6 +65,7 @@ impl FleetSource for FakeSource {
 pub(crate) struct App {
     pub(crate) source: Arc<FakeSource>,
     pub(crate) pulls: Pulls,
+    pub(crate) state: AdminState,
     router: Router,
 }
 
@@ -80,7 +81,7 @@ impl App {
         let source = Arc::new(FakeSource::default());
         let config = AdminConfig { version: "1.2.3".into(), edge_secret: Some(EDGE.into()), ..config };
         let state = AdminState::new(Arc::clone(&source) as Arc<dyn FleetSource>, config, Registry::new()).unwrap();
-        Self { source, pulls: state.pulls().clone(), router: router(state) }
+        Self { source, pulls: state.pulls().clone(), router: router(state.clone()), state }
     }
 
     /// With these nodes in its fleet.

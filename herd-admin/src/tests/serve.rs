@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::testing::FakeSource;
+use super::scripted::Node;
+use crate::testing::{App, FakeSource};
 use crate::{AdminConfig, AdminState, serve};
 
 async fn exchange(stream: &mut TcpStream, request: &str, until: &str) -> String {
@@ -45,4 +46,34 @@ async fn serves_until_told_to_stop_and_then_closes_what_is_idle() {
     };
     tokio::join!(serve(listener, state, stopped), client);
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_pull_runs_while_its_client_is_there() {
+    let mut node = Node::new().await;
+    let app = App::of([node.heartbeat("n", &[], 500)]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let client = async {
+        let ask = |stream: bool| {
+            let body = format!(r#"{{"model":"tiny","stream":{stream}}}"#);
+            format!("POST /api/pull HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        };
+        let mut reads = TcpStream::connect(address).await.unwrap();
+        reads.write_all(ask(true).as_bytes()).await.unwrap();
+        let call = node.called().await;
+        call.say(r#"{"status":"pulling manifest"}"#).await;
+        let answer = exchange(&mut reads, "", "manifest").await;
+        assert!(answer.contains("\r\ncontent-type: application/x-ndjson\r\n"), "{answer}");
+        drop(reads);
+        call.dropped().await;
+        let mut waits = TcpStream::connect(address).await.unwrap();
+        waits.write_all(ask(false).as_bytes()).await.unwrap();
+        let call = node.called().await;
+        drop(waits);
+        call.dropped().await;
+        stop.send_replace(true);
+    };
+    tokio::join!(serve(listener, app.state.clone(), stopped), client);
 }
