@@ -6,6 +6,7 @@
 
 pub mod alias;
 pub mod answer;
+pub mod budget;
 pub mod decide;
 pub mod eligible;
 pub mod estimate;
@@ -18,6 +19,7 @@ pub mod load;
 pub mod name;
 pub mod protect;
 pub mod pull;
+pub mod queue;
 pub mod request;
 pub mod score;
 pub mod splice;
