@@ -24,6 +24,7 @@ mod nodes;
 mod ollama;
 mod openai;
 mod pull;
+mod queue;
 mod refusal;
 mod secret;
 mod serve;
@@ -51,9 +52,11 @@ pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
 };
+pub use queue::{Limit, QueueView, WaitingView};
 pub use secret::Secret;
 pub use serve::serve;
 pub use state::{AdminState, SetupError};
+pub use time::now_rfc3339;
 
 /// What the admin service sees of the edge.
 pub trait FleetSource: Send + Sync + 'static {
@@ -64,7 +67,13 @@ pub trait FleetSource: Send + Sync + 'static {
     fn now_ms(&self) -> u64;
 
     /// How requests are decided now.
-    fn policy(&self) -> Policy;
+    fn policy(&self) -> Arc<Policy>;
+
+    /// What waits at the edge for a slot. Never waits itself.
+    fn queue(&self) -> Arc<QueueView>;
+
+    /// Every bound on what is held or waited for, with how much of it is used now.
+    fn limits(&self) -> Vec<Limit>;
 
     /// Takes a heartbeat; returns the node's state as the edge sees it then.
     ///
@@ -96,6 +105,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/messages", get(identity::messages_probe))
         .route("/fleet/status", get(status::status))
         .route("/fleet/explain", post(explain::explain))
+        .route("/fleet/queue", get(queue::queue))
+        .route("/fleet/limits", get(queue::limits))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
         .route("/fleet/pulls", get(pull::list))

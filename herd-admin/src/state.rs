@@ -115,7 +115,7 @@ pub(crate) struct View {
     /// The fleet.
     pub(crate) snapshot: Arc<FleetSnapshot>,
     /// How requests are decided.
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     /// The edge is stopping.
     pub(crate) draining: bool,
     /// The edge's monotonic clock.

@@ -17,7 +17,7 @@ use prometheus::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{AdminConfig, AdminState, FleetSource, Pulls, router};
+use crate::{AdminConfig, AdminState, FleetSource, Limit, Pulls, QueueView, router};
 
 /// A fleet whose clock the test moves.
 #[derive(Default)]
@@ -25,6 +25,7 @@ pub(crate) struct FakeSource {
     fleet: Mutex<Arc<FleetSnapshot>>,
     pub(crate) now_ms: AtomicU64,
     pub(crate) draining: AtomicBool,
+    pub(crate) queue: Mutex<Arc<QueueView>>,
 }
 
 impl FleetSource for FakeSource {
@@ -36,8 +37,16 @@ impl FleetSource for FakeSource {
         self.now_ms.load(Relaxed)
     }
 
-    fn policy(&self) -> Policy {
-        Policy::default()
+    fn policy(&self) -> Arc<Policy> {
+        Arc::default()
+    }
+
+    fn queue(&self) -> Arc<QueueView> {
+        Arc::clone(&self.queue.lock().unwrap())
+    }
+
+    fn limits(&self) -> Vec<Limit> {
+        vec![Limit { name: "queue.max_waiting", limit: 7.0, used: Some(1.0) }]
     }
 
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {

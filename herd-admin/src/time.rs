@@ -10,6 +10,12 @@ pub(crate) struct Moment {
     pub(crate) nanos: u32,
 }
 
+/// The wall clock now in RFC 3339, as Ollama writes it.
+#[must_use]
+pub fn now_rfc3339() -> String {
+    rfc3339(crate::state::unix_ms())
+}
+
 const DAY_SECONDS: i64 = 86_400;
 
 /// Reads RFC 3339, with any offset and any fraction; `None` = it is not that.

@@ -1,29 +1,100 @@
 //! Which node serves a request: from one snapshot to a ranking that explains itself.
+//!
+//! The ranking says where a request is served best; [`Decision::ready`] says where it may go now. When that is
+//! nowhere, it waits at the edge and is decided anew as soon as something changes.
 
-use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{Prediction, needs_load, predict};
-use crate::fleet::{FleetSnapshot, LifeLimits, Model, Node, NodeState};
+mod rank;
+mod resolve;
+
+use crate::eligible::Ineligible;
+use crate::estimate::Prediction;
+use crate::fleet::{FleetSnapshot, LifeLimits};
+use crate::load::Seen;
 use crate::name::ModelName;
-use crate::protect::{ContextPlan, Protection, plan};
+use crate::protect::{ContextPlan, Protection};
+use crate::ready::Readiness;
 use crate::request::RequestProfile;
-use crate::score::{Facts, Score, Weights};
+use crate::rules::ModelRules;
+use crate::score::{Score, Weights};
+
+pub use rank::RANKED;
 
 /// How decisions are made.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
     /// What each signal may add.
     pub weights: Weights,
+    /// By what nodes are ranked.
+    pub order: Order,
     /// When a silent node changes its state.
     pub life: LifeLimits,
     /// What is done about a client's `num_ctx`.
     pub protection: Protection,
+    /// A request for more context than its model has loaded anywhere may be served by a larger loaded model.
+    pub auto_upgrade: bool,
+    /// When another model than the requested one serves.
+    pub fallback: FallbackPolicy,
+    /// What the operator says about single models.
+    pub models: ModelRules,
 }
 
-/// Candidates that are ranked; the rest is in no order. A request has far fewer attempts.
-pub const RANKED: usize = 16;
+/// By what nodes are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The seven signals.
+    #[default]
+    Score,
+    /// The shortest predicted time to the last byte.
+    Eta,
+}
 
-/// Scores closer than this are equal, in points: the signals are not more exact.
-const TIE_BAND: f64 = 1.0;
+impl Order {
+    /// Every order with its name in the configuration.
+    pub const NAMES: [(&'static str, Self); 2] = [("score", Self::Score), ("eta", Self::Eta)];
+}
+
+/// When another model than the requested one serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallbackPolicy {
+    /// A loaded model of the same category and capabilities may stand in for one that can be served nowhere in time.
+    pub vram: bool,
+    /// In time: predicted wait and load of at most this.
+    pub after_ms: u64,
+    /// A listed fallback that is in memory goes before an earlier model that would have to be loaded.
+    pub prefer_hot: bool,
+}
+
+impl Default for FallbackPolicy {
+    fn default() -> Self {
+        Self { vram: true, after_ms: 60_000, prefer_hot: false }
+    }
+}
+
+/// How a model came to serve in the place of the requested one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// The operator gave the requested name to it.
+    Alias,
+    /// The client or the operator listed it as a fallback.
+    Fallback,
+    /// It is larger, and loaded with the context that was asked for.
+    Upgrade,
+    /// It is loaded and can do the same; the requested one could be served nowhere in time.
+    Vram,
+}
+
+impl StandIn {
+    /// Its name in JSON, metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alias => "alias",
+            Self::Fallback => "fallback",
+            Self::Upgrade => "upgrade",
+            Self::Vram => "vram",
+        }
+    }
+}
 
 /// One node that can serve the request.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +109,10 @@ pub struct Candidate {
     pub prediction: Prediction,
     /// What happens to the context there.
     pub plan: ContextPlan,
-    /// The node's in-flight that the score was made on.
-    pub seen_in_flight: u32,
+    /// What the score was made on; a claim holds it against what is so by then.
+    pub seen: Seen,
+    /// Whether the request may go there now.
+    pub readiness: Readiness,
     /// It is taken only when no other can serve: silent for long, or lacking something that its backend should say.
     pub last_resort: Option<&'static str>,
 }
@@ -47,131 +120,66 @@ pub struct Candidate {
 /// The outcome for one model: who could serve it, best first, and who could not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// The model that serves: the requested one or one of its fallbacks.
+    /// The model that serves: the requested one or another in its place.
     pub model: ModelName,
+    /// Why that one, when it is not the requested one.
+    pub stand_in: Option<StandIn>,
     /// The best [`RANKED`] of them in order, then the others.
     pub candidates: Vec<Candidate>,
     /// Nodes that cannot serve it, with the reason.
     pub refused: Vec<(usize, Ineligible)>,
 }
 
-/// Chooses among the requested model and its fallbacks, in the client's order: the first that any node can serve.
-///
-/// When none can, the decision about the requested model is returned, with no candidates.
-#[must_use]
-pub fn decide(
-    snapshot: &FleetSnapshot,
-    profile: &RequestProfile,
-    policy: &Policy,
-    tried: &[u32],
-    now_ms: u64,
-) -> Decision {
-    let question = Question { snapshot, profile, policy, tried, now_ms };
-    let requested = question.rank(&profile.model);
-    if requested.candidates.iter().any(|candidate| candidate.last_resort.is_none()) {
-        return requested;
-    }
-    let fallbacks = profile.fallback_models.iter().map(|model| question.rank(model));
-    fallbacks.into_iter().find(|decision| !decision.candidates.is_empty()).unwrap_or(requested)
-}
-
-struct Question<'a> {
-    snapshot: &'a FleetSnapshot,
-    profile: &'a RequestProfile,
-    policy: &'a Policy,
-    tried: &'a [u32],
-    now_ms: u64,
-}
-
-impl Question<'_> {
-    fn rank(&self, name: &ModelName) -> Decision {
-        let key = name.key();
-        let mut candidates = Vec::new();
-        let mut refused = Vec::new();
-        for (index, node) in self.snapshot.nodes.iter().enumerate() {
-            match self.candidate(index, node, name, key) {
-                Ok(candidate) => candidates.push(candidate),
-                Err(reason) => refused.push((index, reason)),
+impl Decision {
+    /// The candidates that may be sent the request now, in the order in which to try them; none = it waits.
+    ///
+    /// The best one goes first. When that is busy, another goes only if it is predicted to answer no later than the
+    /// busy one would: a free slot is not worth a slower answer.
+    pub fn ready(&self) -> impl Iterator<Item = &Candidate> {
+        let mut waited_ms = f64::INFINITY;
+        let suspect = self.candidates.first().is_some_and(|best| best.last_resort.is_some());
+        self.candidates.iter().take(RANKED).filter(move |candidate| {
+            if candidate.readiness.is_waited_for() {
+                waited_ms = waited_ms.min(candidate.prediction.total_ms());
             }
-        }
-        self.score(&mut candidates, key);
-        order(&mut candidates, self.snapshot);
-        Decision { model: name.clone(), candidates, refused }
+            let worth = candidate.prediction.total_ms() <= waited_ms;
+            candidate.readiness == Readiness::Free && worth && (suspect || candidate.last_resort.is_none())
+        })
     }
 
-    /// The node as a candidate, not yet scored.
-    fn candidate(&self, index: usize, node: &Node, name: &ModelName, key: u64) -> Result<Candidate, Ineligible> {
-        let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent)?;
-        if self.tried.contains(&node.number) {
-            return Err(Ineligible::AlreadyTried);
-        }
-        let stale = node.state(self.now_ms, &self.policy.life) == NodeState::Stale;
-        let mut last_resort = stale.then_some("stale");
-        for outcome in [node_eligible(node, self.now_ms, &self.policy.life), model_eligible(self.profile, node, model)]
-        {
-            match outcome {
-                Ok(()) => {}
-                Err(reason) if reason.yields_to_any() => last_resort = Some(reason.name()),
-                Err(reason) => return Err(reason),
-            }
-        }
-        let plan = plan(self.profile, node, model, None, self.policy.protection);
-        let prediction = predict(self.profile, node, model, &plan, self.now_ms);
-        let seen_in_flight = node.load.in_flight();
-        let score = Score::default();
-        Ok(Candidate { node: index, score, total: 0.0, prediction, plan, seen_in_flight, last_resort })
+    /// Whether a candidate that is no mere last resort is predicted to start within `within_ms`.
+    #[must_use]
+    pub fn serves_within(&self, within_ms: u64) -> bool {
+        let in_time = |candidate: &Candidate| candidate.prediction.until_start_ms() <= within_ms as f64;
+        self.candidates.iter().any(|candidate| candidate.last_resort.is_none() && in_time(candidate))
     }
 
-    fn score(&self, candidates: &mut [Candidate], key: u64) {
-        let loading = candidates.iter().filter(|candidate| needs_load(&candidate.plan));
-        let load_elsewhere_ms = loading.map(|candidate| candidate.prediction.until_start_ms()).reduce(f64::min);
-        for candidate in candidates {
-            let node = &self.snapshot.nodes[candidate.node];
-            let Some(model) = node.model_by_key(key) else { continue };
-            candidate.score = Score::of(&self.facts(candidate, node, model, load_elsewhere_ms), &self.policy.weights);
-            candidate.total = candidate.score.total();
-        }
-    }
-
-    fn facts<'a>(
-        &'a self,
-        candidate: &Candidate,
-        node: &'a Node,
-        model: &'a Model,
-        load_elsewhere_ms: Option<f64>,
-    ) -> Facts<'a> {
-        Facts {
-            profile: self.profile,
-            node,
-            model,
-            plan: candidate.plan,
-            prediction: candidate.prediction,
-            load_elsewhere_ms,
-            now_ms: self.now_ms,
-        }
+    /// Shortest predicted time until any candidate could start, milliseconds; `None` = nobody can.
+    #[must_use]
+    pub fn until_start_ms(&self) -> Option<f64> {
+        self.candidates.iter().map(|candidate| candidate.prediction.until_start_ms()).reduce(f64::min)
     }
 }
 
-/// Puts the best [`RANKED`] first, in order. Of those as good as the best, the one chosen longest ago leads, so that
-/// equals take turns; the node's place, which is the order of ids, settles the rest.
-fn order(candidates: &mut [Candidate], snapshot: &FleetSnapshot) {
-    let by_rank = |a: &Candidate, b: &Candidate| {
-        let last_resort = a.last_resort.is_some().cmp(&b.last_resort.is_some());
-        last_resort.then(b.total.total_cmp(&a.total)).then(a.node.cmp(&b.node))
-    };
-    if candidates.len() > RANKED {
-        candidates.select_nth_unstable_by(RANKED - 1, by_rank);
-    }
-    let ranked = candidates.len().min(RANKED);
-    let ranked = &mut candidates[..ranked];
-    ranked.sort_unstable_by(by_rank);
-    let Some(best) = ranked.first() else { return };
-    let (best_total, best_resort) = (best.total, best.last_resort.is_some());
-    let equals = ranked
-        .iter()
-        .take_while(|c| best_total - c.total <= TIE_BAND && c.last_resort.is_some() == best_resort)
-        .count();
-    ranked[..equals].sort_by_key(|candidate| snapshot.nodes[candidate.node].load.last_chosen());
+/// One request and all that its decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The picture; the one that is read for this decision.
+    pub snapshot: &'a FleetSnapshot,
+    /// The request.
+    pub profile: &'a RequestProfile,
+    /// How to decide.
+    pub policy: &'a Policy,
+    /// Numbers of the nodes that were asked already.
+    pub tried: &'a [u32],
+    /// Requests for the same model that wait at the edge before this one.
+    pub ahead: u32,
+    /// How long it has waited for a slot, milliseconds.
+    pub waited_ms: u64,
+    /// Waiting for nodes that are away has been in vain: any loaded model that can do the same will do.
+    pub desperate: bool,
+    /// Receiver's monotonic clock.
+    pub now_ms: u64,
 }
 
 #[cfg(test)]

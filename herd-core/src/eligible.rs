@@ -21,6 +21,8 @@ pub enum Ineligible {
     Paused,
     /// It failed lately and rests for so many milliseconds.
     Ejected(u64),
+    /// It failed lately, and one request tries whether it has recovered.
+    OnTrial,
     /// It does not answer the edge's health probe.
     ProbeFailed,
     /// It does not have the model.
@@ -51,6 +53,7 @@ impl Ineligible {
             Self::Draining => "draining",
             Self::Paused => "paused",
             Self::Ejected(_) => "ejected",
+            Self::OnTrial => "on_trial",
             Self::ProbeFailed => "probe_failed",
             Self::ModelAbsent => "model_absent",
             Self::MissingCapability(_) => "missing_capability",
@@ -66,7 +69,14 @@ impl Ineligible {
     /// model lacks, it lacks on every node, and its backend says so in its own words.
     #[must_use]
     pub fn yields_to_any(self) -> bool {
-        matches!(self, Self::ProbeFailed | Self::Ejected(_) | Self::MissingCapability(_) | Self::ContextTooSmall(_))
+        matches!(
+            self,
+            Self::ProbeFailed
+                | Self::Ejected(_)
+                | Self::OnTrial
+                | Self::MissingCapability(_)
+                | Self::ContextTooSmall(_)
+        )
     }
 
     /// Whether waiting may help: the node could serve this request at another time.
@@ -88,6 +98,7 @@ impl fmt::Display for Ineligible {
             Self::Draining => f.write_str("draining"),
             Self::Paused => f.write_str("paused by its owner"),
             Self::Ejected(ms) => write!(f, "ejected after failures for another {ms} ms"),
+            Self::OnTrial => f.write_str("a request tries whether it has recovered"),
             Self::ProbeFailed => f.write_str("does not answer its health probe"),
             Self::ModelAbsent => f.write_str("does not have the model"),
             Self::MissingCapability(what) => write!(f, "the model there has no {what} capability"),
@@ -123,6 +134,7 @@ pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), 
         return Err(Ineligible::ProbeFailed);
     }
     match node.load.ejected_for_ms(now_ms) {
+        0 if node.load.on_trial() => Err(Ineligible::OnTrial),
         0 => Ok(()),
         ms => Err(Ineligible::Ejected(ms)),
     }
@@ -156,7 +168,7 @@ fn missing_capability(profile: &RequestProfile, model: &Model) -> Option<&'stati
         Task::Completion => "completion",
         Task::Embedding => "embedding",
     };
-    let needed = [(true, task), (profile.images > 0, "vision"), (profile.tools, "tools")];
+    let needed = [(true, task), (profile.images > 0, "vision"), (profile.tools, "tools"), (profile.think, "thinking")];
     needed.into_iter().find(|(needs, name)| *needs && model.capabilities.has(name) == Some(false)).map(|(_, name)| name)
 }
 

@@ -51,12 +51,14 @@ impl Prediction {
     }
 }
 
-/// Predicts `profile` for `model` on `node`, with `plan` for its context.
+/// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
 #[must_use]
 pub fn predict(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Prediction {
     let (prefill_ms, decode_ms) = run_ms(profile, node, model);
-    let load_ms = if needs_load(plan) { load_ms(model, now_ms) } else { 0.0 };
-    let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms);
+    let under_way = node.load.loading().filter(|load| load.model == model.key);
+    // A load that is under way is waited for, not done again.
+    let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
+    let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms, now_ms);
     Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
 }
 
@@ -73,9 +75,25 @@ pub fn occupancy(node: &Node) -> u32 {
     node.load.in_flight().saturating_add(node.busy_by_others())
 }
 
-/// Loading `model` on a node where it is not resident, in milliseconds.
+/// Requests on the runner of `model` on this node: ours and others'.
+#[must_use]
+pub fn runner_occupancy(model: &Model) -> u32 {
+    let others = model.resident.as_ref().map_or(0, |resident| resident.busy_by_others);
+    model.load.in_flight().saturating_add(others)
+}
+
+/// Slots that `model` has for us on `node` at `now_ms`: as reported, fewer after it said that it was busy.
+#[must_use]
+pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
+    model.load.usable_slots(model.slots(&node.env), now_ms)
+}
+
+/// Loading `model` on a node where it is not resident, in milliseconds: as measured there, else from its size.
 #[must_use]
 pub fn load_ms(model: &Model, now_ms: u64) -> f64 {
+    if let Some(measured) = model.load.load_ms() {
+        return measured;
+    }
     let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
     let warm = model.resident.is_some() || warmth(model, now_ms) > 0.0;
     let rate = if warm { WARM_LOAD_BYTES_PER_S } else { COLD_LOAD_BYTES_PER_S };
@@ -88,32 +106,53 @@ pub fn warmth(model: &Model, now_ms: u64) -> f64 {
     model.unloaded_at_ms.map_or(0.0, |at| 1.0 - now_ms.saturating_sub(at).min(WARM_MS) as f64 / WARM_MS as f64)
 }
 
-/// What the request itself takes. A measured p75 is for the whole; it is split as the hardware would.
+/// What the request itself takes, prompt and answer: from the rates learned here; else from the p75 of whole requests,
+/// split as the hardware would; else from what such hardware does.
 fn run_ms(profile: &RequestProfile, node: &Node, model: &Model) -> (f64, f64) {
     let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
     let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
     let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
-    let prefill_ms = profile.prompt_tokens as f64 * token_ms / PREFILL_SPEEDUP;
-    let output_tokens = match profile.surface.task() {
-        Task::Embedding => 0,
-        Task::Completion => profile.max_output_tokens.unwrap_or(ASSUMED_OUTPUT_TOKENS).min(ASSUMED_OUTPUT_TOKENS * 4),
-    };
-    let decode_ms = output_tokens as f64 * token_ms;
-    match model.load.p75_ms() {
-        Some(p75_ms) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
-        None => (prefill_ms, decode_ms),
+    let load = &model.load;
+    let prefill_rate = load.prefill_ms_per_token().unwrap_or(token_ms / PREFILL_SPEEDUP);
+    let prefill_ms = profile.prompt_tokens as f64 * prefill_rate;
+    let decode_ms = output_tokens(profile, model) * load.decode_ms_per_token().unwrap_or(token_ms);
+    match (load.decode_ms_per_token(), load.p75_ms()) {
+        (None, Some(p75_ms)) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
+        _ => (prefill_ms, decode_ms),
     }
 }
 
-fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64) -> f64 {
-    let slots = model.slots(&node.env);
+/// Tokens that the answer is taken to have: as answers here have had, at most what the request allows.
+fn output_tokens(profile: &RequestProfile, model: &Model) -> f64 {
+    if profile.surface.task() == Task::Embedding {
+        return 0.0;
+    }
+    match (profile.max_output_tokens.map(|limit| limit as f64), model.load.output_tokens()) {
+        (Some(limit), Some(usual)) => limit.min(usual),
+        // A limit says little above what answers usually have.
+        (Some(limit), None) => limit.min(ASSUMED_OUTPUT_TOKENS as f64 * 4.0),
+        (None, usual) => usual.unwrap_or(ASSUMED_OUTPUT_TOKENS as f64),
+    }
+}
+
+fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64, now_ms: u64) -> f64 {
+    let slots = usable_slots(node, model, now_ms);
+    let until_loaded = node.load.loading().map_or(0.0, |load| load.until_ms.saturating_sub(now_ms) as f64);
     let occupied = occupancy(node);
-    // A reload waits for everything that runs on the runner; else the first slot to free is ours.
-    let ahead =
-        if plan.action == ContextAction::Reload { occupied } else { occupied.saturating_add(1).saturating_sub(slots) };
-    if ahead == 0 {
+    let ahead = match plan.action {
+        // A reload waits for everything that runs on the runner.
+        ContextAction::Reload => occupied,
+        _ => occupied.saturating_add(1).saturating_sub(slots),
+    };
+    let pause = model.load.backs_off_for_ms(now_ms) as f64;
+    until_loaded.max(pause) + queue_ms(f64::from(ahead), slots, service_ms)
+}
+
+/// Until `ahead` requests of `service_ms` each have left room in `slots`.
+fn queue_ms(ahead: f64, slots: u32, service_ms: f64) -> f64 {
+    if ahead <= 0.0 {
         return 0.0;
     }
     // What runs has run for a while: on average half of it is left.
-    (f64::from(ahead) - 0.5) / f64::from(slots) * service_ms
+    (ahead - 0.5) / f64::from(slots.max(1)) * service_ms
 }

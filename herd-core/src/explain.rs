@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::decide::{Candidate, Decision, Policy, decide};
+use crate::decide::{Candidate, Decision, Policy, Question, StandIn};
 use crate::eligible::Ineligible;
 use crate::fleet::FleetSnapshot;
+use crate::protect::ReloadCause;
 use crate::request::RequestProfile;
 
 /// What herd would do with a request, and why.
@@ -24,8 +25,12 @@ pub struct Explanation {
     pub num_ctx: Option<u64>,
     /// Estimated tokens of the prompt.
     pub prompt_tokens: u64,
+    /// Why that is not the requested one: `alias`, `fallback`, `upgrade`, `vram`; null = it is.
+    pub stand_in: Option<&'static str>,
     /// The node that would win; null = none can serve it.
     pub winner: Option<String>,
+    /// The node that it would be sent to now; null = it would wait.
+    pub goes_to: Option<String>,
     /// Every node, the winner first, the ineligible last.
     pub nodes: Vec<NodeExplanation>,
 }
@@ -45,8 +50,12 @@ pub struct NodeExplanation {
     pub signals: BTreeMap<&'static str, f64>,
     /// What it would take there; null when ineligible.
     pub predicted: Option<Predicted>,
-    /// `kept`, `pinned`, `raised`, `reload` or `load`; null when ineligible.
+    /// Whether it may go there now, `free`, or what it would wait for there; null when ineligible.
+    pub readiness: Option<&'static str>,
+    /// `kept`, `pinned`, `raised`, `upgraded`, `reload` or `load`; null when ineligible.
     pub context_action: Option<String>,
+    /// Why the model would be reloaded; null = it would not.
+    pub reload_cause: Option<&'static str>,
     /// The window that would serve it, tokens.
     pub context_length: Option<u64>,
     /// Requests of ours on it.
@@ -80,7 +89,8 @@ pub struct Predicted {
 /// Decides `profile` without sending it anywhere.
 #[must_use]
 pub fn explain(snapshot: &FleetSnapshot, profile: &RequestProfile, policy: &Policy, now_ms: u64) -> Explanation {
-    let decision = decide(snapshot, profile, policy, &[], now_ms);
+    let decision =
+        Question { snapshot, profile, policy, tried: &[], ahead: 0, waited_ms: 0, desperate: false, now_ms }.decide();
     let id = |index: usize| snapshot.nodes[index].id.to_string();
     let mut nodes: Vec<NodeExplanation> =
         decision.candidates.iter().map(|candidate| eligible(candidate, snapshot)).collect();
@@ -97,7 +107,9 @@ pub fn explain(snapshot: &FleetSnapshot, profile: &RequestProfile, policy: &Poli
         stream: profile.stream,
         num_ctx: profile.num_ctx,
         prompt_tokens: profile.prompt_tokens,
+        stand_in: decision.stand_in.map(StandIn::name),
         winner: decision.candidates.first().map(|candidate| id(candidate.node)),
+        goes_to: decision.ready().next().map(|candidate| id(candidate.node)),
         nodes,
     }
 }
@@ -117,9 +129,11 @@ fn eligible(candidate: &Candidate, snapshot: &FleetSnapshot) -> NodeExplanation 
             decode_ms: rounded(prediction.decode_ms),
             total_ms: rounded(prediction.total_ms()),
         }),
+        readiness: Some(candidate.readiness.name()),
         context_action: Some(candidate.plan.action.to_string()),
+        reload_cause: candidate.plan.cause.map(ReloadCause::name),
         context_length: candidate.plan.window,
-        in_flight: candidate.seen_in_flight,
+        in_flight: candidate.seen.in_flight,
     }
 }
 
@@ -131,7 +145,9 @@ fn ineligible(node_id: String, reason: Ineligible, in_flight: u32) -> NodeExplan
         score: None,
         signals: BTreeMap::new(),
         predicted: None,
+        readiness: None,
         context_action: None,
+        reload_cause: None,
         context_length: None,
         in_flight,
     }
@@ -180,7 +196,19 @@ mod tests {
         assert_eq!(told.nodes[2].reason.as_ref().unwrap().code, "model_absent");
         let sum: f64 = told.nodes[0].signals.values().sum();
         assert!((sum - told.nodes[0].score.unwrap()).abs() < 0.01);
-        let decision = decide(&snapshot, &profile, &Policy::default(), &[0, 1], 0);
+        let policy = Policy::default();
+        let tried = &[0, 1];
+        let decision = Question {
+            snapshot: &snapshot,
+            profile: &profile,
+            policy: &policy,
+            tried,
+            ahead: 0,
+            waited_ms: 0,
+            desperate: false,
+            now_ms: 0,
+        };
+        let decision = decision.decide();
         assert_eq!(refusal(&decision, &snapshot), "cold: already tried; hot: already tried");
     }
 }

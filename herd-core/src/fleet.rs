@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod loaded;
 mod node;
 mod share;
 
@@ -11,7 +12,8 @@ use crate::name::NodeId;
 
 pub use apply::{Applied, Sender};
 pub use check::{HeartbeatError, HeartbeatLimits};
-pub use node::{Capabilities, Device, LifeLimits, Model, Node, NodeState, Resident, Trend};
+pub use loaded::Loaded;
+pub use node::{Capabilities, Condition, Device, LifeLimits, Model, Node, NodeState, Resident, Trend};
 
 /// One immutable picture of the fleet. A request reads it once.
 #[derive(Debug, Clone, Default)]

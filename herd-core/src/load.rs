@@ -2,33 +2,17 @@
 //!
 //! A heartbeat never writes these numbers; they are carried from snapshot to snapshot behind an `Arc`.
 
-use std::sync::Arc;
+mod claim;
+mod model;
+mod rate;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::history::LatencyHistory;
+use crate::launch::Signature;
 
-/// What the edge counts of one node, over all its models.
-#[derive(Debug)]
-pub struct NodeLoad {
-    in_flight: AtomicU32,
-    last_chosen: AtomicU64,
-    probe_failed: AtomicBool,
-    ejected_until_ms: AtomicU64,
-    failures_in_a_row: AtomicU32,
-}
-
-impl Default for NodeLoad {
-    fn default() -> Self {
-        Self {
-            in_flight: AtomicU32::new(0),
-            last_chosen: AtomicU64::new(0),
-            probe_failed: AtomicBool::new(false),
-            ejected_until_ms: AtomicU64::new(0),
-            failures_in_a_row: AtomicU32::new(0),
-        }
-    }
-}
+pub use claim::{Claim, Seen};
+pub use model::{BUSY_BACKOFF_BASE_MS, BUSY_BACKOFF_MAX_MS, ModelLoad, SLOT_REGAIN_MS, Work};
 
 /// First ejection of a failing node; it doubles with every further failure. From Envoy's outlier detection, whose
 /// base is 30 s, made shorter because a fleet of three cannot spare a node that long for one hiccup.
@@ -37,6 +21,63 @@ pub const EJECTION_BASE_MS: u64 = 1_000;
 pub const EJECTION_MAX_MS: u64 = 60_000;
 /// Failures in a row before a node is ejected.
 pub const EJECTION_AFTER_FAILURES: u32 = 3;
+
+/// What the edge counts of one node, over all its models.
+#[derive(Debug, Default)]
+pub struct NodeLoad {
+    in_flight: AtomicU32,
+    last_chosen: AtomicU64,
+    probe: Probe,
+    ejected_until_ms: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    /// A request tries whether an ejected node has recovered.
+    on_trial: AtomicBool,
+    loading: Mutex<Option<Loading>>,
+    /// Whether `loading` is set: read first, as it mostly is not.
+    is_loading: AtomicBool,
+    reserved: Mutex<Option<Reservation>>,
+    /// Until when `reserved` holds; 0 = it does not.
+    reserved_until_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Probe {
+    failed: AtomicBool,
+    /// When it last succeeded; 0 = never.
+    succeeded_at_ms: AtomicU64,
+}
+
+/// A load that this edge has started on a node. Ollama does one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// [`crate::name::ModelName::key`] of the model.
+    pub model: u64,
+    /// When it began.
+    pub since_ms: u64,
+    /// When it is predicted to end.
+    pub until_ms: u64,
+}
+
+impl Loading {
+    /// Whether it takes so much longer than predicted that nobody should wait for it any more.
+    #[must_use]
+    pub fn is_overdue(&self, now_ms: u64) -> bool {
+        let predicted = self.until_ms.saturating_sub(self.since_ms);
+        now_ms.saturating_sub(self.since_ms) > predicted.saturating_mul(OVERDUE_FACTOR).saturating_add(OVERDUE_SLACK_MS)
+    }
+}
+
+/// A load counts as overdue after so many times its prediction and [`OVERDUE_SLACK_MS`]: predictions of a first load
+/// rest on assumptions about the disk.
+const OVERDUE_FACTOR: u64 = 3;
+const OVERDUE_SLACK_MS: u64 = 5_000;
+
+/// A node that is kept free for requests of one model, which have waited long for it to be idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reservation {
+    model: u64,
+    signature: Signature,
+}
 
 impl NodeLoad {
     /// Requests that this edge has sent to the node and not seen end, streams included.
@@ -54,18 +95,36 @@ impl NodeLoad {
     /// Whether the edge's own health probe fails.
     #[must_use]
     pub fn probe_failed(&self) -> bool {
-        self.probe_failed.load(Relaxed)
+        self.probe.failed.load(Relaxed)
     }
 
-    /// Notes the outcome of a health probe.
+    /// Whether the edge's own probe has succeeded and does not fail now: the node's Ollama lives, whatever its agent
+    /// says or does not say.
+    #[must_use]
+    pub fn probe_succeeds(&self) -> bool {
+        !self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) > 0
+    }
+
+    /// Notes that the node is suspected, or is no longer, after probes in a row.
     pub fn set_probe_failed(&self, failed: bool) {
-        self.probe_failed.store(failed, Relaxed);
+        self.probe.failed.store(failed, Relaxed);
+    }
+
+    /// Notes a probe that was answered.
+    pub fn probe_succeeded(&self, now_ms: u64) {
+        self.probe.succeeded_at_ms.store(now_ms.max(1), Relaxed);
     }
 
     /// Milliseconds until the node may be tried again after failures; 0 = now.
     #[must_use]
     pub fn ejected_for_ms(&self, now_ms: u64) -> u64 {
         self.ejected_until_ms.load(Relaxed).saturating_sub(now_ms)
+    }
+
+    /// Whether its ejection is over but one request still tries whether the node has recovered.
+    #[must_use]
+    pub fn on_trial(&self) -> bool {
+        self.on_trial.load(Relaxed)
     }
 
     /// Notes that the node answered well.
@@ -75,122 +134,70 @@ impl NodeLoad {
     }
 
     /// Notes that the node failed: refused, reset, or answered 5xx. After [`EJECTION_AFTER_FAILURES`] in a row it is
-    /// ejected for a time that doubles with each further one; when that ends, the next request is its trial.
+    /// ejected for a time that doubles with each further one; when that ends, one request is its trial.
     pub fn failed(&self, now_ms: u64) {
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed).saturating_add(1);
         let Some(beyond) = failures.checked_sub(EJECTION_AFTER_FAILURES) else { return };
         let span = EJECTION_BASE_MS.saturating_mul(1 << beyond.min(16)).min(EJECTION_MAX_MS);
         self.ejected_until_ms.fetch_max(now_ms.saturating_add(span), Relaxed);
     }
-}
 
-/// What the edge counts and learns of one model on one node.
-#[derive(Debug, Default)]
-pub struct ModelLoad {
-    in_flight: AtomicU32,
-    history: Mutex<LatencyHistory>,
-    p75_ms: AtomicU64,
-}
+    fn needs_trial(&self) -> bool {
+        self.failures_in_a_row.load(Relaxed) >= EJECTION_AFTER_FAILURES
+    }
 
-impl ModelLoad {
-    /// Requests for the model that this edge has sent to the node and not seen end.
+    /// The load in progress that this edge started here.
     #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+    pub fn loading(&self) -> Option<Loading> {
+        if self.is_loading.load(Relaxed) { *lock(&self.loading) } else { None }
     }
 
-    /// 75th percentile of what requests took here, decayed; `None` = never measured.
+    /// Takes the node's one place for a load; false = it is taken.
+    fn begin_load(&self, load: Loading) -> bool {
+        let mut loading = lock(&self.loading);
+        if loading.is_some() {
+            return false;
+        }
+        *loading = Some(load);
+        self.is_loading.store(true, Relaxed);
+        true
+    }
+
+    fn end_load(&self) {
+        let mut loading = lock(&self.loading);
+        *loading = None;
+        self.is_loading.store(false, Relaxed);
+    }
+
+    /// Keeps the node from requests that its runners serve but `model` under `signature` cannot share, until
+    /// `until_ms`: what waits for it to be idle would otherwise be overtaken for ever.
+    pub fn reserve(&self, model: u64, signature: Signature, until_ms: u64) {
+        *lock(&self.reserved) = Some(Reservation { model, signature });
+        self.reserved_until_ms.store(until_ms, Relaxed);
+    }
+
+    /// Whether the node is reserved for other requests than those for `model` under `signature`.
     #[must_use]
-    pub fn p75_ms(&self) -> Option<f64> {
-        let stored = f64::from_bits(self.p75_ms.load(Relaxed));
-        (stored > 0.0).then_some(stored)
+    pub fn is_reserved_for_others(&self, model: u64, signature: Signature, now_ms: u64) -> bool {
+        let holds = self.reserved_until_ms.load(Relaxed) > now_ms;
+        holds && lock(&self.reserved).is_some_and(|held| held != Reservation { model, signature })
     }
 
-    /// Learns that a request took `service_ms` from dispatch to its last byte.
-    pub fn observe(&self, service_ms: f64, now_ms: u64) {
-        let mut history = self.lock_history();
-        history.observe(service_ms, now_ms);
-        let p75 = history.quantile(0.75).unwrap_or(0.0);
-        self.p75_ms.store(p75.to_bits(), Relaxed);
-    }
-
-    fn lock_history(&self) -> MutexGuard<'_, LatencyHistory> {
-        // A panic while holding it leaves counts that are still counts.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends a reservation.
+    pub fn unreserve(&self) {
+        self.reserved_until_ms.store(0, Relaxed);
     }
 }
 
-/// One slot of a (node, model), counted until this is dropped.
-#[derive(Debug)]
-#[must_use = "dropping the claim gives the slot back"]
-pub struct Claim {
-    node: Arc<NodeLoad>,
-    model: Arc<ModelLoad>,
-}
-
-impl Claim {
-    /// Takes a slot if the node's in-flight is still `seen`, what the choice was made on; `ticket` counts choices.
-    ///
-    /// `None` = others claimed meanwhile: choose again.
-    pub fn try_take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, seen: u32, ticket: u64) -> Option<Self> {
-        node.in_flight.compare_exchange(seen, seen.saturating_add(1), Relaxed, Relaxed).ok()?;
-        Some(Self::counted(node, model, ticket))
-    }
-
-    /// Takes a slot whatever others did meanwhile.
-    pub fn take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
-        node.in_flight.fetch_add(1, Relaxed);
-        Self::counted(node, model, ticket)
-    }
-
-    fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
-        model.in_flight.fetch_add(1, Relaxed);
-        node.last_chosen.fetch_max(ticket, Relaxed);
-        Self { node: Arc::clone(node), model: Arc::clone(model) }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.node.in_flight.fetch_sub(1, Relaxed);
-        self.model.in_flight.fetch_sub(1, Relaxed);
-    }
+/// A panic while one of these is held leaves values that are still values.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_claim_counts_until_dropped() {
-        let (node, model) = (Arc::new(NodeLoad::default()), Arc::new(ModelLoad::default()));
-        let first = Claim::try_take(&node, &model, 0, 1).unwrap();
-        assert!(Claim::try_take(&node, &model, 0, 2).is_none(), "the choice was made on another count");
-        let second = Claim::take(&node, &model, 3);
-        assert_eq!((node.in_flight(), model.in_flight(), node.last_chosen()), (2, 2, 3));
-        drop((first, second));
-        assert_eq!((node.in_flight(), model.in_flight()), (0, 0));
-    }
-
-    #[test]
-    fn claims_from_many_threads_never_pass_what_they_saw() {
-        let (node, model) = (Arc::new(NodeLoad::default()), Arc::new(ModelLoad::default()));
-        let won: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|ticket| {
-                    let (node, model) = (&node, &model);
-                    scope.spawn(move || {
-                        let claim = Claim::try_take(node, model, 0, ticket);
-                        let won = usize::from(claim.is_some());
-                        std::mem::forget(claim);
-                        won
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!((won, node.in_flight()), (1, 1));
-    }
+    use crate::launch::LaunchOptions;
 
     #[test]
     fn failures_in_a_row_eject_for_longer_and_longer() {
@@ -208,5 +215,25 @@ mod tests {
         assert_eq!(node.ejected_for_ms(1_000), EJECTION_MAX_MS);
         node.succeeded();
         assert_eq!(node.ejected_for_ms(1_000), 0);
+    }
+
+    #[test]
+    fn a_reservation_holds_for_others_and_ends_by_itself() {
+        let node = NodeLoad::default();
+        let (plain, other) =
+            (Signature::DEFAULT, Signature::new(&LaunchOptions { num_gpu: Some(0), ..Default::default() }));
+        assert!(!node.is_reserved_for_others(1, plain, 0));
+        node.reserve(1, plain, 500);
+        assert!(node.is_reserved_for_others(2, plain, 499) && node.is_reserved_for_others(1, other, 499));
+        assert!(!node.is_reserved_for_others(1, plain, 499) && !node.is_reserved_for_others(2, plain, 500));
+        node.unreserve();
+        assert!(!node.is_reserved_for_others(2, plain, 0));
+    }
+
+    #[test]
+    fn a_load_is_overdue_well_after_its_prediction() {
+        let load = Loading { model: 1, since_ms: 1_000, until_ms: 3_000 };
+        assert!(!load.is_overdue(12_000));
+        assert!(load.is_overdue(12_001));
     }
 }

@@ -11,9 +11,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
 use herd_core::fleet::HeartbeatLimits;
 use herd_core::inspect::InspectLimits;
+use herd_core::patience::Patience;
+use herd_core::pull::PullPolicy;
+use herd_core::queue::QueueLimits;
 use serde_yaml::{Mapping, Value};
 
 pub use file::ConfigFile;
@@ -105,10 +109,44 @@ pub struct Config {
     pub inspect: InspectLimits,
     /// Connections to nodes.
     pub upstream: Upstream,
-    /// Most nodes that one request is sent to.
-    pub max_attempts: u32,
+    /// Retries.
+    pub retry: Retry,
+    /// Bounds on what waits.
+    pub queue: QueueLimits,
+    /// Waiting for nodes.
+    pub hold: Hold,
+    /// Waiting for answers.
+    pub patience: Patience,
+    /// What may be pulled.
+    pub pull: PullPolicy,
+    /// Longest that a request waits for a pull.
+    pub pull_wait: Duration,
+    /// A prompt that exceeds its window is refused.
+    pub refuse_overflow: bool,
+    /// Requests that cannot say `num_ctx` are given an alias that does.
+    pub openai_alias: bool,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
+}
+
+/// Retries.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Most nodes that one request is sent to.
+    pub max_attempts: u32,
+    /// Age of a request after which it is not sent again.
+    pub deadline: Duration,
+    /// How many there may be over all requests.
+    pub budget: BudgetLimits,
+}
+
+/// Waiting for nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Longest wait for a node that has the model and is briefly away, milliseconds.
+    pub max_ms: u64,
+    /// Age of the edge up to which an unknown model may still be reported, milliseconds.
+    pub start_ms: u64,
 }
 
 /// mDNS settings.
@@ -161,8 +199,6 @@ pub struct Limits {
 pub struct Upstream {
     /// For a connection to be made.
     pub connect_timeout: Duration,
-    /// Longest silence of a node: it covers loading a model and reading a prompt.
-    pub read_timeout: Duration,
     /// Idle connections kept, in all.
     pub keepalive_connections: usize,
     /// How long they are kept.

@@ -31,6 +31,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
+use crate::watch::Awaited;
 
 tokio::task_local! {
     /// The connection that the running task serves.
@@ -41,6 +42,7 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct Connection {
     in_request: AtomicBool,
+    awaited: Awaited,
 }
 
 impl Connection {
@@ -57,7 +59,14 @@ impl Connection {
 
     /// Says that the connection waits for another request.
     pub fn request_ended(&self) {
+        self.awaited.end();
         self.in_request.store(false, Relaxed);
+    }
+
+    /// The answer that its request waits for.
+    #[must_use]
+    pub fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 }
 
@@ -222,6 +231,9 @@ impl AsyncRead for Guarded {
         if this.connection.in_request.load(Relaxed) {
             this.deadline = None;
             this.header_bytes = 0;
+            if let Poll::Ready(reason) = this.connection.awaited.poll_gave_up(cx) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason.name())));
+            }
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
         if let Some(deadline) = &mut this.deadline

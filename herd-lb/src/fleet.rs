@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use herd_admin::FleetSource;
 use herd_core::decide::Policy;
-use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Sender};
+use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, Sender};
 use herd_core::wire::Heartbeat;
 use tokio::sync::Notify;
+
+use crate::wake::Wake;
 
 /// The fleet, and what all parts of the edge share about it.
 #[derive(Debug)]
@@ -18,8 +19,9 @@ pub struct Fleet {
     writer: Mutex<()>,
     membership: Notify,
     started: Instant,
-    policy: Policy,
+    policy: ArcSwap<Policy>,
     limits: HeartbeatLimits,
+    wake: Arc<Wake>,
     tickets: AtomicU64,
     draining: AtomicBool,
 }
@@ -33,8 +35,9 @@ impl Fleet {
             writer: Mutex::new(()),
             membership: Notify::new(),
             started: Instant::now(),
-            policy,
+            policy: ArcSwap::from_pointee(policy),
             limits,
+            wake: Arc::default(),
             tickets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         }
@@ -44,6 +47,18 @@ impl Fleet {
     #[must_use]
     pub fn ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Relaxed) + 1
+    }
+
+    /// What is nudged when the fleet has changed or a slot is free.
+    #[must_use]
+    pub fn changed(&self) -> Arc<Wake> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Notes a load that a request has caused, ahead of the heartbeat that will tell of it.
+    pub fn loaded(&self, loaded: &Loaded<'_>) {
+        let now_ms = self.now_ms();
+        self.update(|snapshot| snapshot.with_loaded(loaded, now_ms));
     }
 
     /// Stops taking new requests.
@@ -59,7 +74,8 @@ impl Fleet {
     /// Forgets the nodes that have been silent for too long.
     pub fn expire(&self) {
         let now_ms = self.now_ms();
-        self.update(|snapshot| snapshot.expired(now_ms, &self.policy.life));
+        let life = self.policy.load().life;
+        self.update(|snapshot| snapshot.expired(now_ms, &life));
     }
 
     /// Replaces the picture by what `change` makes of it; true = there is a new one.
@@ -77,6 +93,7 @@ impl Fleet {
         };
         let moved = members(before) != members(&after);
         self.snapshot.store(Arc::new(after));
+        self.wake.nudge();
         if moved {
             self.membership.notify_one();
         }
@@ -88,23 +105,33 @@ impl Fleet {
     }
 }
 
-impl FleetSource for Fleet {
-    fn snapshot(&self) -> Arc<FleetSnapshot> {
+impl Fleet {
+    /// The fleet now. Never waits.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<FleetSnapshot> {
         self.snapshot.load_full()
     }
 
-    fn now_ms(&self) -> u64 {
+    /// The edge's monotonic clock, milliseconds from its start.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn policy(&self) -> Policy {
-        self.policy
+    /// How requests are decided now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
     }
 
-    fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
+    /// Takes a heartbeat; returns the node's state then.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
         let id = heartbeat.node_id.clone();
         let now_ms = self.now_ms();
-        let life = self.policy.life;
+        let life = self.policy.load().life;
         let _writer = self.lock();
         let before = self.snapshot.load_full();
         if let Applied::Changed(after) = before.apply(heartbeat, sender, now_ms, &life, &self.limits)? {
@@ -115,11 +142,14 @@ impl FleetSource for Fleet {
         Ok(now.node(&id).map_or("unknown", |node| node.state(now_ms, &life).name()))
     }
 
-    fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
+    /// Takes the node named `id` out for new requests, or puts it back; false = there is none.
+    pub fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
         self.update(|snapshot| snapshot.with_cordon(id, cordoned))
     }
 
-    fn draining(&self) -> bool {
+    /// Whether new requests are turned away.
+    #[must_use]
+    pub fn draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 }

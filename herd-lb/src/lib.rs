@@ -5,19 +5,24 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod demo;
+pub mod dispatch;
 pub mod fleet;
 pub mod proxy;
 pub mod route;
 pub mod selector;
 mod services;
 pub mod shutdown;
+pub mod source;
+pub mod telemetry;
 pub mod trace;
+pub mod wake;
+pub mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use herd_admin::{AdminConfig, AdminState};
+use herd_admin::{AdminConfig, AdminState, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -26,15 +31,22 @@ use pingora::services::background::background_service;
 use active::Active;
 use config::Config;
 use connection::Acceptor;
+use dispatch::Dispatcher;
 use fleet::Fleet;
 use proxy::Edge;
 use proxy::body::Budget;
+use proxy::retry::Retries;
 use selector::{Selector, balancer};
-use services::{AdminService, LocalAgent, Membership};
+use services::{AdminService, Dispatch, LocalAgent, Membership};
 use shutdown::Drain;
+use source::EdgeSource;
+use telemetry::Telemetry;
 
 /// Threads of the admin service: it must never need many.
 const ADMIN_THREADS: usize = 1;
+
+/// Rounds in which Pingora asks for a peer: more than the edge's own limits ever allow.
+const PINGORA_ATTEMPTS: usize = 10_000;
 
 /// Runs the edge until it is told to stop. `ready` is called with the addresses of both listeners once clients can
 /// connect.
@@ -45,32 +57,47 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
     let edge_secret = format!("{:032x}", fastrand::u128(..));
-    let fleet = Arc::new(Fleet::new(config.policy, config.heartbeat_limits));
+    let fleet = Arc::new(Fleet::new(config.policy.clone(), config.heartbeat_limits));
     let active = Active::default();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
 
     let probes = background_service("health probes", balancer(&fleet, &config.probe));
     let balancer = probes.task();
-    let edge = Edge {
-        selector: Selector::new(Arc::clone(&fleet), Arc::clone(&balancer)),
+    let selector = Selector::new(Arc::clone(&fleet), Arc::clone(&balancer));
+    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, config.queue, config.hold));
+    let source = EdgeSource {
         fleet: Arc::clone(&fleet),
-        active: active.clone(),
+        dispatcher: Arc::clone(&dispatcher),
         budget: Budget::new(config.limits.buffered_bytes),
+        retries: Arc::new(Retries::new(config.retry.budget)),
+        config: Arc::new(config.clone()),
+    };
+    let registry = prometheus::Registry::new();
+    let telemetry = Telemetry::new(&registry)?;
+    let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
+    let state = AdminState::new(Arc::new(source), admin_config(config, edge_secret.clone()), registry)?;
+    let edge = Edge {
+        fleet: Arc::clone(&fleet),
+        dispatcher: Arc::clone(&dispatcher),
+        active: active.clone(),
+        budget,
+        retries,
+        pulls: state.pulls().clone(),
+        telemetry,
         admin: admin_address,
-        edge_secret: edge_secret.clone(),
+        edge_secret,
         config: Arc::new(config.clone()),
     };
     let proxy = pingora_proxy::http_proxy(&server.configuration, edge);
     let mut data_plane = background_service("edge", Acceptor::new(clients, proxy, config.limits));
     data_plane.threads = Some(config.threads);
-    let state =
-        AdminState::new(Arc::clone(&fleet) as _, admin_config(config, edge_secret), prometheus::Registry::new())?;
     let mut admin_service = background_service("admin", AdminService { listener: Mutex::new(Some(admin)), state });
     admin_service.threads = Some(ADMIN_THREADS);
 
     server.add_service(data_plane);
     server.add_service(admin_service);
+    server.add_service(background_service("dispatch", Dispatch(dispatcher)));
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
     server.add_service(background_service("agent", local_agent(config, admin_address)?));
@@ -99,8 +126,9 @@ fn listen(key: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, Socket
 fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: config.threads,
-        // Attempts, not retries; reconnecting a stale pooled connection counts too. Ours are counted by the edge.
-        max_retries: config.max_attempts as usize * 2 + 2,
+        // Attempts, not retries, stale kept connections and nodes that were not reached among them: those are bounded
+        // by time. Ours are counted by the edge.
+        max_retries: PINGORA_ATTEMPTS,
         upstream_keepalive_pool_size: config.upstream.keepalive_connections,
         ..ServerConf::default()
     }
@@ -114,6 +142,8 @@ fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
         heartbeat_body_bytes: config.heartbeat_body_bytes,
         explain_body_bytes: config.limits.request_body_bytes,
         inspect: config.inspect,
+        pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
+        hides: herd_core::alias::is_alias,
         version: env!("CARGO_PKG_VERSION").into(),
         ..AdminConfig::default()
     }

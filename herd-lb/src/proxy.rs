@@ -1,11 +1,16 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
 mod admit;
+mod answer;
+mod attempt;
 pub mod body;
 pub mod ctx;
+mod end;
 mod error;
 mod guard;
+mod pull;
 pub mod reply;
+pub mod retry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,8 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use herd_admin::FleetSource as _;
-use herd_core::protect::{ContextAction, Protection};
+use herd_admin::Pulls;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -24,18 +28,18 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use crate::active::Active;
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::route::dialect;
-use crate::selector::{Choice, Selector};
-use crate::trace::Status;
+use crate::telemetry::Telemetry;
 use body::Budget;
-use ctx::{Inference, RequestCtx};
-
-/// A node that failed counts as this slow, so that fast failures do not look like speed.
-const FAILURE_PENALTY_MS: f64 = 60_000.0;
+use ctx::RequestCtx;
+use retry::{Failure, Retries};
 
 /// How long a connection to the admin service is kept idle.
 const ADMIN_IDLE: Duration = Duration::from_secs(10);
+/// Longest silence of the admin service, which waits for nodes itself. Answers of nodes are watched by the edge.
+const ADMIN_SILENCE: Duration = Duration::from_mins(10);
 
 /// The edge.
 pub struct Edge {
@@ -43,12 +47,18 @@ pub struct Edge {
     pub config: Arc<Config>,
     /// The nodes.
     pub fleet: Arc<Fleet>,
-    /// Chooses among them.
-    pub selector: Selector,
+    /// Hands out their slots.
+    pub dispatcher: Arc<Dispatcher>,
     /// Requests under way.
     pub active: Active,
     /// Bodies held.
     pub budget: Budget,
+    /// Retries that may be made.
+    pub retries: Arc<Retries>,
+    /// Pulls of models.
+    pub pulls: Pulls,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
     /// Where the admin service listens.
     pub admin: SocketAddr,
     /// What tells the admin service that a request comes through the edge.
@@ -87,29 +97,16 @@ impl ProxyHttp for Edge {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let Some(inference) = &mut ctx.inference else {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        if ctx.inference.is_none() {
             let mut peer = self.peer(self.admin, 0);
+            peer.options.read_timeout = Some(ADMIN_SILENCE);
             // Well below the time after which the admin service closes an idle connection: a mutation must not meet
             // that moment.
             peer.options.idle_timeout = Some(ADMIN_IDLE);
             return Ok(Box::new(peer));
-        };
-        let choice = match inference.next.take() {
-            Some(choice) => choice,
-            None => match self.selector.choose(&inference.profile, &inference.tried) {
-                Ok(choice) => choice,
-                Err(nobody) => {
-                    ctx.reply = Some(error::nobody(inference, &nobody.0, &nobody.1));
-                    return Error::e_explain(ErrorType::InternalError, "no node can serve the request");
-                }
-            },
-        };
-        let address = choice.node().address;
-        self.warn_of_reload(&ctx.request_id, &choice);
-        inference.begin_attempt(choice);
-        let body_bytes = inference.attempt.as_ref().map_or(0, |attempt| attempt.body_bytes);
-        Ok(Box::new(self.peer(address, body_bytes)))
+        }
+        self.begin_attempt(session, ctx).await
     }
 
     async fn upstream_request_filter(
@@ -152,19 +149,8 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let status = response.status.as_u16();
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
-        self.judge(inference, status);
-        // A node may have lost the model that it reported; others are asked before the client is told.
-        if matches!(status, 404 | 500 | 502 | 503 | 504) && self.plan_retry(inference) {
-            let error = Error::explain(ErrorType::HTTPStatus(status), "the node answered with an error");
-            let mut error = error.into_up();
-            error.set_retry(true);
-            return Err(error);
-        }
-        inference.held = None;
-        inference.trace.http_status = status;
-        Ok(())
+        self.accept_or_retry(inference, response)
     }
 
     async fn response_filter(
@@ -183,15 +169,11 @@ impl ProxyHttp for Edge {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        if let (Some(inference), Some(chunk)) = (&mut ctx.inference, body)
-            && !chunk.is_empty()
-        {
-            let age_ms = inference.trace.age_ms();
-            inference.trace.ttft_ms.get_or_insert(age_ms);
-            inference.trace.response_bytes += chunk.len();
+        if let Some(inference) = &mut ctx.inference {
+            self.pass_answer(inference, body, end_of_stream)?;
         }
         Ok(None)
     }
@@ -203,10 +185,7 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = ctx.inference.as_mut().is_some_and(|inference| {
-            self.failed(inference);
-            self.plan_retry(inference)
-        });
+        let retry = ctx.inference.as_mut().is_some_and(|inference| self.retry(inference, Failure::of_connect(&error)));
         error.set_retry(retry);
         error
     }
@@ -217,64 +196,24 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         error: Box<Error>,
         ctx: &mut RequestCtx,
-        _client_reused: bool,
+        client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        // An answer that made us retry has been judged and the next peer chosen; `retry()` must not be asked here, as
-        // it panics while undecided.
-        let decided = matches!(error.etype, ErrorType::HTTPStatus(_));
-        let unanswered = *error.esource() == ErrorSource::Upstream && session.response_written().is_none();
-        let retry = unanswered
-            && ctx.inference.as_mut().is_some_and(|inference| {
-                if decided {
-                    return inference.next.is_some();
-                }
-                self.failed(inference);
-                self.plan_retry(inference)
-            });
+        let retry = self.retry_after_error(&error, session, ctx, client_reused);
+        // `retry()` must not be asked here, as it panics while undecided.
         error.set_retry(retry);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        let answered = session.response_written().is_some();
-        let reply = ctx.reply.take().unwrap_or_else(|| error::reply(error));
-        if let Some(inference) = &mut ctx.inference {
-            let status = match error.esource() {
-                ErrorSource::Downstream => Status::ClientDisconnected,
-                _ if answered => Status::Incomplete,
-                _ => Status::Failed,
-            };
-            inference.end(status, &reply.message);
-            if !answered {
-                inference.trace.http_status = reply.status;
-            }
-        }
-        if !answered && *error.esource() != ErrorSource::Downstream {
-            let sent = reply.send(session, ctx.dialect, &ctx.request_id, &ctx.fleet_headers()).await;
-            if let Err(error) = sent {
-                tracing::debug!(%error, "the client left before its error");
-            }
-        }
+        let error_code = self.tell_failure(session, error, ctx).await;
         // The client's body has been read whole, but after an error nothing else is sure of the connection.
-        FailToProxy { error_code: reply.status, can_reuse_downstream: false }
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
-        let Some(inference) = &mut ctx.inference else { return };
-        let status = match error {
-            Some(error) if *error.esource() == ErrorSource::Downstream => Status::ClientDisconnected,
-            Some(_) => Status::Failed,
-            None if inference.trace.http_status >= 400 => Status::Failed,
-            None => Status::Completed,
-        };
-        inference.end(status, &error.map(ToString::to_string).unwrap_or_default());
-        if inference.trace.status == Some(Status::Completed)
-            && let Some(attempt) = &inference.attempt
-            && let Some(model) = attempt.choice.model()
-        {
-            let service_ms = attempt.began.elapsed().as_secs_f64() * 1e3;
-            model.load.observe(service_ms, self.fleet.now_ms());
+        if let Some(inference) = &mut ctx.inference {
+            self.note_end(inference, error);
         }
     }
 
@@ -290,21 +229,11 @@ impl Edge {
         let upstream = &self.config.upstream;
         peer.options.connection_timeout = Some(upstream.connect_timeout);
         peer.options.total_connection_timeout = Some(upstream.connect_timeout);
-        peer.options.read_timeout = Some(upstream.read_timeout);
         // One body is one write, so its time follows its size: 1 MiB/s at the least.
         peer.options.write_timeout = Some(Duration::from_secs(10 + (body_bytes >> 20) as u64));
         peer.options.idle_timeout = Some(upstream.keepalive_idle);
         peer.options.http_upstream_request_policy.h1_upgrade = pingora::upstreams::peer::H1UpgradePolicy::Deny;
         peer
-    }
-
-    /// In the mode `warn` a client's `num_ctx` is forwarded, and the operator is told what it does.
-    fn warn_of_reload(&self, request_id: &str, choice: &Choice) {
-        let plan = &choice.candidate.plan;
-        if self.config.policy.protection == Protection::Warn && plan.action == ContextAction::Reload {
-            let (node_id, model) = (choice.node().id.as_str(), choice.model.as_str());
-            tracing::warn!(request_id, node_id, model, num_ctx = plan.window, "num_ctx makes the model reload");
-        }
     }
 
     fn forward_to_admin(&self, session: &Session, request: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
@@ -314,39 +243,19 @@ impl Edge {
         request.insert_header("X-Request-Id", &ctx.request_id)?;
         Ok(())
     }
-
-    /// Claims another node for the next attempt, if there may be one and there is one.
-    fn plan_retry(&self, inference: &mut Inference) -> bool {
-        if inference.trace.attempts < self.config.max_attempts {
-            inference.next = self.selector.choose(&inference.profile, &inference.tried).ok();
-        }
-        inference.next.is_some()
-    }
-
-    /// Takes the node's answer as a sign of its health.
-    fn judge(&self, inference: &mut Inference, status: u16) {
-        match status {
-            500 | 502 | 504 => self.failed(inference),
-            // Busy is not broken, and what the client did wrong is not the node's fault.
-            503 => {}
-            _ => {
-                if let Some(attempt) = &inference.attempt {
-                    attempt.choice.node().load.succeeded();
-                }
-            }
-        }
-    }
-
-    fn failed(&self, inference: &mut Inference) {
-        let Some(attempt) = &inference.attempt else { return };
-        let now_ms = self.fleet.now_ms();
-        attempt.choice.node().load.failed(now_ms);
-        if let Some(model) = attempt.choice.model() {
-            model.load.observe(FAILURE_PENALTY_MS, now_ms);
-        }
-    }
 }
 
 fn client_ip(session: &Session) -> Option<IpAddr> {
     session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
+}
+
+/// An error of ours that ends the request; `ctx.reply` says what the client is told.
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
+fn refused(why: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, why)
+}
+
+/// Whether `error` is the client's doing: it left, or broke the protocol.
+fn is_clients(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
 }

@@ -3,7 +3,7 @@
 //! The decision is herd-core's: one snapshot, one ranking. It is carried out through `pingora-load-balancing`, whose
 //! backends follow the fleet ([`FleetDiscovery`]) and whose health checks are a second opinion on silent nodes. Its
 //! selection interface knows only a key, not the request, so **the key is the ranking**: the numbers of the ranked nodes,
-//! best first. [`RankedSelection`] yields their backends in that order, and the first whose slot can be claimed serves.
+//! best first. [`RankedSelection`] yields their backends in that order, and the first that the balancer has is claimed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -11,23 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use herd_admin::FleetSource as _;
-use herd_core::decide::{Candidate, Decision, RANKED, decide};
+use herd_core::decide::{Candidate, Decision, Question, RANKED, StandIn};
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::load::Claim;
+use herd_core::name::ModelName;
 use herd_core::protect::set_num_ctx;
 use herd_core::request::RequestProfile;
 use herd_core::splice::{Edit, json_string, splice};
 use pingora_load_balancing::discovery::ServiceDiscovery;
-use pingora_load_balancing::health_check::{HealthObserve, HttpHealthCheck};
+use pingora_load_balancing::health_check::{HealthCheck, HealthObserve, HttpHealthCheck};
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use pingora_load_balancing::{Backend, Backends, Extensions, LoadBalancer};
 
 use crate::config::Probe;
 use crate::fleet::Fleet;
+use crate::wake::Wake;
 
-/// Rounds in which another request may take the slot that a choice was made on; then the best is taken regardless.
-const CLAIM_ROUNDS: usize = 3;
+/// Rounds in which another request may take the slot that a choice was made on; after them the request waits its turn.
+const CLAIM_ROUNDS: usize = 32;
 
 /// A node that serves a request, with one of its slots.
 #[derive(Debug)]
@@ -37,9 +38,11 @@ pub struct Choice {
     /// The node's part in the decision.
     pub candidate: Candidate,
     /// The model that runs there.
-    pub model: herd_core::name::ModelName,
+    pub model: ModelName,
+    /// Why it is not the requested one.
+    pub stand_in: Option<StandIn>,
     /// The slot.
-    pub claim: Claim,
+    pub slot: Slot,
 }
 
 impl Choice {
@@ -55,16 +58,60 @@ impl Choice {
         self.node().model(&self.model)
     }
 
-    /// The body as this node is to get it.
+    /// The body as this node is to get it, with `name` for the model where that is another than the requested one.
     #[must_use]
-    pub fn body(&self, profile: &RequestProfile, original: &bytes::Bytes) -> bytes::Bytes {
+    pub fn body(&self, profile: &RequestProfile, original: &bytes::Bytes, name: &ModelName) -> bytes::Bytes {
         let mut edits: Vec<Edit> = profile.places.private.iter().cloned().map(Edit::cut).collect();
-        if self.model != profile.model {
-            edits.push(Edit { range: profile.places.model.clone(), text: json_string(self.model.as_str()) });
+        if *name != profile.model {
+            edits.push(Edit { range: profile.places.model.clone(), text: json_string(name.as_str()) });
         }
         edits.extend(self.candidate.plan.num_ctx.map(|num_ctx| set_num_ctx(&profile.places, num_ctx)));
         if edits.is_empty() { original.clone() } else { splice(original, &edits).into() }
     }
+}
+
+/// A claimed slot that tells those who wait when it is free again.
+#[derive(Debug)]
+pub struct Slot {
+    claim: Option<Claim>,
+    wake: Arc<Wake>,
+}
+
+impl Slot {
+    /// The claim.
+    pub fn claim(&mut self) -> Option<&mut Claim> {
+        self.claim.as_mut()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // In this order: who is woken must find it free.
+        self.claim = None;
+        self.wake.nudge();
+    }
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    /// Requests for the same model that wait before it.
+    pub ahead: u32,
+    /// How long it has waited, milliseconds.
+    pub waited_ms: u64,
+    /// It has waited in vain for nodes that are away.
+    pub desperate: bool,
+}
+
+/// What came of a choice.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A slot was claimed.
+    Chosen(Box<Choice>),
+    /// Nodes can serve the request, but none has room now.
+    Full(Box<(Decision, Arc<FleetSnapshot>)>),
+    /// No node can serve it.
+    Nobody(Box<(Decision, Arc<FleetSnapshot>)>),
 }
 
 /// Chooses peers.
@@ -80,65 +127,49 @@ impl Selector {
         Self { fleet, balancer }
     }
 
-    /// Chooses and claims a peer for `profile` that is not in `tried`.
-    ///
-    /// # Errors
-    /// With the decision and its picture when no node can serve.
-    pub fn choose(
-        &self,
-        profile: &RequestProfile,
-        tried: &[u32],
-    ) -> Result<Choice, Box<(Decision, Arc<FleetSnapshot>)>> {
+    /// Chooses and claims a peer for `profile` that is not in `tried`, in the `place` where it waits.
+    #[must_use]
+    pub fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
         let policy = self.fleet.policy();
-        let mut round = 0;
+        let mut rounds = 0;
         loop {
             let snapshot = self.fleet.snapshot();
-            let decision = decide(&snapshot, profile, &policy, tried, self.fleet.now_ms());
-            let Some(best) = decision.candidates.first().cloned() else { return Err(Box::new((decision, snapshot))) };
-            round += 1;
-            let claimed = self.claim(&decision, &snapshot, round > CLAIM_ROUNDS);
-            if let Some((candidate, claim)) = claimed {
-                return Ok(Choice { snapshot, candidate, model: decision.model, claim });
+            let now_ms = self.fleet.now_ms();
+            let Place { ahead, waited_ms, desperate } = place;
+            let question =
+                Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, desperate, now_ms };
+            let decision = question.decide();
+            if decision.candidates.is_empty() {
+                return Outcome::Nobody(Box::new((decision, snapshot)));
             }
-            if round > CLAIM_ROUNDS {
-                // The balancer has not heard of any of them yet: nodes that joined a moment ago.
-                let claim = take(&snapshot.nodes[best.node], &decision, self.fleet.ticket());
-                return Ok(Choice { snapshot, candidate: best, model: decision.model, claim });
+            rounds += 1;
+            if decision.ready().next().is_none() || rounds > CLAIM_ROUNDS {
+                return Outcome::Full(Box::new((decision, snapshot)));
+            }
+            if let Some((candidate, claim)) = self.claim(&decision, &snapshot) {
+                let slot = Slot { claim: Some(claim), wake: self.fleet.changed() };
+                let Decision { model, stand_in, .. } = decision;
+                return Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, slot }));
             }
         }
     }
 
-    /// Walks the ranking through the balancer until a slot is claimed.
-    fn claim(&self, decision: &Decision, snapshot: &FleetSnapshot, by_force: bool) -> Option<(Candidate, Claim)> {
-        let ranked = &decision.candidates[..decision.candidates.len().min(RANKED)];
-        let key: Vec<u8> = ranked.iter().flat_map(|c| snapshot.nodes[c.node].number.to_le_bytes()).collect();
-        let claimed = std::cell::RefCell::new(None);
+    /// Walks the candidates through the balancer and claims the first that it knows; `None` = that one changed
+    /// meanwhile, so that the ranking no longer holds.
+    fn claim(&self, decision: &Decision, snapshot: &FleetSnapshot) -> Option<(Candidate, Claim)> {
+        let ready: Vec<&Candidate> = decision.ready().collect();
+        let key: Vec<u8> = ready.iter().flat_map(|c| snapshot.nodes[c.node].number.to_le_bytes()).collect();
         // The balancer's own view of health is in the snapshot's counts already, where explain shows it.
-        self.balancer.select_with(&key, RANKED, |backend, _healthy| {
-            let found = ranked.iter().find(|c| number(backend) == snapshot.nodes[c.node].number);
-            let Some(candidate) = found else { return false };
-            let node = &snapshot.nodes[candidate.node];
-            let Some(model) = node.model(&decision.model) else { return false };
-            let ticket = self.fleet.ticket();
-            let claim = if by_force {
-                Some(Claim::take(&node.load, &model.load, ticket))
-            } else {
-                Claim::try_take(&node.load, &model.load, candidate.seen_in_flight, ticket)
-            };
-            let taken = claim.is_some();
-            if let Some(claim) = claim {
-                claimed.replace(Some((candidate.clone(), claim)));
-            }
-            // A lost claim ends the walk: the ranking was made on a load that is no longer so.
-            taken || !by_force
-        });
-        claimed.into_inner()
+        let backend = self.balancer.select_with(&key, RANKED, |_, _healthy| true);
+        let known = backend.map(|backend| number(&backend));
+        let known = ready.iter().find(|c| Some(snapshot.nodes[c.node].number) == known);
+        // The balancer may not have heard of any of them yet: nodes that joined a moment ago.
+        let candidate = known.or(ready.first())?;
+        let node = &snapshot.nodes[candidate.node];
+        let model = node.model(&decision.model)?;
+        let claim = Claim::try_take(&node.load, &model.load, &candidate.seen, self.fleet.ticket())?;
+        Some(((*candidate).clone(), claim))
     }
-}
-
-fn take(node: &Node, decision: &Decision, ticket: u64) -> Claim {
-    let model = node.model(&decision.model).map(|model| Arc::clone(&model.load)).unwrap_or_default();
-    Claim::take(&node.load, &model, ticket)
 }
 
 /// A node's number rides in the backend's weight, which no selection of ours uses: address and weight are what tells
@@ -214,6 +245,36 @@ impl HealthObserve for Observer {
     }
 }
 
+/// A health check whose every success is noted: that a node answers is worth knowing even when nothing changes by it.
+struct Noted {
+    check: HttpHealthCheck,
+    fleet: Arc<Fleet>,
+}
+
+#[async_trait]
+impl HealthCheck for Noted {
+    async fn check(&self, target: &Backend) -> pingora::Result<()> {
+        self.check.check(target).await?;
+        let snapshot = self.fleet.snapshot();
+        if let Some(node) = snapshot.nodes.iter().find(|node| node.number == number(target)) {
+            node.load.probe_succeeded(self.fleet.now_ms());
+        }
+        Ok(())
+    }
+
+    async fn health_status_change(&self, target: &Backend, healthy: bool) {
+        self.check.health_status_change(target, healthy).await;
+    }
+
+    fn backend_summary(&self, target: &Backend) -> String {
+        self.check.backend_summary(target)
+    }
+
+    fn health_threshold(&self, success: bool) -> usize {
+        self.check.health_threshold(success)
+    }
+}
+
 /// A balancer whose backends follow `fleet` and are probed as `probe` says.
 #[must_use]
 pub fn balancer(fleet: &Arc<Fleet>, probe: &Probe) -> LoadBalancer<RankedSelection> {
@@ -231,7 +292,7 @@ pub fn balancer(fleet: &Arc<Fleet>, probe: &Probe) -> LoadBalancer<RankedSelecti
     check.peer_template.options.read_timeout = Some(probe.timeout);
     check.peer_template.options.idle_timeout = Some(Duration::from_secs(10));
     check.health_changed_callback = Some(Box::new(Observer(Arc::clone(fleet))));
-    balancer.set_health_check(Box::new(check));
+    balancer.set_health_check(Box::new(Noted { check, fleet: Arc::clone(fleet) }));
     balancer.health_check_frequency = Some(probe.interval);
     balancer.parallel_health_check = true;
     balancer
@@ -272,6 +333,14 @@ mod tests {
         inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap()
     }
 
+    #[track_caller]
+    fn chosen(selector: &Selector, profile: &RequestProfile, tried: &[u32]) -> Box<Choice> {
+        match selector.choose(profile, tried, Place::default()) {
+            Outcome::Chosen(choice) => choice,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test]
     async fn the_ranking_is_carried_out_through_the_balancer() {
         let selector = selector();
@@ -279,9 +348,9 @@ mod tests {
         join(&selector, "b", 1002, 8192);
         selector.balancer.update().await.unwrap();
         let profile = profile(r#"{"model":"m","options":{"num_ctx":8192}}"#);
-        let choice = selector.choose(&profile, &[]).unwrap();
+        let choice = chosen(&selector, &profile, &[]);
         assert_eq!(choice.node().id.as_str(), "b");
-        let next = selector.choose(&profile, &[choice.node().number]).unwrap();
+        let next = chosen(&selector, &profile, &[choice.node().number]);
         assert_eq!(next.node().id.as_str(), "a");
         assert_eq!(selector.fleet.snapshot().in_flight(), 2);
         drop((choice, next));
@@ -292,8 +361,19 @@ mod tests {
     async fn a_node_that_the_balancer_has_not_heard_of_yet_serves_all_the_same() {
         let selector = selector();
         join(&selector, "a", 1001, 4096);
-        let choice = selector.choose(&profile(r#"{"model":"m"}"#), &[]).unwrap();
+        let choice = chosen(&selector, &profile(r#"{"model":"m"}"#), &[]);
         assert_eq!((choice.node().id.as_str(), choice.node().load.in_flight()), ("a", 1));
+    }
+
+    #[tokio::test]
+    async fn slots_are_a_limit() {
+        let selector = selector();
+        join(&selector, "a", 1001, 4096);
+        let profile = profile(r#"{"model":"m"}"#);
+        let first = chosen(&selector, &profile, &[]);
+        assert!(matches!(selector.choose(&profile, &[], Place::default()), Outcome::Full(_)));
+        drop(first);
+        assert!(matches!(selector.choose(&profile, &[], Place::default()), Outcome::Chosen(_)));
     }
 
     #[tokio::test]
@@ -302,8 +382,8 @@ mod tests {
         join(&selector, "a", 1001, 4096);
         let text = r#"{"model":"m","fallback_models":["x"],"options":{"num_ctx":2048}}"#;
         let profile = profile(text);
-        let choice = selector.choose(&profile, &[]).unwrap();
-        let body = choice.body(&profile, &bytes::Bytes::from_static(text.as_bytes()));
+        let choice = chosen(&selector, &profile, &[]);
+        let body = choice.body(&profile, &bytes::Bytes::from_static(text.as_bytes()), &choice.model);
         assert_eq!(body, r#"{"model":"m","options":{"num_ctx":4096}}"#);
     }
 
@@ -311,7 +391,9 @@ mod tests {
     async fn nobody_is_an_answer_with_reasons() {
         let selector = selector();
         join(&selector, "a", 1001, 4096);
-        let nobody = selector.choose(&profile(r#"{"model":"other"}"#), &[]).unwrap_err();
-        assert_eq!(nobody.0.refused[0].1.name(), "model_absent");
+        match selector.choose(&profile(r#"{"model":"other"}"#), &[], Place::default()) {
+            Outcome::Nobody(nobody) => assert_eq!(nobody.0.refused[0].1.name(), "model_absent"),
+            other => panic!("{other:?}"),
+        }
     }
 }

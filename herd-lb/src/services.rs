@@ -12,6 +12,7 @@ use pingora_load_balancing::LoadBalancer;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::EmbeddedAgent;
+use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::selector::RankedSelection;
 
@@ -64,6 +65,20 @@ impl BackgroundService for Membership {
                 _ = shutdown.changed() => return,
             }
         }
+    }
+}
+
+/// Hands out slots to requests that wait.
+pub(crate) struct Dispatch(pub(crate) Arc<Dispatcher>);
+
+#[async_trait]
+impl BackgroundService for Dispatch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let stop = async {
+            // An error means that the server is gone.
+            drop(shutdown.changed().await);
+        };
+        self.0.run(stop).await;
     }
 }
 

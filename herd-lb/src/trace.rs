@@ -1,8 +1,14 @@
 //! What became of a request: one terminal record for each, on every path.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use herd_core::request::Surface;
+use herd_core::answer::Counts;
+use herd_core::protect::overflow;
+use herd_core::request::{RequestProfile, Surface};
+
+use crate::selector::Choice;
+use crate::telemetry::Telemetry;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub enum Status {
     Rejected,
     /// The backend broke off after the first byte.
     Incomplete,
+    /// Its node showed no progress for too long and was cancelled.
+    Reaped,
     /// The client left.
     ClientDisconnected,
 }
@@ -28,9 +36,26 @@ impl Status {
             Self::Failed => "failed",
             Self::Rejected => "rejected",
             Self::Incomplete => "incomplete",
+            Self::Reaped => "reaped",
             Self::ClientDisconnected => "client_disconnected",
         }
     }
+}
+
+/// One node that was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempted {
+    /// The node.
+    pub node_id: String,
+    /// How it went: `running`, why the next node was asked, or the request's own status.
+    pub outcome: &'static str,
+    /// Its score.
+    pub score: f64,
+}
+
+impl Attempted {
+    /// The outcome of an attempt that is not over.
+    pub const RUNNING: &'static str = "running";
 }
 
 /// The terminal record of an inference request. Written when it is dropped, so that no path can lose it.
@@ -42,12 +67,12 @@ pub struct Trace {
     pub surface: Surface,
     /// The model it asked for; empty = that could not be read.
     pub model: String,
-    /// The node that was asked last; empty = none.
-    pub node_id: String,
-    /// Score of that node.
-    pub score: f64,
-    /// Nodes asked.
-    pub attempts: u32,
+    /// The model that was asked last; empty = none.
+    pub served_model: String,
+    /// Why that is not the requested one; empty = it is.
+    pub stand_in: &'static str,
+    /// The nodes that were asked, in order.
+    pub attempts: Vec<Attempted>,
     /// Status that the client got; 0 = none.
     pub http_status: u16,
     /// How it ended; none until known: then the task was cut off.
@@ -56,30 +81,73 @@ pub struct Trace {
     pub error: String,
     /// When the request's header had been read.
     pub began: Instant,
+    /// Time spent waiting for a slot, in all.
+    pub queue_ms: u64,
+    /// Until the last choice was predicted to start, milliseconds.
+    pub predicted_ms: f64,
+    /// `num_ctx` that was asked for, tokens.
+    pub num_ctx: Option<u64>,
+    /// The window that served it, tokens.
+    pub context_length: Option<u64>,
+    /// What happened to the context; empty = no node was asked.
+    pub context_action: String,
+    /// Why the model was reloaded; empty = it was not.
+    pub reload_cause: &'static str,
+    /// The prompt was estimated to exceed that window.
+    pub overflow: bool,
     /// From there to the first byte of the answer's body.
     pub ttft_ms: Option<u64>,
     /// Bytes of the answer's body.
     pub response_bytes: usize,
+    /// What the backend told of its work.
+    pub counts: Counts,
+    telemetry: Arc<Telemetry>,
 }
 
 impl Trace {
     /// A request that begins now.
     #[must_use]
-    pub fn begin(request_id: String, surface: Surface) -> Self {
+    pub fn begin(request_id: String, surface: Surface, telemetry: Arc<Telemetry>) -> Self {
         Self {
             request_id,
             surface,
             model: String::new(),
-            node_id: String::new(),
-            score: 0.0,
-            attempts: 0,
+            served_model: String::new(),
+            stand_in: "",
+            attempts: Vec::new(),
             http_status: 0,
             status: None,
             error: String::new(),
             began: Instant::now(),
+            queue_ms: 0,
+            predicted_ms: 0.0,
+            num_ctx: None,
+            context_length: None,
+            context_action: String::new(),
+            reload_cause: "",
+            overflow: false,
             ttft_ms: None,
             response_bytes: 0,
+            counts: Counts::default(),
+            telemetry,
         }
+    }
+
+    /// Notes that the node of `choice` is asked for `profile`.
+    pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
+        let candidate = &choice.candidate;
+        self.attempts.push(Attempted {
+            node_id: choice.node().id.to_string(),
+            outcome: Attempted::RUNNING,
+            score: candidate.total,
+        });
+        self.served_model = choice.model.to_string();
+        self.stand_in = choice.stand_in.map_or("", herd_core::decide::StandIn::name);
+        self.predicted_ms = candidate.prediction.until_start_ms();
+        self.context_length = candidate.plan.window;
+        self.overflow = overflow(profile, candidate.plan.window).is_some();
+        self.context_action = candidate.plan.action.to_string();
+        self.reload_cause = candidate.plan.cause.map_or("", herd_core::protect::ReloadCause::name);
     }
 
     /// Milliseconds since it began.
@@ -87,24 +155,43 @@ impl Trace {
     pub fn age_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+
+    /// The nodes that were asked and how it went, `a:error_500,b:completed`.
+    fn story(&self) -> String {
+        let told = self.attempts.iter().map(|attempted| format!("{}:{}", attempted.node_id, attempted.outcome));
+        told.collect::<Vec<_>>().join(",")
+    }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
         // Nothing told us how it ended: the task was dropped, as at the end of a drain.
-        let status = self.status.unwrap_or(Status::Incomplete);
+        let status = *self.status.get_or_insert(Status::Incomplete);
+        self.telemetry.ended(self);
+        let last = self.attempts.last();
         tracing::info!(
             target: "herd::request",
             request_id = self.request_id,
             surface = self.surface.name(),
             model = self.model,
-            node_id = self.node_id,
-            score = self.score,
-            attempts = self.attempts,
+            served_model = self.served_model,
+            stand_in = self.stand_in,
+            node_id = last.map_or("", |last| last.node_id.as_str()),
+            score = last.map_or(0.0, |last| last.score),
+            attempts = self.story(),
             http_status = self.http_status,
             status = status.name(),
             latency_ms = self.age_ms(),
+            queue_ms = self.queue_ms,
+            predicted_ms = self.predicted_ms,
             ttft_ms = self.ttft_ms,
+            num_ctx = self.num_ctx,
+            context_length = self.context_length,
+            context_action = self.context_action,
+            reload_cause = self.reload_cause,
+            prompt_tokens = self.counts.prompt_tokens,
+            completion_tokens = self.counts.completion_tokens,
+            load_ms = self.counts.load_ms,
             response_bytes = self.response_bytes,
             error = self.error,
             "request ended"

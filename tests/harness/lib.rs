@@ -236,7 +236,8 @@ fn edge_command(start: &Start<'_>, data_dir: &Path) -> Command {
     let level = if start.log.is_empty() { "warn" } else { start.log };
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", level]);
     // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
-    let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000")];
+    // Tests join their nodes before they ask for models.
+    let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000"), ("FLEET_HOLD_START_MS", "0")];
     command.arg("--data-dir").arg(data_dir).envs(quiet).envs(start.env.iter().copied());
     if !start.config.is_empty() {
         let file = data_dir.join("herd.yaml");

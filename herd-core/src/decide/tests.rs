@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fleet::Node;
 use crate::inspect::{InspectLimits, inspect};
 use crate::load::Claim;
 use crate::request::Surface;
@@ -17,7 +18,15 @@ fn chat() -> RequestProfile {
 }
 
 fn choose(snapshot: &FleetSnapshot, profile: &RequestProfile) -> Decision {
-    decide(snapshot, profile, &Policy::default(), &[], NOW)
+    decide(snapshot, profile, &[], NOW)
+}
+
+fn decide(snapshot: &FleetSnapshot, profile: &RequestProfile, tried: &[u32], now_ms: u64) -> Decision {
+    Question { snapshot, profile, policy: &policy(), tried, ahead: 0, waited_ms: 0, desperate: false, now_ms }.decide()
+}
+
+fn policy() -> Policy {
+    Policy { auto_upgrade: true, ..Policy::default() }
 }
 
 #[track_caller]
@@ -129,8 +138,8 @@ fn every_refusal_has_its_reason() {
     assert_eq!(named(|node| node.models.clear()), "model_absent");
     let snapshot = fleet(&[("n", hot())], NOW);
     let later = NOW + LifeLimits::default().offline_after_ms + 1;
-    assert_eq!(decide(&snapshot, &chat(), &Policy::default(), &[], later).refused, [(0, Ineligible::Offline)]);
-    assert_eq!(decide(&snapshot, &chat(), &Policy::default(), &[0], NOW).refused, [(0, Ineligible::AlreadyTried)]);
+    assert_eq!(decide(&snapshot, &chat(), &[], later).refused, [(0, Ineligible::Offline)]);
+    assert_eq!(decide(&snapshot, &chat(), &[0], NOW).refused, [(0, Ineligible::AlreadyTried)]);
     let huge = fleet(&[("n", NodeSpec { model_bytes: 80 * GIB, ..NodeSpec::default().cold("m") })], NOW);
     assert_eq!(choose(&huge, &chat()).refused[0].1.name(), "does_not_fit");
     let mut short = fleet(&[("n", NodeSpec::default().cold("m"))], NOW).nodes[0].as_ref().clone();
@@ -165,12 +174,12 @@ fn a_suspected_node_serves_only_when_no_other_can() {
 fn a_stale_node_is_a_last_resort() {
     let snapshot = fleet(&[("old", NodeSpec::default().hot("m", 8192))], NOW);
     let later = NOW + LifeLimits::default().stale_after_ms + 1;
-    let decision = decide(&snapshot, &chat(), &Policy::default(), &[], later);
+    let decision = decide(&snapshot, &chat(), &[], later);
     assert_eq!(decision.candidates[0].last_resort, Some("stale"));
     let fresh = fleet(&[("new", NodeSpec { bandwidth_gbps: 50.0, ..NodeSpec::default().cold("m") })], later).nodes[0]
         .as_ref()
         .clone();
-    let decision = decide(&snapshot.with(fresh), &chat(), &Policy::default(), &[], later);
+    let decision = decide(&snapshot.with(fresh), &chat(), &[], later);
     assert_eq!(decision.candidates[0].last_resort, None);
 }
 

@@ -269,6 +269,9 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model
     for model in &mut models {
         settle(model, before(&model.name), now_ms);
     }
+    for model in &models {
+        model.load.restart_peak();
+    }
     models.sort_by_key(|model| model.key);
     models.dedup_by_key(|model| model.key);
     models
@@ -304,14 +307,29 @@ fn remember(
 /// What depends on the runner, once it is known which names share it.
 fn settle(model: &mut Model, before: Option<&Model>, now_ms: u64) {
     if let Some(resident) = &mut model.resident {
-        // What the agent saw running includes our own.
-        resident.busy_by_others = resident.busy_by_others.saturating_sub(model.load.in_flight());
+        // What the agent saw running includes our own, of any time since its last report: a request that has ended
+        // since must not pass for somebody else's until the next one.
+        resident.busy_by_others = resident.busy_by_others.saturating_sub(model.load.peak());
+    } else {
+        model.resident = before.and_then(|before| kept_from_edge(before, now_ms));
+    }
+    if model.resident.is_none() {
+        model.load.set_launched(None);
     }
     model.unloaded_at_ms = match (&model.resident, before) {
         (None, Some(before)) if before.resident.is_some() => Some(now_ms),
         (None, Some(before)) => before.unloaded_at_ms,
         _ => None,
     };
+}
+
+/// A model that this edge saw loaded a moment ago: the agent may have looked before that.
+fn kept_from_edge(before: &Model, now_ms: u64) -> Option<Resident> {
+    /// An agent looks at its Ollama every second or two.
+    const LOOK_MS: u64 = 3_000;
+    let resident = before.resident.as_ref()?;
+    let seen_at_ms = resident.seen_at_ms?;
+    (now_ms.saturating_sub(seen_at_ms) < LOOK_MS).then(|| Resident { busy_by_others: 0, ..resident.clone() })
 }
 
 fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
@@ -368,7 +386,9 @@ fn loaded(heartbeat: &Heartbeat) -> Vec<Loaded> {
                 context_length: told(model.context_length),
                 slots: runner.map(|runner| runner.slots).filter(|slots| *slots > 0),
                 busy_by_others: runner.map_or(0, |runner| runner.slots_busy),
+                tokens_done: runner.map(|runner| runner.tokens_done),
                 expires_at: model.expires_at.clone(),
+                ..Resident::default()
             };
             Loaded { name: model.name.clone(), digest: model.digest.clone(), resident }
         };

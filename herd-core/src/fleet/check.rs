@@ -118,6 +118,7 @@ fn check_counts(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<(), H
             ("herd.ollama.loaded", report.ollama.loaded.len(), limits.models),
             ("herd.ollama.available", report.ollama.available.len(), limits.models),
             ("herd.ollama.runners", report.ollama.runners.as_ref().map_or(0, Vec::len), limits.devices),
+            ("herd.ollama.loading", report.ollama.loading.len(), limits.devices),
             ("herd.gpus", report.gpus.len(), limits.devices),
         ]);
     }
@@ -206,6 +207,7 @@ fn report_texts(report: &HerdReport) -> impl Iterator<Item = (&'static str, &Str
         .chain(gpus.map(named("herd.gpus")))
         .chain(loaded.map(named("herd.ollama.loaded")))
         .chain(runners.map(named("herd.ollama.runners")))
+        .chain(report.ollama.loading.iter().map(named("herd.ollama.loading")))
         .chain(available.map(named("herd.ollama.available")))
         .chain(report.disk.iter().map(|disk| ("herd.disk.path", &disk.path)))
         .chain([("herd.boot", &report.boot), ("herd.ollama.version", &report.ollama.version)])

@@ -56,6 +56,38 @@ impl NodeState {
     }
 }
 
+/// What is wrong with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Nothing.
+    Well,
+    /// Its agent says nothing, but its Ollama answers the edge: the agent is frozen or gone.
+    AgentSilent,
+    /// Its agent says that its Ollama takes connections and does not answer.
+    OllamaHung,
+    /// Its agent says that nobody listens.
+    OllamaDown,
+    /// Its agent is well content, but the edge cannot reach its Ollama.
+    ProbeFails,
+    /// Neither its agent nor its Ollama is heard: the host is dead, or the network.
+    Unreachable,
+}
+
+impl Condition {
+    /// Its name in JSON, metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::AgentSilent => "agent_silent",
+            Self::OllamaHung => "ollama_hung",
+            Self::OllamaDown => "ollama_down",
+            Self::ProbeFails => "probe_fails",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// One GPU host, as its last heartbeat told and as this edge counts.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -97,10 +129,15 @@ pub struct Node {
 
 impl Node {
     /// Its life state at `now_ms`.
+    ///
+    /// A node whose agent has fallen silent but whose Ollama answers the edge's own probe is not offline: it is stale,
+    /// and still serves when no other can.
     #[must_use]
     pub fn state(&self, now_ms: u64, life: &LifeLimits) -> NodeState {
         let age = now_ms.saturating_sub(self.heartbeat_at_ms);
-        if age > life.offline_after_ms || self.ollama == wire::OllamaState::Down {
+        let silent = age > life.offline_after_ms;
+        let down = self.ollama == wire::OllamaState::Down && age <= life.offline_after_ms;
+        if down || (silent && !self.load.probe_succeeds()) {
             NodeState::Offline
         } else if self.draining || self.cordoned {
             NodeState::Draining
@@ -110,6 +147,20 @@ impl Node {
             NodeState::Degraded
         } else {
             NodeState::Online
+        }
+    }
+
+    /// What is wrong with it, told from what its agent says and what the edge's own probe finds.
+    #[must_use]
+    pub fn condition(&self, now_ms: u64, life: &LifeLimits) -> Condition {
+        let silent = now_ms.saturating_sub(self.heartbeat_at_ms) > life.degraded_after_ms;
+        match (silent, self.ollama) {
+            (true, _) if self.load.probe_succeeds() => Condition::AgentSilent,
+            (true, _) => Condition::Unreachable,
+            (false, wire::OllamaState::Down) => Condition::OllamaDown,
+            (false, wire::OllamaState::Hung) => Condition::OllamaHung,
+            (false, wire::OllamaState::Ok) if self.load.probe_failed() => Condition::ProbeFails,
+            (false, wire::OllamaState::Ok) => Condition::Well,
         }
     }
 
@@ -208,8 +259,14 @@ pub struct Resident {
     pub slots: Option<u32>,
     /// Requests that clients other than this edge run on it, as of the last heartbeat.
     pub busy_by_others: u32,
+    /// Tokens that its runner has read and written for what it runs now; `None` = not reported.
+    pub tokens_done: Option<u64>,
     /// When Ollama would unload it, RFC 3339 of the node's clock.
     pub expires_at: String,
+    /// When this edge saw it loaded, by the answer to a request; `None` = only heartbeats have told of it.
+    pub seen_at_ms: Option<u64>,
+    /// No heartbeat has confirmed it yet.
+    pub unconfirmed: bool,
 }
 
 /// What a model can do; `None` = its node does not say.

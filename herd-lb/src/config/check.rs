@@ -6,15 +6,24 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herd_core::decide::Policy;
+use herd_core::budget::BudgetLimits;
+use herd_core::decide::{FallbackPolicy, Order, Policy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::inspect::json::DEPTH_CEILING;
+use herd_core::name::ModelName;
+use herd_core::patience::Patience;
 use herd_core::protect::Protection;
+use herd_core::pull::{Pattern, PullPolicy};
+use herd_core::queue::QueueLimits;
+use herd_core::rules::ModelRules;
 use herd_core::score::Weights;
 
-use super::file::{ConfigFile, FleetFile, LimitsFile, MdnsFile, UpstreamFile, WeightsFile};
-use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Limits, Mdns, Probe, Upstream};
+use super::file::{
+    AutoPull, ConfigFile, FleetFile, LimitsFile, MdnsFile, Models, QueueFile, Reaper, RetryFile, UpstreamFile,
+    WeightsFile,
+};
+use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Hold, Limits, Mdns, Probe, Retry, Upstream};
 
 /// A day, the longest that anything here may take.
 const DAY_MS: u64 = 86_400_000;
@@ -39,7 +48,7 @@ impl ConfigFile {
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
             threads: threads(self.threads)?,
             embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
-            ollama_url: Some(self.agent.ollama_url).filter(|url| !url.is_empty()),
+            ollama_url: Some(self.agent.ollama_url.clone()).filter(|url| !url.is_empty()),
             mdns: mdns(&self.mdns)?,
             allow_public_nodes: self.fleet.allow_public_nodes,
             heartbeat_limits: HeartbeatLimits {
@@ -57,11 +66,18 @@ impl ConfigFile {
                 timeout: millis("probe.timeout_ms", self.probe.timeout_ms, 10..=60_000)?,
                 failures: in_range("probe.failures", self.probe.failures, 1..=100)?,
             },
-            policy: Policy {
-                weights: weights(&self.routing.weights)?,
-                life: life(&self.fleet)?,
-                protection: one_of("context.protection", &self.context.protection, &Protection::NAMES)?,
+            refuse_overflow: one_of("context.overflow", &self.context.overflow, &OVERFLOW)?,
+            openai_alias: one_of("context.openai", &self.context.openai, &OPENAI)?,
+            queue: queue(&self.queue)?,
+            hold: Hold {
+                max_ms: in_range("hold.max_ms", self.hold.max_ms, 0..=DAY_MS)?,
+                start_ms: in_range("hold.start_ms", self.hold.start_ms, 0..=600_000)?,
             },
+            patience: patience(&self.reaper)?,
+            pull: pull(&self.auto_pull)?,
+            pull_wait: millis("auto_pull.max_wait_ms", self.auto_pull.max_wait_ms, 0..=DAY_MS)?,
+            retry: retry(&self.retry)?,
+            policy: self.policy()?,
             inspect: InspectLimits {
                 json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,
                 fallback_models: in_range("limits.fallback_models", limits.fallback_models, 0..=64)?,
@@ -69,13 +85,31 @@ impl ConfigFile {
             },
             limits: client_limits(limits)?,
             upstream: upstream(&self.upstream)?,
-            max_attempts: in_range("retry.max_attempts", self.retry.max_attempts, 1..=16)?,
             drain: millis("shutdown.drain_ms", self.shutdown.drain_ms, 0..=DAY_MS)?,
-            join_token: Some(self.fleet.join_token).filter(|token| !token.is_empty()),
+            join_token: Some(self.fleet.join_token.clone()).filter(|token| !token.is_empty()),
+        })
+    }
+
+    fn policy(&self) -> Result<Policy, ConfigError> {
+        let context = &self.context;
+        Ok(Policy {
+            weights: weights(&self.routing.weights)?,
+            order: one_of("routing.policy", &self.routing.policy, &Order::NAMES)?,
+            life: life(&self.fleet)?,
+            protection: one_of("context.protection", &context.protection, &Protection::NAMES)?,
+            auto_upgrade: context.auto_upgrade,
+            fallback: FallbackPolicy {
+                vram: self.fallback.vram,
+                after_ms: in_range("fallback.vram_after_ms", self.fallback.vram_after_ms, 0..=DAY_MS)?,
+                prefer_hot: self.fallback.prefer_hot,
+            },
+            models: models(&self.models)?,
         })
     }
 }
 
+const OVERFLOW: [(&str, bool); 2] = [("pass", false), ("refuse", true)];
+const OPENAI: [(&str, bool); 2] = [("default", false), ("alias", true)];
 const EXPOSE: [(&str, AdminExpose); 3] =
     [("local", AdminExpose::Local), ("lan", AdminExpose::Lan), ("off", AdminExpose::Off)];
 const EMBEDDED: [(&str, EmbeddedAgent); 3] =
@@ -102,10 +136,69 @@ fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
     })
 }
 
+fn models(file: &Models) -> Result<ModelRules, ConfigError> {
+    let name = |key, text: &str| {
+        ModelName::new(text).map_err(|why| not_allowed(key, text, &format!("a model name; this {why}")))
+    };
+    let alias = |(from, to): (&String, &String)| Ok((name("models.aliases", from)?, name("models.aliases", to)?));
+    let fallback = |(from, to): (&String, &Vec<String>)| {
+        const KEY: &str = "models.fallbacks";
+        Ok((name(KEY, from)?, to.iter().map(|text| name(KEY, text)).collect::<Result<_, _>>()?))
+    };
+    let aliases = file.aliases.iter().map(alias).collect::<Result<_, ConfigError>>()?;
+    Ok(ModelRules::new(aliases, file.fallbacks.iter().map(fallback).collect::<Result<_, ConfigError>>()?))
+}
+
+fn queue(file: &QueueFile) -> Result<QueueLimits, ConfigError> {
+    let max_waiting = in_range("queue.max_waiting", file.max_waiting, 0..=100_000)?;
+    Ok(QueueLimits {
+        max_waiting,
+        max_waiting_per_model: in_range("queue.max_waiting_per_model", file.max_waiting_per_model, 0..=100_000)?,
+        max_wait_ms: in_range("queue.max_wait_ms", file.max_wait_ms, 1..=DAY_MS)?,
+        batch_ages_after_ms: in_range("queue.batch_ages_after_ms", file.batch_ages_after_ms, 0..=DAY_MS)?,
+        reserve_after_ms: in_range("queue.reserve_after_ms", file.reserve_after_ms, 0..=DAY_MS)?,
+    })
+}
+
+fn patience(file: &Reaper) -> Result<Patience, ConfigError> {
+    let floor = in_range("reaper.first_byte_floor_ms", file.first_byte_floor_ms, 100..=DAY_MS)?;
+    Ok(Patience {
+        first_byte_floor_ms: floor,
+        first_byte_ceiling_ms: in_range("reaper.first_byte_ceiling_ms", file.first_byte_ceiling_ms, floor..=DAY_MS)?,
+        first_byte_factor: in_range("reaper.first_byte_factor", file.first_byte_factor, 1.0..=1_000.0)?,
+        no_progress_ms: in_range("reaper.no_progress_ms", file.no_progress_ms, 100..=DAY_MS)?,
+        dead_node_ms: in_range("reaper.dead_node_ms", file.dead_node_ms, 100..=DAY_MS)?,
+    })
+}
+
+fn retry(file: &RetryFile) -> Result<Retry, ConfigError> {
+    Ok(Retry {
+        max_attempts: in_range("retry.max_attempts", file.max_attempts, 1..=16)?,
+        deadline: millis("retry.deadline_ms", file.deadline_ms, 0..=DAY_MS)?,
+        budget: BudgetLimits {
+            ratio: in_range("retry.budget_ratio", file.budget_ratio, 0.0..=1.0)?,
+            per_s: in_range("retry.budget_per_s", file.budget_per_s, 0.0..=1e6)?,
+            burst: in_range("retry.budget_burst", file.budget_burst, 1.0..=1e6)?,
+        },
+    })
+}
+
+fn pull(file: &AutoPull) -> Result<PullPolicy, ConfigError> {
+    let pattern = |text: &String| {
+        Pattern::new(text).map_err(|why| not_allowed("auto_pull.allow", text, &format!("a name pattern; this {why}")))
+    };
+    Ok(PullPolicy {
+        enabled: file.enabled,
+        allow: file.allow.iter().map(pattern).collect::<Result<_, _>>()?,
+        max_bytes: file.max_bytes,
+        disk_reserve_bytes: file.disk_reserve_bytes,
+        ..PullPolicy::default()
+    })
+}
+
 fn upstream(file: &UpstreamFile) -> Result<Upstream, ConfigError> {
     Ok(Upstream {
         connect_timeout: millis("upstream.connect_timeout_ms", file.connect_timeout_ms, 10..=600_000)?,
-        read_timeout: millis("upstream.read_timeout_ms", file.read_timeout_ms, 100..=DAY_MS)?,
         keepalive_connections: in_range("upstream.keepalive_connections", file.keepalive_connections, 1..=100_000)?,
         keepalive_idle: millis("upstream.keepalive_idle_ms", file.keepalive_idle_ms, 100..=DAY_MS)?,
     })

@@ -1,7 +1,14 @@
 //! The configuration file as it is written: every key with its default.
 
+use std::collections::BTreeMap;
+
+use herd_core::budget::BudgetLimits;
+use herd_core::decide::FallbackPolicy;
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
+use herd_core::patience::Patience;
+use herd_core::pull::PullPolicy;
+use herd_core::queue::QueueLimits;
 use herd_core::score::Weights;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -46,12 +53,24 @@ section! {
         routing: Routing = Routing::default(),
         /// Context protection.
         context: Context = Context::default(),
+        /// Single models.
+        models: Models = Models::default(),
+        /// When another model than the requested one serves.
+        fallback: Fallback = Fallback::default(),
+        /// Waiting for a slot.
+        queue: QueueFile = QueueFile::default(),
+        /// Waiting for nodes.
+        hold: Hold = Hold::default(),
+        /// Waiting for answers.
+        reaper: Reaper = Reaper::default(),
+        /// Pulling missing models.
+        auto_pull: AutoPull = AutoPull::default(),
         /// Bounds on clients.
         limits: LimitsFile = LimitsFile::default(),
         /// Connections to nodes.
         upstream: UpstreamFile = UpstreamFile::default(),
         /// Retries.
-        retry: Retry = Retry::default(),
+        retry: RetryFile = RetryFile::default(),
         /// The end.
         shutdown: Shutdown = Shutdown::default(),
     }
@@ -136,6 +155,8 @@ section! {
 section! {
     /// How nodes are chosen.
     Routing {
+        /// By what nodes are ranked: `score`, `eta`.
+        policy: String = "score".into(),
         /// The most that each signal can add or take away, in points.
         weights: WeightsFile = WeightsFile::default(),
     }
@@ -166,6 +187,92 @@ section! {
     Context {
         /// `strip`, `warn`, `passthrough`.
         protection: String = "strip".into(),
+        /// A larger loaded model may serve a request for more context.
+        auto_upgrade: bool = true,
+        /// What keeps requests that cannot say `num_ctx` from reloading: `default` (nothing), `alias`.
+        openai: String = "default".into(),
+        /// What becomes of a prompt that exceeds the window: `pass`, `refuse`.
+        overflow: String = "pass".into(),
+    }
+}
+
+section! {
+    /// Single models.
+    Models {
+        /// From requested names to the models that serve them.
+        aliases: BTreeMap<String, String> = BTreeMap::new(),
+        /// From requested models to those that may serve in their place.
+        fallbacks: BTreeMap<String, Vec<String>> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// When another model than the requested one serves.
+    Fallback {
+        /// A loaded model that can do the same may stand in.
+        vram: bool = FallbackPolicy::default().vram,
+        /// Predicted wait and load beyond which it does.
+        vram_after_ms: u64 = FallbackPolicy::default().after_ms,
+        /// A listed fallback in memory goes before an earlier model that is not.
+        prefer_hot: bool = FallbackPolicy::default().prefer_hot,
+    }
+}
+
+section! {
+    /// Waiting for a slot.
+    QueueFile {
+        /// Most requests that wait.
+        max_waiting: usize = QueueLimits::default().max_waiting,
+        /// Most that wait for one model.
+        max_waiting_per_model: usize = QueueLimits::default().max_waiting_per_model,
+        /// Longest that one waits.
+        max_wait_ms: u64 = QueueLimits::default().max_wait_ms,
+        /// Wait after which a batch request counts as interactive.
+        batch_ages_after_ms: u64 = QueueLimits::default().batch_ages_after_ms,
+        /// Wait after which a node that must become idle is kept from others.
+        reserve_after_ms: u64 = QueueLimits::default().reserve_after_ms,
+    }
+}
+
+section! {
+    /// Waiting for nodes.
+    Hold {
+        /// Longest wait for a node that has the model and is briefly away.
+        max_ms: u64 = 30_000,
+        /// After its start the edge waits so long for heartbeats before it calls a model unknown.
+        start_ms: u64 = 10_000,
+    }
+}
+
+section! {
+    /// Waiting for answers.
+    Reaper {
+        /// Shortest wait for the first byte.
+        first_byte_floor_ms: u64 = Patience::default().first_byte_floor_ms,
+        /// Longest wait for it without a sign of progress.
+        first_byte_ceiling_ms: u64 = Patience::default().first_byte_ceiling_ms,
+        /// How many times the predicted time.
+        first_byte_factor: f64 = Patience::default().first_byte_factor,
+        /// Longest time without progress once an answer has begun.
+        no_progress_ms: u64 = Patience::default().no_progress_ms,
+        /// The same for a node that is known to be dead or hung.
+        dead_node_ms: u64 = Patience::default().dead_node_ms,
+    }
+}
+
+section! {
+    /// Pulling missing models.
+    AutoPull {
+        /// Whether a model that no node has is pulled.
+        enabled: bool = true,
+        /// Names that may be pulled; `*` stands for any text.
+        allow: Vec<String> = vec!["*".into()],
+        /// Largest model.
+        max_bytes: u64 = PullPolicy::default().max_bytes,
+        /// Disk space of a node that is never used up.
+        disk_reserve_bytes: u64 = PullPolicy::default().disk_reserve_bytes,
+        /// Longest that a request waits for a pull.
+        max_wait_ms: u64 = 600_000,
     }
 }
 
@@ -206,8 +313,6 @@ section! {
     UpstreamFile {
         /// For a connection to be made.
         connect_timeout_ms: u64 = 2_000,
-        /// Longest silence of a node.
-        read_timeout_ms: u64 = 600_000,
         /// Idle connections kept.
         keepalive_connections: usize = 1_024,
         /// How long they are kept.
@@ -217,9 +322,17 @@ section! {
 
 section! {
     /// Retries.
-    Retry {
+    RetryFile {
         /// Most nodes that one request is sent to.
         max_attempts: u32 = 3,
+        /// Age of a request after which it is not sent again.
+        deadline_ms: u64 = 600_000,
+        /// Retries that each request earns for the fleet.
+        budget_ratio: f64 = BudgetLimits::default().ratio,
+        /// Retries per second that are earned besides.
+        budget_per_s: f64 = BudgetLimits::default().per_s,
+        /// Most retries that are saved up.
+        budget_burst: f64 = BudgetLimits::default().burst,
     }
 }
 

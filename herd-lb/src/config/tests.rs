@@ -21,7 +21,7 @@ fn the_shipped_file_shows_every_key_at_its_default() {
 fn errors_name_key_value_and_range() {
     refused(
         "listne: x",
-        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `limits`, `upstream`, `retry`, `shutdown`",
+        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `models`, `fallback`, `queue`, `hold`, `reaper`, `auto_pull`, `limits`, `upstream`, `retry`, `shutdown`",
     );
     refused("limits: {json_depth: deep}", "limits.json_depth: invalid type: string \"deep\", expected u32");
     refused("limits: {json_depth: 1000}", "limits.json_depth: \"1000\" is not allowed: must be from 8 to 128");
@@ -57,11 +57,11 @@ fn flags_win_over_the_environment_over_the_file() {
         _ => None,
     };
     let config = Config::build("retry: {max_attempts: 2}", env, &[]).unwrap();
-    assert_eq!((config.max_attempts, config.policy.protection), (5, herd_core::protect::Protection::Warn));
+    assert_eq!((config.retry.max_attempts, config.policy.protection), (5, herd_core::protect::Protection::Warn));
     assert_eq!(config.join_token.as_deref(), Some("12345"));
     let config =
         Config::build("", env, &[("retry.max_attempts", "7".into()), ("mdns.enabled", "false".into())]).unwrap();
-    assert_eq!((config.max_attempts, config.mdns), (7, None));
+    assert_eq!((config.retry.max_attempts, config.mdns), (7, None));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Whether a request comes in at all, and what is read of it before a node is chosen.
 
-use herd_admin::FleetSource as _;
+use std::sync::Arc;
+
 use herd_core::inspect::inspect;
 use herd_core::request::{RequestProfile, Surface};
 use pingora_proxy::Session;
 
+use super::attempt::identify;
 use super::body::{Held, hold};
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
@@ -39,11 +41,14 @@ impl Edge {
         ctx: &mut RequestCtx,
         surface: Surface,
     ) -> Result<(), Reply> {
-        let mut trace = Trace::begin(ctx.request_id.clone(), surface);
+        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.telemetry));
+        self.retries.earn();
         let outcome = self.read(session, surface).await;
         match outcome {
             Ok((profile, held)) => {
-                ctx.inference = Some(Inference::new(profile, held, trace));
+                let mut inference = Inference::new(profile, held, trace);
+                identify(session, &mut inference);
+                ctx.inference = Some(Box::new(inference));
                 Ok(())
             }
             Err((status, reply)) => {

@@ -26,19 +26,29 @@ const BUDGET_UNIT_BYTES: usize = 1 << 10;
 const BLOCKING_BYTES: usize = 256 << 10;
 
 /// All bodies held at one time.
-#[derive(Debug)]
-pub struct Budget(std::sync::Arc<Semaphore>);
+#[derive(Debug, Clone)]
+pub struct Budget {
+    free: std::sync::Arc<Semaphore>,
+    units: usize,
+}
 
 impl Budget {
     /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(std::sync::Arc::new(Semaphore::new((bytes / BUDGET_UNIT_BYTES).min(Semaphore::MAX_PERMITS))))
+        let units = (bytes / BUDGET_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self { free: std::sync::Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// Bytes that are held now.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.units.saturating_sub(self.free.available_permits()) * BUDGET_UNIT_BYTES
     }
 
     fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
         let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
-        std::sync::Arc::clone(&self.0).try_acquire_many_owned(units).map_err(|_| BodyError::Budget)
+        std::sync::Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| BodyError::Budget)
     }
 }
 

@@ -4,14 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use herd_core::name::ModelName;
+use herd_core::patience::GiveUp;
+use herd_core::protect::overflow;
+use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
 
+use super::answer::Answer;
 use super::body::Held;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::connection::Connection;
 use crate::selector::Choice;
-use crate::trace::{Status, Trace};
+use crate::trace::{Attempted, Status, Trace};
+use crate::watch::LastByte;
 
 /// One request.
 pub struct RequestCtx {
@@ -24,7 +30,7 @@ pub struct RequestCtx {
     /// The form of errors that it understands.
     pub dialect: Dialect,
     /// What becomes of it; `None` = not an inference request.
-    pub inference: Option<Inference>,
+    pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
 }
@@ -32,15 +38,35 @@ pub struct RequestCtx {
 /// The part of an inference request.
 pub struct Inference {
     /// What it asks.
-    pub profile: RequestProfile,
+    pub profile: Arc<RequestProfile>,
+    /// How urgent it is.
+    pub class: Class,
+    /// Whose it is, for fairness.
+    pub app: u64,
+    /// The model's name as the client spelled it.
+    pub spelled: String,
     /// Its body, until an answer has been accepted.
     pub held: Option<Held>,
     /// Numbers of the nodes that were asked.
     pub tried: Vec<u32>,
+    /// Those of them that were not reached, so that they may be asked again.
+    pub unreached: Vec<u32>,
+    /// Attempts in which a node may have begun to work on it, as far as they are over.
+    pub sent: u32,
+    /// The attempt that is over is followed by another, as has been decided.
+    pub retrying: bool,
+    /// Why the last node was no longer waited for.
+    pub gave_up: Option<GiveUp>,
+    /// Since when it has waited for nodes that are away.
+    pub held_since_ms: Option<u64>,
     /// The node that is asked now.
     pub attempt: Option<Attempt>,
     /// The node to ask next, claimed when the retry was decided.
-    pub next: Option<Choice>,
+    pub next: Option<Box<Choice>>,
+    /// The answer that was accepted.
+    pub answer: Option<Answer>,
+    /// A status has been sent before a node was found, so that whatever comes must be told in the body.
+    pub committed: bool,
     /// How it ends.
     pub trace: Trace,
 }
@@ -49,12 +75,16 @@ pub struct Inference {
 pub struct Attempt {
     /// The node and its slot.
     pub choice: Choice,
+    /// The name that the node is asked for, another than the model's when an alias keeps its runner.
+    pub name: ModelName,
     /// The body that it gets; taken when sent.
     pub body: Option<Bytes>,
     /// Length of that body.
     pub body_bytes: usize,
     /// When it was chosen.
     pub began: Instant,
+    /// When the last byte of its answer came.
+    pub last_byte: LastByte,
 }
 
 impl RequestCtx {
@@ -71,20 +101,29 @@ impl RequestCtx {
     pub fn fleet_headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![("X-Request-Id", self.request_id.clone())];
         let Some(inference) = &self.inference else { return headers };
-        headers.push(("X-Fleet-Attempts", inference.trace.attempts.to_string()));
+        headers.push(("X-Fleet-Attempts", inference.trace.attempts.len().to_string()));
+        headers.push(("X-Fleet-Queue-Ms", inference.trace.queue_ms.to_string()));
         if let Some(attempt) = &inference.attempt {
-            let choice = &attempt.choice;
-            headers.push(("X-Fleet-Node", choice.node().id.to_string()));
-            headers.push(("X-Fleet-Model", choice.model.to_string()));
-            headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
-            headers.push(("X-Fleet-Context", choice.candidate.plan.action.to_string()));
-            let wait_ms = choice.candidate.prediction.until_start_ms();
-            headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
-            if choice.model != inference.profile.model {
-                headers.push(("X-Fleet-Fallback", inference.profile.model.to_string()));
-            }
+            attempt_headers(&mut headers, inference, &attempt.choice);
         }
         headers
+    }
+}
+
+fn attempt_headers(headers: &mut Vec<(&'static str, String)>, inference: &Inference, choice: &Choice) {
+    let plan = &choice.candidate.plan;
+    headers.push(("X-Fleet-Node", choice.node().id.to_string()));
+    headers.push(("X-Fleet-Model", choice.model.to_string()));
+    headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
+    headers.push(("X-Fleet-Context", plan.action.to_string()));
+    let wait_ms = choice.candidate.prediction.until_start_ms();
+    headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
+    if let Some(stand_in) = choice.stand_in {
+        headers.push(("X-Fleet-Fallback", inference.profile.model.to_string()));
+        headers.push(("X-Fleet-Fallback-Reason", stand_in.name().to_owned()));
+    }
+    if let Some(overflow) = overflow(&inference.profile, plan.window) {
+        headers.push(("X-Fleet-Context-Overflow", overflow.to_string()));
     }
 }
 
@@ -99,18 +138,52 @@ impl Inference {
     #[must_use]
     pub fn new(profile: RequestProfile, held: Held, mut trace: Trace) -> Self {
         trace.model = profile.model.to_string();
-        Self { profile, held: Some(held), tried: Vec::new(), attempt: None, next: None, trace }
+        trace.num_ctx = profile.num_ctx;
+        let spelled = String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned();
+        Self {
+            spelled,
+            profile: Arc::new(profile),
+            class: Class::default(),
+            app: 0,
+            held: Some(held),
+            tried: Vec::new(),
+            unreached: Vec::new(),
+            sent: 0,
+            retrying: false,
+            gave_up: None,
+            held_since_ms: None,
+            attempt: None,
+            next: None,
+            answer: None,
+            committed: false,
+            trace,
+        }
     }
 
-    /// Asks the node of `choice` from now on.
-    pub fn begin_attempt(&mut self, choice: Choice) {
+    /// Asks the node of `choice` for `name` from now on.
+    pub fn begin_attempt(&mut self, choice: Choice, name: ModelName) {
         let original = self.held.as_ref().map(|held| held.bytes.clone()).unwrap_or_default();
-        let body = choice.body(&self.profile, &original);
-        self.trace.attempts += 1;
-        self.trace.node_id = choice.node().id.to_string();
-        self.trace.score = choice.candidate.total;
+        let body = choice.body(&self.profile, &original, &name);
+        self.trace.attempt(&choice, &self.profile);
+        self.retrying = false;
+        self.gave_up = None;
         self.tried.push(choice.node().number);
-        self.attempt = Some(Attempt { body_bytes: body.len(), body: Some(body), choice, began: Instant::now() });
+        self.attempt = Some(Attempt {
+            body_bytes: body.len(),
+            body: Some(body),
+            choice,
+            name,
+            began: Instant::now(),
+            last_byte: LastByte::default(),
+        });
+    }
+
+    /// Gives up the node that is asked now, and its slot; the trace keeps why.
+    pub fn end_attempt(&mut self, outcome: &'static str) {
+        if let Some(attempted) = self.trace.attempts.last_mut() {
+            attempted.outcome = outcome;
+        }
+        self.attempt = None;
     }
 
     /// Notes how the request ended, once.
@@ -118,6 +191,9 @@ impl Inference {
         if self.trace.status.is_none() {
             self.trace.status = Some(status);
             error.clone_into(&mut self.trace.error);
+            if let Some(attempted) = self.trace.attempts.last_mut().filter(|last| last.outcome == Attempted::RUNNING) {
+                attempted.outcome = status.name();
+            }
         }
     }
 }

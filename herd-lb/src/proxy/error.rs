@@ -11,23 +11,28 @@ use super::ctx::Inference;
 use super::reply::Reply;
 use crate::trace::Status;
 
-/// No node can serve the request: 503 with the reasons where a node has the model, else 404 in Ollama's words.
+/// No node can serve the request: 503 with the reasons where a node has the model, else 404.
 pub(super) fn nobody(inference: &Inference, decision: &Decision, snapshot: &FleetSnapshot) -> Reply {
-    let profile = &inference.profile;
-    let model = &profile.model;
+    let model = &inference.profile.model;
     if snapshot.nodes.iter().any(|node| node.model(model).is_some()) {
         let why = refusal(decision, snapshot);
         return Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1);
     }
-    // As the client spelled it.
-    let asked = inference.held.as_ref().map_or(&[][..], |held| &held.bytes[profile.places.model.clone()]);
-    let asked = String::from_utf8_lossy(asked).trim_matches('"').to_owned();
-    let message = match profile.surface {
+    not_found(inference, None)
+}
+
+/// No node has the model: 404 in Ollama's words, with the reason why it was not pulled.
+pub(super) fn not_found(inference: &Inference, why: Option<&str>) -> Reply {
+    let (profile, asked) = (&inference.profile, &inference.spelled);
+    let mut message = match profile.surface {
         Surface::OllamaEmbed | Surface::OllamaEmbeddings => {
             format!("model \"{asked}\" not found, try pulling it first")
         }
         _ => format!("model '{asked}' not found"),
     };
+    if let Some(why) = why {
+        message = format!("{message} ({why})");
+    }
     Reply::new(404, message).param((profile.surface.dialect() == Dialect::OpenAi).then_some("model"))
 }
 

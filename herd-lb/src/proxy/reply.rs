@@ -43,6 +43,14 @@ impl Reply {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// With a time to try again, from a predicted wait: whole seconds, at least one and at most ten minutes.
+    #[must_use]
+    pub fn retry_after_ms(self, ms: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small range")]
+        let seconds = (ms / 1e3).ceil().clamp(1.0, 600.0) as u64;
+        self.retry_after(seconds.max(1))
+    }
+
     /// Closing the connection behind it.
     #[must_use]
     pub fn closing(self) -> Self {

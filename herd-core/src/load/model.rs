@@ -1,0 +1,231 @@
+//! What the edge counts and learns of one runner: one model on one node, with every name that it has there.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::lock;
+use super::rate::Rate;
+use crate::history::LatencyHistory;
+use crate::launch::Signature;
+
+/// First pause after a node answered "busy"; it doubles with every further one in a row.
+pub const BUSY_BACKOFF_BASE_MS: u64 = 250;
+/// Longest such pause.
+pub const BUSY_BACKOFF_MAX_MS: u64 = 8_000;
+/// Time after which a slot that was learned away is tried again. A judgement: long against a burst of other clients,
+/// short against a change of the node's settings.
+pub const SLOT_REGAIN_MS: u64 = 60_000;
+
+/// What the edge counts and learns of one model on one node.
+#[derive(Debug, Default)]
+pub struct ModelLoad {
+    pub(super) in_flight: AtomicU32,
+    /// The most in flight since the last heartbeat.
+    peak: AtomicU32,
+    history: Mutex<LatencyHistory>,
+    p75_ms: AtomicU64,
+    load_ms: Rate,
+    prefill_ms_per_token: Rate,
+    decode_ms_per_token: Rate,
+    output_tokens: Rate,
+    busy: Busy,
+    launched: [AtomicU64; 2],
+    reloads: AtomicU32,
+}
+
+/// What "busy" answers have taught.
+#[derive(Debug, Default)]
+struct Busy {
+    /// Slots that were left then; 0 = never learned.
+    slots: AtomicU32,
+    learned_at_ms: AtomicU64,
+    in_a_row: AtomicU32,
+    until_ms: AtomicU64,
+}
+
+/// What one answer took, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Work {
+    /// Loading the model, milliseconds.
+    pub load_ms: Option<f64>,
+    /// Reading the prompt: its tokens and milliseconds.
+    pub prefill: Option<(u64, f64)>,
+    /// Writing the answer: its tokens and milliseconds.
+    pub decode: Option<(u64, f64)>,
+}
+
+impl ModelLoad {
+    /// Requests in flight for this model on this node.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(super) fn claimed(&self) {
+        let now = self.in_flight.fetch_add(1, Relaxed).saturating_add(1);
+        self.peak.fetch_max(now, Relaxed);
+    }
+
+    /// The most in flight since [`Self::restart_peak`]. What an agent saw running at some time since may have been
+    /// these, so that only what is beyond them is known to be somebody else's.
+    #[must_use]
+    pub fn peak(&self) -> u32 {
+        self.peak.load(Relaxed).max(self.in_flight())
+    }
+
+    /// Counts the peak anew from here: a heartbeat has come.
+    pub fn restart_peak(&self) {
+        self.peak.store(self.in_flight(), Relaxed);
+    }
+
+    /// 75th percentile of what requests took here, decayed; `None` = never measured.
+    #[must_use]
+    pub fn p75_ms(&self) -> Option<f64> {
+        let stored = f64::from_bits(self.p75_ms.load(Relaxed));
+        (stored > 0.0).then_some(stored)
+    }
+
+    /// Learns that a request took `service_ms` from dispatch to its last byte.
+    pub fn observe(&self, service_ms: f64, now_ms: u64) {
+        let mut history = lock(&self.history);
+        history.observe(service_ms, now_ms);
+        let p75 = history.quantile(0.75).unwrap_or(0.0);
+        self.p75_ms.store(p75.to_bits(), Relaxed);
+    }
+
+    /// Learns what the parts of an answer took.
+    pub fn observe_work(&self, work: &Work) {
+        let per_token = |(tokens, ms): (u64, f64)| ms / tokens.max(1) as f64;
+        work.load_ms.into_iter().for_each(|ms| self.load_ms.observe(ms));
+        work.prefill.into_iter().for_each(|prefill| self.prefill_ms_per_token.observe(per_token(prefill)));
+        if let Some(decode) = work.decode {
+            self.decode_ms_per_token.observe(per_token(decode));
+            self.output_tokens.observe(decode.0 as f64);
+        }
+    }
+
+    /// What a load has taken here, milliseconds, decayed; `None` = never measured.
+    #[must_use]
+    pub fn load_ms(&self) -> Option<f64> {
+        self.load_ms.get()
+    }
+
+    /// Milliseconds per prompt token, decayed; `None` = never measured.
+    #[must_use]
+    pub fn prefill_ms_per_token(&self) -> Option<f64> {
+        self.prefill_ms_per_token.get()
+    }
+
+    /// Milliseconds per token of an answer, decayed; `None` = never measured.
+    #[must_use]
+    pub fn decode_ms_per_token(&self) -> Option<f64> {
+        self.decode_ms_per_token.get()
+    }
+
+    /// Tokens of an answer, decayed; `None` = never measured.
+    #[must_use]
+    pub fn output_tokens(&self) -> Option<f64> {
+        self.output_tokens.get()
+    }
+
+    /// Learns that the node answered "busy": it has fewer slots for us than we thought, and rests a while.
+    pub fn refused_as_busy(&self, now_ms: u64) {
+        // The refused request itself is still counted.
+        let left = self.in_flight().saturating_sub(1).max(1);
+        self.busy.slots.store(left, Relaxed);
+        self.busy.learned_at_ms.store(now_ms, Relaxed);
+        let before = self.busy.in_a_row.fetch_add(1, Relaxed);
+        let pause = BUSY_BACKOFF_BASE_MS.saturating_mul(1 << before.min(16)).min(BUSY_BACKOFF_MAX_MS);
+        self.busy.until_ms.fetch_max(now_ms.saturating_add(pause), Relaxed);
+    }
+
+    /// Notes that the node took a request.
+    pub fn accepted(&self) {
+        self.busy.in_a_row.store(0, Relaxed);
+        self.busy.until_ms.store(0, Relaxed);
+    }
+
+    /// Milliseconds until the node is asked again after it was busy; 0 = now.
+    #[must_use]
+    pub fn backs_off_for_ms(&self, now_ms: u64) -> u64 {
+        self.busy.until_ms.load(Relaxed).saturating_sub(now_ms)
+    }
+
+    /// The slots to count with when the node reports `reported`: fewer after it was busy, one more again with every
+    /// [`SLOT_REGAIN_MS`].
+    #[must_use]
+    pub fn usable_slots(&self, reported: u32, now_ms: u64) -> u32 {
+        let learned = self.busy.slots.load(Relaxed);
+        if learned == 0 {
+            return reported;
+        }
+        let regained = now_ms.saturating_sub(self.busy.learned_at_ms.load(Relaxed)) / SLOT_REGAIN_MS;
+        reported.min(learned.saturating_add(u32::try_from(regained).unwrap_or(u32::MAX)))
+    }
+
+    /// The launch options that its runner was started with; `None` = this edge did not start it, or it has been
+    /// unloaded since.
+    #[must_use]
+    pub fn launched(&self) -> Option<Signature> {
+        Signature::from_bits([self.launched[0].load(Relaxed), self.launched[1].load(Relaxed)])
+    }
+
+    /// Notes the launch options that a load or reload of ours has used.
+    pub fn set_launched(&self, signature: Option<Signature>) {
+        let bits = signature.map_or([0, 0], Signature::to_bits);
+        self.launched[0].store(bits[0], Relaxed);
+        self.launched[1].store(bits[1], Relaxed);
+    }
+
+    /// Reloads that requests of ours have caused here.
+    #[must_use]
+    pub fn reloads(&self) -> u32 {
+        self.reloads.load(Relaxed)
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self) {
+        self.reloads.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_answers_teach_fewer_slots_that_come_back() {
+        let model = ModelLoad::default();
+        assert_eq!(model.usable_slots(4, 0), 4);
+        (0..3).for_each(|_| model.claimed());
+        model.refused_as_busy(1_000);
+        assert_eq!((model.usable_slots(4, 1_000), model.backs_off_for_ms(1_000)), (2, 250));
+        model.refused_as_busy(1_000);
+        assert_eq!(model.backs_off_for_ms(1_000), 500);
+        (0..20).for_each(|_| model.refused_as_busy(1_000));
+        assert_eq!(model.backs_off_for_ms(1_000), BUSY_BACKOFF_MAX_MS);
+        model.accepted();
+        assert_eq!(model.backs_off_for_ms(1_000), 0);
+        assert_eq!(model.usable_slots(4, 1_000 + SLOT_REGAIN_MS), 3);
+        assert_eq!(model.usable_slots(4, 1_000 + 9 * SLOT_REGAIN_MS), 4);
+    }
+
+    #[test]
+    fn the_peak_is_what_ran_since_the_last_look() {
+        let model = ModelLoad::default();
+        model.claimed();
+        model.claimed();
+        model.in_flight.fetch_sub(2, Relaxed);
+        assert_eq!(model.peak(), 2);
+        model.restart_peak();
+        assert_eq!(model.peak(), 0);
+    }
+
+    #[test]
+    fn parts_of_an_answer_become_rates() {
+        let model = ModelLoad::default();
+        model.observe_work(&Work { load_ms: None, prefill: Some((100, 50.0)), decode: Some((10, 200.0)) });
+        assert_eq!((model.prefill_ms_per_token(), model.decode_ms_per_token()), (Some(0.5), Some(20.0)));
+        assert_eq!((model.output_tokens(), model.load_ms()), (Some(10.0), None));
+    }
+}

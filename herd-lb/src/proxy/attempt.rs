@@ -1,0 +1,248 @@
+//! From a request to a node that is asked: a slot at once, or after waiting for one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herd_core::decide::Decision;
+use herd_core::fleet::{Condition, FleetSnapshot};
+use herd_core::name::fnv1a;
+use herd_core::patience::{Evidence, Watch, evidence};
+use herd_core::protect::{ContextAction, Protection, overflow};
+use herd_core::queue::Class;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use pingora_proxy::Session;
+use tokio::time::{Instant, timeout_at};
+
+use super::ctx::{Inference, RequestCtx};
+use super::reply::Reply;
+use super::{Edge, client_ip, error, refused};
+use crate::dispatch::{Answer, Ask, Handed, Ticket};
+use crate::selector::Choice;
+use crate::trace::Status;
+
+/// Pause before nodes that were not reached are asked again.
+const UNREACHED_PAUSE: Duration = Duration::from_millis(250);
+
+impl Edge {
+    /// Chooses a node, waits for one of its slots where there is none free, and begins to ask it.
+    pub(super) async fn begin_attempt(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let choice = match ctx.inference.as_mut().and_then(|inference| inference.next.take()) {
+            Some(choice) => *choice,
+            None => *self.obtain(session, ctx).await?,
+        };
+        self.refuse_overflow(&choice, ctx)?;
+        self.warn_of_reload(&ctx.request_id, &choice);
+        let address = choice.node().address;
+        let Some(inference) = &mut ctx.inference else { return Err(refused("not an inference request")) };
+        let name = choice.model.clone();
+        inference.begin_attempt(choice, name);
+        self.watch(ctx);
+        let attempt = ctx.inference.as_ref().and_then(|inference| inference.attempt.as_ref());
+        Ok(Box::new(self.peer(address, attempt.map_or(0, |attempt| attempt.body_bytes))))
+    }
+
+    /// A claimed slot, however long it takes within the limits.
+    async fn obtain(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<Choice>> {
+        let began = Instant::now();
+        // What the last attempt was watched for is over, however it ended.
+        ctx.connection.awaited().end();
+        let outcome = self.wait_for_slot(session, ctx, began).await;
+        if let Some(inference) = &mut ctx.inference {
+            let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            inference.trace.queue_ms = inference.trace.queue_ms.saturating_add(waited_ms);
+        }
+        match outcome {
+            Ok(choice) => Ok(choice),
+            Err(Unserved::Left(error)) => Err(error),
+            Err(Unserved::Refused(status, reply)) => {
+                if let Some(inference) = &mut ctx.inference {
+                    inference.end(status, &reply.message);
+                }
+                ctx.reply = Some(reply);
+                Err(refused("no node serves the request"))
+            }
+        }
+    }
+
+    async fn wait_for_slot(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestCtx,
+        began: Instant,
+    ) -> Result<Box<Choice>, Unserved> {
+        let deadline = began + Duration::from_millis(self.config.queue.max_wait_ms);
+        let request_id: Arc<str> = ctx.request_id.as_str().into();
+        loop {
+            let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
+            self.pause_for_unreached(session, inference).await?;
+            let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
+                Answer::Waits(ticket) => self.wait(session, ticket, deadline).await?,
+                Answer::Chosen(choice) => return Ok(choice),
+                Answer::Nobody(nobody) => Handed::Nobody(nobody),
+                Answer::Refused(full, predicted_ms) => {
+                    self.telemetry.queue_refused("full");
+                    let reply = Reply::new(503, format!("the queue is full: {full}")).retry_after_ms(predicted_ms);
+                    return Err(Unserved::Refused(Status::Rejected, reply));
+                }
+            };
+            let nobody = match answer {
+                Handed::Chosen(choice) => return Ok(choice),
+                Handed::Nobody(nobody) => nobody,
+            };
+            if self.may_ask_again(inference) {
+                continue;
+            }
+            if !inference.trace.attempts.is_empty() || self.is_known(&inference.profile.model) {
+                return Err(unserved(inference, &nobody));
+            }
+            self.pull_missing(session, ctx).await?;
+        }
+    }
+
+    /// Waits for the turn of `ticket`, the client's leaving, or the deadline, whichever is first.
+    async fn wait(&self, session: &mut Session, mut ticket: Ticket, deadline: Instant) -> Result<Handed, Unserved> {
+        let turn = tokio::select! {
+            biased;
+            turn = timeout_at(deadline, ticket.turn()) => turn,
+            left = client_leaves(session) => return Err(Unserved::Left(left)),
+        };
+        match turn {
+            Ok(Some(handed)) => Ok(handed),
+            Ok(None) => Err(Unserved::Refused(Status::Rejected, stopping())),
+            Err(_) => {
+                self.telemetry.queue_refused("timeout");
+                let message = "no slot became free in time (queue.max_wait_ms)";
+                let reply = Reply::new(503, message).retry_after_ms(ticket.predicted_ms());
+                Err(Unserved::Refused(Status::Rejected, reply))
+            }
+        }
+    }
+
+    /// Lets nodes that were not reached come to themselves before they are asked again.
+    async fn pause_for_unreached(&self, session: &mut Session, inference: &mut Inference) -> Result<(), Unserved> {
+        if inference.held_since_ms.is_none() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(UNREACHED_PAUSE) => Ok(()),
+            left = client_leaves(session) => Err(Unserved::Left(left)),
+        }
+    }
+
+    /// Whether nodes that were not reached may be asked once more, and if so, makes that possible.
+    pub(super) fn may_ask_again(&self, inference: &mut Inference) -> bool {
+        let now_ms = self.fleet.now_ms();
+        let since_ms = *inference.held_since_ms.get_or_insert(now_ms);
+        let in_time = now_ms.saturating_sub(since_ms) < self.config.hold.max_ms;
+        if inference.unreached.is_empty() || !in_time {
+            return false;
+        }
+        let unreached = std::mem::take(&mut inference.unreached);
+        inference.tried.retain(|number| !unreached.contains(number));
+        true
+    }
+
+    fn refuse_overflow(&self, choice: &Choice, ctx: &mut RequestCtx) -> Result<()> {
+        let Some(inference) = ctx.inference.as_mut().filter(|_| self.config.refuse_overflow) else { return Ok(()) };
+        let Some(overflow) = overflow(&inference.profile, choice.candidate.plan.window) else { return Ok(()) };
+        let message = format!(
+            "the prompt is estimated at {} tokens, and {} has a context of {} (context.overflow)",
+            overflow.estimated_tokens, choice.model, overflow.context_length
+        );
+        inference.trace.http_status = 413;
+        inference.end(Status::Rejected, &message);
+        ctx.reply = Some(Reply::new(413, message));
+        Err(refused("the prompt exceeds the window"))
+    }
+
+    /// In the mode `warn` a client's `num_ctx` is forwarded, and the operator is told what it does.
+    fn warn_of_reload(&self, request_id: &str, choice: &Choice) {
+        let plan = &choice.candidate.plan;
+        let warns = self.fleet.policy().protection == Protection::Warn;
+        if warns && plan.action == ContextAction::Reload {
+            let (node_id, model) = (choice.node().id.as_str(), choice.model.as_str());
+            tracing::warn!(request_id, node_id, model, num_ctx = plan.window, "num_ctx makes the model reload");
+        }
+    }
+
+    /// Watches the node that is asked now, from the first to the last byte of its answer.
+    fn watch(&self, ctx: &RequestCtx) {
+        let Some(inference) = &ctx.inference else { return };
+        let Some(attempt) = &inference.attempt else { return };
+        let choice = &attempt.choice;
+        let (number, model) = (choice.node().number, choice.model.clone());
+        let before: Evidence = evidence(&choice.snapshot, number, &model).unwrap_or_default();
+        let prediction = choice.candidate.prediction;
+        let now_ms = self.fleet.now_ms();
+        let whole = !inference.profile.stream;
+        let mut watch = Watch::begin(self.config.patience, &prediction, whole, before, now_ms);
+        let (fleet, last_byte) = (Arc::clone(&self.fleet), attempt.last_byte.clone());
+        ctx.connection.awaited().begin(move || {
+            if let Some(at_ms) = last_byte.at_ms() {
+                watch.byte(at_ms);
+            }
+            let (snapshot, now_ms) = (fleet.snapshot(), fleet.now_ms());
+            let node = snapshot.nodes.iter().find(|node| node.number == number);
+            let life = fleet.policy().life;
+            let condition = node.map_or(Condition::Unreachable, |node| node.condition(now_ms, &life));
+            watch.judge(evidence(&snapshot, number, &model), condition, now_ms)
+        });
+    }
+}
+
+/// No node serves the request, and none will.
+fn unserved(inference: &Inference, nobody: &(Decision, Arc<FleetSnapshot>)) -> Unserved {
+    let status = if inference.trace.attempts.is_empty() { Status::Rejected } else { Status::Failed };
+    Unserved::Refused(status, error::nobody(inference, &nobody.0, &nobody.1))
+}
+
+/// Why a request is given no slot.
+pub(super) enum Unserved {
+    /// The client left.
+    Left(Box<Error>),
+    /// It is told so.
+    Refused(Status, Reply),
+}
+
+fn stopping() -> Reply {
+    Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
+}
+
+fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
+    Ask {
+        profile: Arc::clone(&inference.profile),
+        tried: inference.tried.clone(),
+        class: inference.class,
+        app: inference.app,
+        request_id: Arc::clone(request_id),
+        held_since_ms: inference.held_since_ms,
+    }
+}
+
+/// Resolves when the client leaves, or sends what it may not; while a request waits, nothing else reads from it.
+pub(super) async fn client_leaves(session: &mut Session) -> Box<Error> {
+    loop {
+        match session.downstream_session.read_body_or_idle(true).await {
+            Ok(_) => {}
+            Err(error) => return error.into_down(),
+        }
+    }
+}
+
+/// How urgent a request is, and whose: from its headers, its body and where it comes from.
+pub(super) fn identify(session: &Session, inference: &mut Inference) {
+    let header = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
+    let class = header("X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
+    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
+    let strict = header("X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
+    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
+        Arc::make_mut(&mut inference.profile).fallback = Some(false);
+    }
+    let profile = &inference.profile;
+    let key = header("Authorization").or_else(|| header("X-Api-Key"));
+    let client = client_ip(session).map(|ip| ip.to_string());
+    let app = profile.tags.first().or(profile.user.as_ref()).map(String::as_str).or(key).or(client.as_deref());
+    inference.app = fnv1a(app.unwrap_or_default().as_bytes());
+}

@@ -1,0 +1,249 @@
+//! What a node's failure means: for the node, for the request, and for the fleet's budget of retries.
+
+use std::sync::{Mutex, PoisonError};
+
+use herd_core::budget::{BudgetLimits, RetryBudget};
+use herd_core::launch::Signature;
+use herd_core::patience::GiveUp;
+use http::header::CONTENT_LENGTH;
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::answer::Answer;
+use super::ctx::{Inference, RequestCtx};
+use super::{Edge, is_clients, refused};
+use crate::selector::Outcome;
+
+/// A node that failed counts as this slow, so that fast failures do not look like speed.
+const FAILURE_PENALTY_MS: f64 = 60_000.0;
+
+/// How a node failed a request before the client got a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nobody listened.
+    Refused,
+    /// No connection was made in time.
+    ConnectTimeout,
+    /// A kept connection had been closed by the node meanwhile.
+    Stale,
+    /// The connection broke after the request had been sent.
+    Reset,
+    /// It was silent for too long.
+    Silent(GiveUp),
+    /// It answered with an error of its own.
+    Error,
+    /// It does not have the model.
+    ModelNotFound,
+    /// It takes no more requests now.
+    Busy,
+}
+
+impl Failure {
+    pub(super) fn of_connect(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::ConnectTimeout,
+            _ => Self::Refused,
+        }
+    }
+
+    /// What an answer's status says; `None` = that it should be passed on.
+    fn of_status(status: u16) -> Option<Self> {
+        match status {
+            404 => Some(Self::ModelNotFound),
+            503 => Some(Self::Busy),
+            500 | 502 | 504 => Some(Self::Error),
+            _ => None,
+        }
+    }
+
+    /// Its name in traces and metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Stale => "stale_connection",
+            Self::Reset => "reset",
+            Self::Silent(reason) => reason.name(),
+            Self::Error => "error_status",
+            Self::ModelNotFound => "model_not_found",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// Whether the node may have begun to work on the request.
+    fn was_sent(self) -> bool {
+        !matches!(self, Self::Refused | Self::ConnectTimeout | Self::Stale)
+    }
+
+    /// Whether it tells against the node's health.
+    fn is_nodes_fault(self) -> bool {
+        !matches!(self, Self::Stale | Self::ModelNotFound | Self::Busy)
+    }
+}
+
+/// Retries that may be made over all requests.
+#[derive(Debug)]
+pub struct Retries(Mutex<RetryBudget>);
+
+impl Retries {
+    /// A full budget.
+    #[must_use]
+    pub fn new(limits: BudgetLimits) -> Self {
+        Self(Mutex::new(RetryBudget::new(limits)))
+    }
+
+    /// A request begins.
+    pub fn earn(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).earn();
+    }
+
+    /// Retries that are left.
+    #[must_use]
+    pub fn left(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).left()
+    }
+
+    fn spend(&self, now_ms: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spend(now_ms)
+    }
+}
+
+impl Edge {
+    /// Takes a node's answer, or asks the next node instead.
+    pub(super) fn accept_or_retry(&self, inference: &mut Inference, response: &mut ResponseHeader) -> Result<()> {
+        let status = response.status.as_u16();
+        let failure = Failure::of_status(status);
+        if let Some(failure) = failure
+            && self.retry(inference, failure)
+        {
+            let mut error = Error::explain(ErrorType::HTTPStatus(status), failure.name()).into_up();
+            error.set_retry(true);
+            return Err(error);
+        }
+        if inference.committed && status >= 400 {
+            return Err(refused("the node answered with an error").into_up());
+        }
+        self.accept(inference, response, status);
+        Ok(())
+    }
+
+    fn accept(&self, inference: &mut Inference, response: &mut ResponseHeader, status: u16) {
+        let now_ms = self.fleet.now_ms();
+        inference.held = None;
+        inference.trace.http_status = status;
+        let Some(attempt) = &mut inference.attempt else { return };
+        attempt.last_byte.came(now_ms);
+        if Failure::of_status(status).is_none() {
+            attempt.choice.node().load.succeeded();
+        }
+        if status == 200 {
+            self.note_load(attempt, Signature::new(&inference.profile.launch));
+            if let Some(model) = attempt.choice.model() {
+                model.load.accepted();
+            }
+        }
+        let renamed = attempt.name != attempt.choice.model;
+        if renamed {
+            response.remove_header(&CONTENT_LENGTH);
+        }
+        let open_ended = !response.headers.contains_key(CONTENT_LENGTH);
+        if renamed && response.version == http::Version::HTTP_11 {
+            drop(response.insert_header(http::header::TRANSFER_ENCODING, "chunked"));
+        }
+        let surface = inference.profile.surface;
+        let answer = Answer::new(surface, inference.profile.stream, status, open_ended);
+        let told = inference.spelled.as_str();
+        inference.answer = Some(if renamed { answer.renamed(attempt.name.as_str(), told) } else { answer });
+    }
+
+    /// Notes a failure, and whether another node is asked instead: while none has answered, within the limits of this
+    /// request and of the fleet, and if there is one.
+    pub(super) fn retry(&self, inference: &mut Inference, failure: Failure) -> bool {
+        self.blame(inference, failure);
+        let Some(number) = inference.attempt.as_ref().map(|attempt| attempt.choice.node().number) else { return false };
+        if failure.was_sent() {
+            inference.sent += 1;
+        } else {
+            inference.unreached.push(number);
+        }
+        if failure == Failure::Busy {
+            // It rests a moment; then it may have room.
+            inference.tried.retain(|tried| *tried != number);
+        }
+        let limits = &self.config.retry;
+        let may = inference.answer.is_none()
+            && inference.sent < limits.max_attempts
+            && inference.trace.began.elapsed() < limits.deadline
+            && self.find_another(inference, failure);
+        if may {
+            self.telemetry.retried(failure.name());
+            inference.end_attempt(failure.name());
+            inference.retrying = true;
+        }
+        may
+    }
+
+    fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
+        let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        if matches!(outcome, Outcome::Nobody(_)) {
+            return !failure.was_sent() && self.may_hold_unreached(inference);
+        }
+        // A retry of what was never sent adds no work to the fleet.
+        if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
+            self.telemetry.budget_exhausted();
+            return false;
+        }
+        if let Outcome::Chosen(choice) = outcome {
+            inference.next = Some(choice);
+        }
+        true
+    }
+
+    /// Whether nodes that were not reached are still worth waiting for.
+    fn may_hold_unreached(&self, inference: &Inference) -> bool {
+        let held_ms = inference.held_since_ms.map_or(0, |since_ms| self.fleet.now_ms().saturating_sub(since_ms));
+        held_ms < self.config.hold.max_ms
+    }
+
+    fn blame(&self, inference: &Inference, failure: Failure) {
+        let Some(attempt) = &inference.attempt else { return };
+        let now_ms = self.fleet.now_ms();
+        if failure.is_nodes_fault() {
+            attempt.choice.node().load.failed(now_ms);
+        }
+        let Some(model) = attempt.choice.model() else { return };
+        match failure {
+            Failure::Busy => model.load.refused_as_busy(now_ms),
+            _ if failure.is_nodes_fault() => model.load.observe(FAILURE_PENALTY_MS, now_ms),
+            _ => {}
+        }
+    }
+
+    /// Whether another node is asked after `error` has ended an attempt.
+    pub(super) fn retry_after_error(
+        &self,
+        error: &Error,
+        session: &Session,
+        ctx: &mut RequestCtx,
+        reused: bool,
+    ) -> bool {
+        let gave_up = ctx.connection.awaited().take_gave_up();
+        ctx.connection.awaited().end();
+        let Some(inference) = &mut ctx.inference else { return false };
+        inference.gave_up = gave_up;
+        let unanswered = inference.answer.is_none() && (session.response_written().is_none() || inference.committed);
+        if !unanswered {
+            return false;
+        }
+        let failure = match (gave_up, error.etype()) {
+            (Some(reason), _) => Failure::Silent(reason),
+            // The answer that made us retry has been judged, and the next node chosen.
+            (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
+            _ if is_clients(error) => return false,
+            _ if reused => Failure::Stale,
+            _ => Failure::Reset,
+        };
+        self.retry(inference, failure)
+    }
+}

@@ -1,0 +1,80 @@
+//! What the admin service sees of the edge.
+
+use std::sync::Arc;
+
+use herd_admin::{FleetSource, Limit, QueueView};
+use herd_core::decide::Policy;
+use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::wire::Heartbeat;
+
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
+use crate::fleet::Fleet;
+use crate::proxy::body::Budget;
+use crate::proxy::retry::Retries;
+
+/// The edge's parts that the admin service reads.
+pub struct EdgeSource {
+    /// The nodes.
+    pub fleet: Arc<Fleet>,
+    /// What waits for them.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Bodies held.
+    pub budget: Budget,
+    /// Retries that may be made.
+    pub retries: Arc<Retries>,
+    /// The configuration.
+    pub config: Arc<Config>,
+}
+
+impl FleetSource for EdgeSource {
+    fn snapshot(&self) -> Arc<FleetSnapshot> {
+        self.fleet.snapshot()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.fleet.now_ms()
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.fleet.policy()
+    }
+
+    fn queue(&self) -> Arc<QueueView> {
+        self.dispatcher.view()
+    }
+
+    fn limits(&self) -> Vec<Limit> {
+        let (config, queue) = (&self.config, &self.config.queue);
+        let used = |name, limit: f64, used: f64| Limit { name, limit, used: Some(used) };
+        let fixed = |name, limit: f64| Limit { name, limit, used: None };
+        let nodes = self.fleet.snapshot().nodes.len();
+        let spent = config.retry.budget.burst - self.retries.left();
+        vec![
+            used("queue.max_waiting", queue.max_waiting as f64, self.dispatcher.waiting() as f64),
+            fixed("queue.max_waiting_per_model", queue.max_waiting_per_model as f64),
+            fixed("queue.max_wait_ms", queue.max_wait_ms as f64),
+            used("retry.budget_burst", config.retry.budget.burst, spent),
+            fixed("retry.max_attempts", f64::from(config.retry.max_attempts)),
+            fixed("hold.max_ms", config.hold.max_ms as f64),
+            fixed("reaper.no_progress_ms", config.patience.no_progress_ms as f64),
+            used("limits.buffered_bytes", config.limits.buffered_bytes as f64, self.budget.used_bytes() as f64),
+            fixed("limits.request_body_bytes", config.limits.request_body_bytes as f64),
+            fixed("limits.connections", config.limits.connections as f64),
+            used("fleet.nodes_max", config.heartbeat_limits.nodes as f64, nodes as f64),
+            fixed("fleet.models_max", config.heartbeat_limits.models as f64),
+        ]
+    }
+
+    fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
+        self.fleet.heartbeat(heartbeat, sender)
+    }
+
+    fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
+        self.fleet.set_cordon(id, cordoned)
+    }
+
+    fn draining(&self) -> bool {
+        self.fleet.draining()
+    }
+}

@@ -1,0 +1,122 @@
+//! Watches the answer that a connection waits for, and ends the waiting.
+//!
+//! Pingora waits for a node with one fixed timeout per read, while how long a silence may last depends on what the
+//! node is doing. So the waiting is ended from the other side: while an answer is awaited, Pingora also reads from the
+//! client's connection, to notice that it leaves, and that read fails when the watch says so. Nothing has been read
+//! from the client by it, so that the request can go to another node.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use herd_core::patience::{GiveUp, Verdict};
+use tokio::time::{Instant, Sleep};
+
+/// Judges the silence, each time it is asked.
+type Judge = Box<dyn FnMut() -> Verdict + Send>;
+
+/// What is awaited on one connection.
+#[derive(Default)]
+pub struct Awaited(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    watch: Option<(Judge, Pin<Box<Sleep>>)>,
+    gave_up: Option<GiveUp>,
+}
+
+impl Awaited {
+    /// Watches from now on; `judge` is asked at once and whenever it wants to be.
+    pub fn begin(&self, judge: impl FnMut() -> Verdict + Send + 'static) {
+        let mut state = self.lock();
+        state.gave_up = None;
+        state.watch = Some((Box::new(judge), Box::pin(tokio::time::sleep(Duration::ZERO))));
+    }
+
+    /// Watches no longer.
+    pub fn end(&self) {
+        self.lock().watch = None;
+    }
+
+    /// Why the waiting was ended, told once.
+    pub fn take_gave_up(&self) -> Option<GiveUp> {
+        self.lock().gave_up.take()
+    }
+
+    /// Resolves when the waiting is to end; pending while all is well, or nothing is awaited.
+    pub fn poll_gave_up(&self, cx: &mut Context<'_>) -> Poll<GiveUp> {
+        let mut state = self.lock();
+        let State { watch, gave_up } = &mut *state;
+        let Some((judge, sleep)) = watch else { return Poll::Pending };
+        while sleep.as_mut().poll(cx).is_ready() {
+            match judge() {
+                Verdict::Wait(ms) => sleep.as_mut().reset(Instant::now() + Duration::from_millis(ms.max(1))),
+                Verdict::GiveUp(reason) => {
+                    *watch = None;
+                    *gave_up = Some(reason);
+                    return Poll::Ready(reason);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A judge that panics has judged nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Awaited").finish_non_exhaustive()
+    }
+}
+
+/// When the last byte of an answer came, noted for every chunk without a lock.
+#[derive(Debug, Clone, Default)]
+pub struct LastByte(Arc<AtomicU64>);
+
+impl LastByte {
+    /// Notes a byte.
+    pub fn came(&self, now_ms: u64) {
+        self.0.store(now_ms.max(1), Relaxed);
+    }
+
+    /// When the last one came; `None` = none has.
+    #[must_use]
+    pub fn at_ms(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|at_ms| *at_ms > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn gives_up_within(awaited: &Awaited, ms: u64) -> Option<GiveUp> {
+        let waiting = std::future::poll_fn(|cx| awaited.poll_gave_up(cx));
+        tokio::time::timeout(Duration::from_millis(ms), waiting).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_judge_is_asked_when_it_wants_to_be() {
+        let awaited = Awaited::default();
+        assert_eq!(gives_up_within(&awaited, 1_000).await, None);
+        let mut looks = 0;
+        awaited.begin(move || {
+            looks += 1;
+            if looks < 3 { Verdict::Wait(100) } else { Verdict::GiveUp(GiveUp::NoFirstByte) }
+        });
+        assert_eq!(gives_up_within(&awaited, 150).await, None);
+        assert_eq!(gives_up_within(&awaited, 100).await, Some(GiveUp::NoFirstByte));
+        assert_eq!(gives_up_within(&awaited, 1_000).await, None, "it is over");
+        assert_eq!((awaited.take_gave_up(), awaited.take_gave_up()), (Some(GiveUp::NoFirstByte), None));
+        awaited.begin(|| Verdict::GiveUp(GiveUp::NodeDead));
+        awaited.end();
+        assert_eq!(gives_up_within(&awaited, 1_000).await, None);
+    }
+}
