@@ -30,6 +30,8 @@ pub struct Policy {
     pub life: LifeLimits,
     /// What is done about a client's `num_ctx`.
     pub protection: Protection,
+    /// Requests that cannot say a context are given an alias that does.
+    pub openai_alias: bool,
     /// A request for more context than its model has loaded anywhere may be served by a larger loaded model.
     pub auto_upgrade: bool,
     /// When another model than the requested one serves.

@@ -100,6 +100,9 @@ pub struct ContextPlan {
     pub num_ctx: Option<u64>,
     /// The window that will serve the request, tokens; `None` = not known.
     pub window: Option<u64>,
+    /// The context of the alias that the node is to be asked for in place of the model, because the request itself cannot
+    /// say it; `None` = it is asked for the model.
+    pub alias: Option<u64>,
     /// Why the model is reloaded; `None` unless the action is [`ContextAction::Reload`].
     pub cause: Option<ReloadCause>,
 }
@@ -146,6 +149,22 @@ pub fn plan(
     }
 }
 
+impl ContextPlan {
+    /// The plan where an alias may be made: a request that cannot say a context keeps the runner by asking for an alias
+    /// that has it, wherever the node's default is another or not known.
+    #[must_use]
+    pub fn by_alias(self, profile: &RequestProfile, node: &Node, model: &Model) -> Self {
+        let loaded = model.resident.as_ref().and_then(|resident| resident.context_length);
+        let (Some(loaded), false) = (loaded, profile.surface.carries_num_ctx()) else { return self };
+        let unsure = self.action == ContextAction::Kept && node.env.context_length.is_none();
+        if self.cause != Some(ReloadCause::NodeDefault) && !unsure {
+            return self;
+        }
+        let (action, window) = (ContextAction::Pinned, Some(loaded));
+        Self { action, num_ctx: None, window, alias: Some(loaded), cause: None }
+    }
+}
+
 fn reload(plan: ContextPlan, cause: ReloadCause) -> ContextPlan {
     ContextPlan { action: ContextAction::Reload, cause: Some(cause), ..plan }
 }
@@ -164,12 +183,12 @@ struct Sizes {
 impl Sizes {
     /// The client's words stay, and decide the window.
     fn unchanged(self, action: ContextAction) -> ContextPlan {
-        ContextPlan { action, num_ctx: None, window: self.asked.or(self.default), cause: None }
+        ContextPlan { action, num_ctx: None, window: self.asked.or(self.default), alias: None, cause: None }
     }
 
     /// The node is sent `window` in place of the client's words.
     fn rewritten(action: ContextAction, window: u64) -> ContextPlan {
-        ContextPlan { action, num_ctx: Some(window), window: Some(window), cause: None }
+        ContextPlan { action, num_ctx: Some(window), window: Some(window), alias: None, cause: None }
     }
 
     /// A reload that happens anyway: it must not shrink the context that others use.

@@ -123,8 +123,6 @@ pub struct Config {
     pub pull_wait: Duration,
     /// A prompt that exceeds its window is refused.
     pub refuse_overflow: bool,
-    /// Requests that cannot say `num_ctx` are given an alias that does.
-    pub openai_alias: bool,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
 }

@@ -1,6 +1,7 @@
 //! The edge of herd: a Pingora load balancer for fleets of Ollama nodes. [`run`] is the wiring diagram.
 
 pub mod active;
+pub mod aliases;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -29,6 +30,7 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 
 use active::Active;
+use aliases::AliasKeeper;
 use config::Config;
 use connection::Acceptor;
 use dispatch::Dispatcher;
@@ -37,7 +39,7 @@ use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
 use selector::{Selector, balancer};
-use services::{AdminService, Dispatch, LocalAgent, Membership};
+use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership};
 use shutdown::Drain;
 use source::EdgeSource;
 use telemetry::Telemetry;
@@ -73,6 +75,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         retries: Arc::new(Retries::new(config.retry.budget)),
         config: Arc::new(config.clone()),
     };
+    let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let registry = prometheus::Registry::new();
     let telemetry = Telemetry::new(&registry)?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
@@ -84,6 +87,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         budget,
         retries,
         pulls: state.pulls().clone(),
+        aliases: aliases.clone(),
         telemetry,
         admin: admin_address,
         edge_secret,
@@ -98,6 +102,8 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     server.add_service(data_plane);
     server.add_service(admin_service);
     server.add_service(background_service("dispatch", Dispatch(dispatcher)));
+    let look_after = LookAfterAliases { fleet: Arc::clone(&fleet), keeper: aliases.clone() };
+    server.add_service(background_service("aliases", look_after));
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
     server.add_service(background_service("agent", local_agent(config, admin_address)?));
@@ -107,7 +113,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     }
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
-    let drain = Drain { fleet, active, limit: config.drain, advertiser: advertiser.into() };
+    let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
 }

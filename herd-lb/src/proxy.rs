@@ -26,6 +26,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::active::Active;
+use crate::aliases::AliasKeeper;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
@@ -57,6 +58,8 @@ pub struct Edge {
     pub retries: Arc<Retries>,
     /// Pulls of models.
     pub pulls: Pulls,
+    /// Aliases of models on nodes.
+    pub aliases: AliasKeeper,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
     /// Where the admin service listens.

@@ -11,6 +11,7 @@ use pingora::services::background::BackgroundService;
 use pingora_load_balancing::LoadBalancer;
 use tokio::time::MissedTickBehavior;
 
+use crate::aliases::{self, AliasKeeper};
 use crate::config::EmbeddedAgent;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
@@ -79,6 +80,31 @@ impl BackgroundService for Dispatch {
             drop(shutdown.changed().await);
         };
         self.0.run(stop).await;
+    }
+}
+
+/// Looks after the aliases on the nodes, where they are made at all.
+pub(crate) struct LookAfterAliases {
+    /// The fleet.
+    pub(crate) fleet: Arc<Fleet>,
+    /// Its aliases.
+    pub(crate) keeper: AliasKeeper,
+}
+
+#[async_trait]
+impl BackgroundService for LookAfterAliases {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tick = tokio::time::interval(aliases::LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = shutdown.changed() => return,
+            }
+            if self.fleet.policy().openai_alias && aliases::any_listed(&self.fleet.snapshot()) {
+                self.keeper.look().await;
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 
 use crate::active::Active;
+use crate::aliases::AliasKeeper;
 use crate::fleet::Fleet;
 
 /// Waits for SIGTERM or SIGINT, then drains.
@@ -22,6 +23,8 @@ pub struct Drain {
     pub active: Active,
     /// How long running requests may take.
     pub limit: Duration,
+    /// Taken away last.
+    pub aliases: AliasKeeper,
     /// Taken back first, so that agents look for another edge.
     pub advertiser: Mutex<Option<Advertiser>>,
 }
@@ -42,6 +45,7 @@ impl ShutdownSignalWatch for Drain {
             }
             () = stop_signal() => tracing::warn!(cut = self.active.count(), "second signal: stopping at once"),
         }
+        self.aliases.end().await;
         ShutdownSignal::FastShutdown
     }
 }

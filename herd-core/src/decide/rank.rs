@@ -58,7 +58,10 @@ impl Question<'_> {
         }
         // Read before everything that it must vouch for.
         let in_flight = node.load.in_flight();
-        let plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
+        let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
+        if self.policy.openai_alias {
+            plan = plan.by_alias(self.profile, node, model);
+        }
         let prediction = predict(self.profile, node, model, &plan, self.now_ms);
         let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
         let load = needs_load(&plan).then(|| Loading {

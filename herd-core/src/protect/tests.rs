@@ -50,7 +50,7 @@ type Expected = (ContextAction, Option<u64>, Option<u64>, Option<ReloadCause>);
 #[track_caller]
 fn check(mode: Protection, surface: Surface, options: &str, node: NodeSpec, expected: Expected) {
     let case = Case { mode, surface, options, node, launched: None };
-    let ContextPlan { action, num_ctx, window, cause } = case.plan();
+    let ContextPlan { action, num_ctx, window, cause, .. } = case.plan();
     let models = &case.node.models;
     assert_eq!((action, num_ctx, window, cause), expected, "{mode:?} {surface:?} {options} on {models:?}");
 }
@@ -232,4 +232,25 @@ fn the_edit_fits_every_form_of_options() {
     assert_eq!(set(r#"{"model":"m","options":{}}"#), r#"{"model":"m","options":{"num_ctx":8192}}"#);
     assert_eq!(set(r#"{"model":"m","options":{"seed":1}}"#), r#"{"model":"m","options":{"num_ctx":8192,"seed":1}}"#);
     assert_eq!(set(r#"{"options":{"num_ctx": 5 },"model":"m"}"#), r#"{"options":{"num_ctx": 8192 },"model":"m"}"#);
+}
+
+#[test]
+fn an_alias_keeps_the_runner_for_what_cannot_say_a_context() {
+    #[track_caller]
+    fn check(surface: Surface, default: Option<u64>, loaded: Option<u64>, expected: (ContextAction, Option<u64>)) {
+        let profile = inspect(surface, br#"{"model":"m"}"#, &InspectLimits::default()).unwrap();
+        let spec = NodeSpec { default_context: default, ..NodeSpec::default() };
+        let spec = if let Some(tokens) = loaded { spec.hot("m", tokens) } else { spec.cold("m") };
+        let node = node("n", &spec);
+        let model = &node.models[0];
+        let plan = plan(&profile, &node, model, None, Protection::Strip).by_alias(&profile, &node, model);
+        assert_eq!((plan.action, plan.alias, plan.num_ctx), (expected.0, expected.1, plan.num_ctx), "{surface:?}");
+        assert!(plan.alias.is_none() || (plan.num_ctx.is_none() && plan.cause.is_none()));
+    }
+    let v1 = Surface::OpenAiChat;
+    check(v1, Some(4096), Some(8192), (ContextAction::Pinned, Some(8192)));
+    check(v1, None, Some(8192), (ContextAction::Pinned, Some(8192)));
+    check(v1, Some(8192), Some(8192), (ContextAction::Kept, None));
+    check(v1, Some(4096), None, (ContextAction::Load, None));
+    check(Surface::OllamaChat, Some(4096), Some(8192), (ContextAction::Pinned, None));
 }

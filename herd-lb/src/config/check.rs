@@ -67,7 +67,6 @@ impl ConfigFile {
                 failures: in_range("probe.failures", self.probe.failures, 1..=100)?,
             },
             refuse_overflow: one_of("context.overflow", &self.context.overflow, &OVERFLOW)?,
-            openai_alias: one_of("context.openai", &self.context.openai, &OPENAI)?,
             queue: queue(&self.queue)?,
             hold: Hold {
                 max_ms: in_range("hold.max_ms", self.hold.max_ms, 0..=DAY_MS)?,
@@ -97,6 +96,7 @@ impl ConfigFile {
             order: one_of("routing.policy", &self.routing.policy, &Order::NAMES)?,
             life: life(&self.fleet)?,
             protection: one_of("context.protection", &context.protection, &Protection::NAMES)?,
+            openai_alias: one_of("context.openai", &context.openai, &OPENAI)?,
             auto_upgrade: context.auto_upgrade,
             fallback: FallbackPolicy {
                 vram: self.fallback.vram,

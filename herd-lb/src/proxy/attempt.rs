@@ -35,7 +35,7 @@ impl Edge {
         self.warn_of_reload(&ctx.request_id, &choice);
         let address = choice.node().address;
         let Some(inference) = &mut ctx.inference else { return Err(refused("not an inference request")) };
-        let name = choice.model.clone();
+        let name = self.aliases.name_for(&choice).await;
         inference.begin_attempt(choice, name);
         self.watch(ctx);
         let attempt = ctx.inference.as_ref().and_then(|inference| inference.attempt.as_ref());

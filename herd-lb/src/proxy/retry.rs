@@ -167,8 +167,8 @@ impl Edge {
         } else {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy {
-            // It rests a moment; then it may have room.
+        if failure == Failure::Busy || self.lost_alias(inference, failure) {
+            // It rests a moment, and then may have room; or it gets a new alias.
             inference.tried.retain(|tried| *tried != number);
         }
         let limits = &self.config.retry;
@@ -198,6 +198,18 @@ impl Edge {
             inference.next = Some(choice);
         }
         true
+    }
+
+    /// Whether the node has lost the alias that it was asked for; then it is not thought to have it any more.
+    fn lost_alias(&self, inference: &Inference, failure: Failure) -> bool {
+        let Some(attempt) = inference.attempt.as_ref().filter(|_| failure == Failure::ModelNotFound) else {
+            return false;
+        };
+        let lost = attempt.name != attempt.choice.model;
+        if lost {
+            self.aliases.lost(attempt.choice.node().address);
+        }
+        lost
     }
 
     /// Whether nodes that were not reached are still worth waiting for.

@@ -1,0 +1,119 @@
+//! Aliases that hold a model at its loaded context, for requests that cannot say one (`context.openai: alias`): made
+//! before the first such request, forgotten with the runner's context, and taken away at the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herd_admin::{AliasSettings, Aliases};
+use herd_core::alias::{alias_context, alias_name, create_body, is_alias, is_alias_of};
+use herd_core::fleet::{FleetSnapshot, Node};
+use herd_core::name::ModelName;
+
+use crate::fleet::Fleet;
+use crate::selector::Choice;
+
+/// How often the nodes' lists are looked through for aliases that nobody needs any more.
+pub const LOOK: Duration = Duration::from_secs(30);
+/// Longest time for taking all aliases away at the end.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+/// Keeps the aliases of the fleet. Cloning is cheap.
+#[derive(Clone)]
+pub struct AliasKeeper {
+    aliases: Aliases,
+    fleet: Arc<Fleet>,
+}
+
+impl AliasKeeper {
+    /// For the nodes of `fleet`.
+    ///
+    /// # Errors
+    /// When the system refuses an HTTP client.
+    pub fn new(fleet: Arc<Fleet>) -> anyhow::Result<Self> {
+        Ok(Self { aliases: Aliases::new(AliasSettings::default())?, fleet })
+    }
+
+    /// The name that the node of `choice` is to be asked for: the model's, or that of an alias which is there by then.
+    /// Without one the model serves, and may be reloaded.
+    pub async fn name_for(&self, choice: &Choice) -> ModelName {
+        let model = &choice.model;
+        let Some(num_ctx) = choice.candidate.plan.alias else { return model.clone() };
+        let Some(alias) = alias_name(model, num_ctx) else { return model.clone() };
+        let body = create_body(model, &alias, num_ctx).into();
+        match self.aliases.ensure(choice.node().address, &alias, body).await {
+            Ok(()) => alias,
+            Err(error) => {
+                let node_id = choice.node().id.as_str();
+                tracing::warn!(node_id, model = model.as_str(), %error, "no alias: the model may be reloaded");
+                model.clone()
+            }
+        }
+    }
+
+    /// Says that a node has lost an alias: it is made anew when next needed.
+    pub fn lost(&self, node: SocketAddr) {
+        self.aliases.forget(node);
+    }
+
+    /// Compares what the nodes list with what is known here, and takes away what no runner has any more.
+    pub async fn look(&self) {
+        let snapshot = self.fleet.snapshot();
+        for node in &snapshot.nodes {
+            let found: Vec<&ModelName> =
+                node.models.iter().map(|model| &model.name).filter(|name| is_alias(name)).collect();
+            self.aliases.listed(node.address, |name| found.contains(&name));
+            let unused: Vec<ModelName> = found.into_iter().filter(|alias| !is_of_use(alias, node)).cloned().collect();
+            if !unused.is_empty() {
+                self.aliases.cleanup(node.address, &unused).await;
+            }
+        }
+    }
+
+    /// Takes all aliases away that were made here, within a bound.
+    pub async fn end(&self) {
+        if tokio::time::timeout(CLEANUP, self.aliases.cleanup_all()).await.is_err() {
+            tracing::warn!("not all aliases could be taken away in time");
+        }
+    }
+}
+
+/// Whether `alias` has the context of the runner that its model has now.
+fn is_of_use(alias: &ModelName, node: &Node) -> bool {
+    let of_model = node.models.iter().find(|model| is_alias_of(alias, &model.name));
+    let loaded = of_model.and_then(|model| model.resident.as_ref()).and_then(|resident| resident.context_length);
+    loaded.is_some() && loaded == alias_context(alias)
+}
+
+/// Whether any node lists an alias: without one there is nothing to look after.
+#[must_use]
+pub fn any_listed(snapshot: &FleetSnapshot) -> bool {
+    snapshot.nodes.iter().flat_map(|node| &node.models).any(|model| is_alias(&model.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use herd_core::fleet::{Applied, HeartbeatLimits, LifeLimits, Sender};
+    use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaReport};
+
+    use super::*;
+
+    #[test]
+    fn an_alias_is_of_use_while_the_runner_has_its_context() {
+        let model = ModelName::new("m").unwrap();
+        let alias = |num_ctx| alias_name(&model, num_ctx).unwrap();
+        let named = |name: &ModelName| AvailableModel { name: name.to_string(), ..AvailableModel::default() };
+        let loaded = LoadedModel { name: "m".into(), context_length: 8192, ..LoadedModel::default() };
+        let available = vec![named(&model), named(&alias(8192)), named(&alias(4096))];
+        let ollama = OllamaReport { loaded: vec![loaded], available, ..OllamaReport::default() };
+        let report = HerdReport { seq: 1, boot: "b".into(), ollama, ..HerdReport::default() };
+        let heartbeat = Heartbeat { node_id: "a".into(), herd: Some(report), ..Heartbeat::default() };
+        let sender = Sender { ip: "127.0.0.1".parse().unwrap(), trusted: false, allow_public: false };
+        let (life, limits) = (LifeLimits::default(), HeartbeatLimits::default());
+        let applied = FleetSnapshot::default().apply(heartbeat, sender, 0, &life, &limits);
+        let Ok(Applied::Changed(snapshot)) = applied else { panic!("refused") };
+        let node = &snapshot.nodes[0];
+        assert!(any_listed(&snapshot));
+        assert_eq!((is_of_use(&alias(8192), node), is_of_use(&alias(4096), node)), (true, false));
+    }
+}
