@@ -126,8 +126,8 @@ impl Samples {
     fn node(&mut self, node: &Node, now_ms: u64) {
         let seconds = |ms: u64| ms as f64 / 1e3;
         let id = [node.id.as_str()];
-        let waiting = node.models.iter().map(|model| queue_depth(node, model)).fold(0, u32::saturating_add);
-        let loaded = node.models.iter().filter(|model| model.resident.is_some()).count();
+        let waiting = node.runners().map(|(model, _)| queue_depth(node, model)).fold(0, u32::saturating_add);
+        let loaded = node.runners().count();
         self.set(&HEARTBEAT_AGE, &id, seconds(now_ms.saturating_sub(node.heartbeat_at_ms)));
         self.set(&IN_FLIGHT, &id, node.load.in_flight().into());
         self.set(&QUEUE_DEPTH, &id, waiting.into());

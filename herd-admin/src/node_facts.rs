@@ -92,8 +92,7 @@ fn from_resident(resident: &Resident) -> Runner<'_> {
 
 /// Requests that the models in memory can run at once.
 pub(crate) fn slots(node: &Node) -> u32 {
-    let resident = node.models.iter().filter(|model| model.resident.is_some());
-    resident.map(|model| model.slots(&node.env)).fold(0, u32::saturating_add)
+    node.runners().map(|(model, _)| model.slots(&node.env)).fold(0, u32::saturating_add)
 }
 
 /// Requests for `model` that wait at `node` for a slot, as far as is known: ours and those of others, beyond its slots.

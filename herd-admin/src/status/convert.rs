@@ -48,7 +48,7 @@ fn node_status<'a>(node: &'a Node, view: &View) -> NodeStatus<'a> {
     let state = node.state(view.now_ms, &view.policy.life);
     let heartbeat = node.heartbeat.as_ref();
     let ollama = ollama(node);
-    let models_loaded_count = count(node.models.iter().filter(|model| model.resident.is_some()).count());
+    let models_loaded_count = count(node.runners().count());
     let hot_model_cap = node.env.max_loaded_models.unwrap_or(DEFAULT_HOT_MODEL_CAP);
     NodeStatus {
         node_id: node.id.as_str(),
@@ -63,13 +63,14 @@ fn node_status<'a>(node: &'a Node, view: &View) -> NodeStatus<'a> {
         free_slots: hot_model_cap.saturating_sub(models_loaded_count),
         state: state.name(),
         why: why(node, &view.policy, view.now_ms),
+        condition: node.condition(view.now_ms, &view.policy.life).name(),
         address: node.address,
         heartbeat_age_ms: view.now_ms.saturating_sub(node.heartbeat_at_ms),
         known_for_ms: view.now_ms.saturating_sub(node.joined_at_ms),
         agent_version: &heartbeat.agent_version,
         in_flight: node.load.in_flight(),
         slots: slots(node),
-        queue_depth: node.models.iter().map(|model| queue_depth(node, model)).fold(0, u32::saturating_add),
+        queue_depth: node.runners().map(|(model, _)| queue_depth(node, model)).fold(0, u32::saturating_add),
         busy_by_others: node.busy_by_others(),
         draining: node.draining,
         cordoned: node.cordoned,

@@ -68,6 +68,8 @@ pub(super) struct NodeStatus<'a> {
     pub(super) state: &'static str,
     /// Why it takes no requests, or only as a last resort; null = all is well.
     pub(super) why: Option<Why>,
+    /// `well`, `agent_silent`, `ollama_hung`, `ollama_down`, `probe_fails` or `unreachable`.
+    pub(super) condition: &'static str,
     pub(super) address: SocketAddr,
     pub(super) heartbeat_age_ms: u64,
     pub(super) known_for_ms: u64,
