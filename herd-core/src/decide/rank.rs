@@ -57,7 +57,7 @@ impl Question<'_> {
             }
         }
         // Read before everything that it must vouch for.
-        let in_flight = node.load.in_flight();
+        let (in_flight, on_model) = (node.load.in_flight(), model.load.in_flight());
         let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
@@ -70,7 +70,7 @@ impl Question<'_> {
             until_ms: self.now_ms.saturating_add(millis(prediction.load_ms)),
         });
         let score = Score::default();
-        let seen = Seen { in_flight, load };
+        let seen = Seen { in_flight, on_model, load };
         Ok(Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort })
     }
 

@@ -10,6 +10,8 @@ use super::{Loading, ModelLoad, NodeLoad};
 pub struct Seen {
     /// In-flight of the node.
     pub in_flight: u32,
+    /// In-flight of the model there: of two counts that are read one after the other, either may have moved.
+    pub on_model: u32,
     /// The load that the request will cause there; `None` = it causes none.
     pub load: Option<Loading>,
 }
@@ -32,7 +34,10 @@ impl Claim {
     pub fn try_take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, seen: &Seen, ticket: u64) -> Option<Self> {
         let after = seen.in_flight.saturating_add(1);
         node.in_flight.compare_exchange(seen.in_flight, after, Relaxed, Relaxed).ok()?;
-        let mut claim = Self::counted(node, model, ticket);
+        let (mut claim, on_model) = Self::counted(node, model, ticket);
+        if on_model != seen.on_model {
+            return None;
+        }
         if let Some(load) = seen.load {
             claim.loads = node.begin_load(load);
             if !claim.loads {
@@ -45,14 +50,15 @@ impl Claim {
     /// Takes a slot whatever others did meanwhile.
     pub fn take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
         node.in_flight.fetch_add(1, Relaxed);
-        Self::counted(node, model, ticket)
+        Self::counted(node, model, ticket).0
     }
 
-    fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
-        model.claimed();
+    /// The claim, and how many the model had before it.
+    fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> (Self, u32) {
+        let before = model.claimed();
         node.last_chosen.fetch_max(ticket, Relaxed);
         let trial = node.needs_trial() && !node.on_trial.swap(true, Relaxed);
-        Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }
+        (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }, before)
     }
 
     /// Whether the load that this request caused is still under way.
@@ -92,7 +98,7 @@ mod tests {
     }
 
     fn seen(in_flight: u32) -> Seen {
-        Seen { in_flight, load: None }
+        Seen { in_flight, on_model: in_flight, load: None }
     }
 
     #[test]
@@ -110,7 +116,7 @@ mod tests {
     fn a_node_does_one_load_at_a_time() {
         let (node, model) = idle();
         let load = Loading { model: 7, since_ms: 5, until_ms: 9 };
-        let loads = |in_flight| Seen { in_flight, load: Some(load) };
+        let loads = |in_flight| Seen { load: Some(load), ..seen(in_flight) };
         let mut first = Claim::try_take(&node, &model, &loads(0), 1).unwrap();
         assert_eq!((first.is_loading(), node.loading()), (true, Some(load)));
         assert!(Claim::try_take(&node, &model, &loads(1), 2).is_none());
