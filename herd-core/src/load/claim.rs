@@ -61,10 +61,10 @@ impl Claim {
         (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }, before)
     }
 
-    /// Whether the load that this request caused is still under way.
+    /// When the load began that this request has caused; `None` = it has caused none, or that is over.
     #[must_use]
-    pub fn is_loading(&self) -> bool {
-        self.loads
+    pub fn loading_since_ms(&self) -> Option<u64> {
+        self.node.loading().filter(|_| self.loads).map(|load| load.since_ms)
     }
 
     /// Says that the load is over, as the first byte of the answer shows; returns when it began.
@@ -118,7 +118,7 @@ mod tests {
         let load = Loading { model: 7, since_ms: 5, until_ms: 9 };
         let loads = |in_flight| Seen { load: Some(load), ..seen(in_flight) };
         let mut first = Claim::try_take(&node, &model, &loads(0), 1).unwrap();
-        assert_eq!((first.is_loading(), node.loading()), (true, Some(load)));
+        assert_eq!((first.loading_since_ms(), node.loading()), (Some(5), Some(load)));
         assert!(Claim::try_take(&node, &model, &loads(1), 2).is_none());
         assert_eq!((node.in_flight(), model.in_flight()), (1, 1), "a refused claim leaves nothing behind");
         assert_eq!((first.load_ended(), node.loading(), first.load_ended()), (Some(5), None, None));

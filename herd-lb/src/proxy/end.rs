@@ -46,23 +46,26 @@ impl Edge {
 
     /// Notes that the load which a request has caused is over.
     pub(super) fn note_load(&self, attempt: &mut Attempt, signature: Signature) {
-        let Some(claim) = attempt.choice.slot.claim() else { return };
-        let Some(since_ms) = claim.load_ended() else { return };
-        let now_ms = self.fleet.now_ms();
+        let Some(since_ms) = attempt.choice.slot.claim().and_then(|claim| claim.loading_since_ms()) else { return };
         let choice = &attempt.choice;
         if let Some(model) = choice.model() {
-            let load_ms = now_ms.saturating_sub(since_ms) as f64 - choice.candidate.prediction.prefill_ms;
-            model.load.observe_work(&Work { load_ms: Some(load_ms.max(1.0)), ..Work::default() });
+            let taken_ms = self.fleet.now_ms().saturating_sub(since_ms) as f64;
+            let load_ms = (taken_ms - choice.candidate.prediction.prefill_ms).max(1.0);
+            model.load.observe_work(&Work { load_ms: Some(load_ms), ..Work::default() });
             if choice.candidate.plan.cause.is_some() {
                 model.load.reloaded();
             }
         }
+        // In this order: between the two, others must not find a cold model and no load.
         self.fleet.loaded(&Loaded {
             node: choice.node().number,
             model: &choice.model,
             context_length: choice.candidate.plan.window,
             signature,
         });
+        if let Some(claim) = attempt.choice.slot.claim() {
+            claim.load_ended();
+        }
     }
 
     /// Tells the client that its request has failed, in whatever way is left; returns the status for the log.
