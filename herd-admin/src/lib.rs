@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod heartbeat;
 mod identity;
+mod live;
 mod metrics;
 mod node_facts;
 mod nodes;
@@ -48,6 +49,7 @@ use herd_core::wire::Heartbeat;
 pub use alias::{AliasError, AliasSettings, Aliases};
 pub use caller::EDGE_SECRET_HEADER;
 pub use config::AdminConfig;
+pub use live::{LivePhase, LiveView};
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
@@ -71,6 +73,12 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// What waits at the edge for a slot. Never waits itself.
     fn queue(&self) -> Arc<QueueView>;
+
+    /// Requests under way, oldest first, `most` at the most; and how many there are in all. Never waits.
+    fn live(&self, most: usize) -> (usize, Vec<LiveView>);
+
+    /// Ends the requests of that id; returns how many there were.
+    fn cancel(&self, request_id: &str) -> usize;
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
@@ -107,6 +115,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/explain", post(explain::explain))
         .route("/fleet/queue", get(queue::queue))
         .route("/fleet/limits", get(queue::limits))
+        .route("/dashboard/api/requests", get(live::requests))
+        .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
         .route("/fleet/pulls", get(pull::list))

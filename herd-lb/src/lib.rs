@@ -8,6 +8,7 @@ pub mod connection;
 pub mod demo;
 pub mod dispatch;
 pub mod fleet;
+pub mod live;
 pub mod proxy;
 pub mod route;
 pub mod selector;
@@ -35,6 +36,7 @@ use config::Config;
 use connection::Acceptor;
 use dispatch::Dispatcher;
 use fleet::Fleet;
+use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
@@ -68,12 +70,14 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     let balancer = probes.task();
     let selector = Selector::new(Arc::clone(&fleet), Arc::clone(&balancer));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, config.queue, config.hold));
+    let live = Live::default();
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         budget: Budget::new(config.limits.buffered_bytes),
         retries: Arc::new(Retries::new(config.retry.budget)),
         config: Arc::new(config.clone()),
+        live: live.clone(),
     };
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let registry = prometheus::Registry::new();
@@ -84,6 +88,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         active: active.clone(),
+        live,
         budget,
         retries,
         pulls: state.pulls().clone(),

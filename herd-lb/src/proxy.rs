@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::live::Live;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
@@ -52,6 +53,8 @@ pub struct Edge {
     pub dispatcher: Arc<Dispatcher>,
     /// Requests under way.
     pub active: Active,
+    /// The same, one by one.
+    pub live: Live,
     /// Bodies held.
     pub budget: Budget,
     /// Retries that may be made.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herd_admin::{FleetSource, Limit, QueueView};
+use herd_admin::{FleetSource, Limit, LiveView, QueueView};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
@@ -10,6 +10,7 @@ use herd_core::wire::Heartbeat;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::live::Live;
 use crate::proxy::body::Budget;
 use crate::proxy::retry::Retries;
 
@@ -19,6 +20,8 @@ pub struct EdgeSource {
     pub fleet: Arc<Fleet>,
     /// What waits for them.
     pub dispatcher: Arc<Dispatcher>,
+    /// Requests under way.
+    pub live: Live,
     /// Bodies held.
     pub budget: Budget,
     /// Retries that may be made.
@@ -42,6 +45,14 @@ impl FleetSource for EdgeSource {
 
     fn queue(&self) -> Arc<QueueView> {
         self.dispatcher.view()
+    }
+
+    fn live(&self, most: usize) -> (usize, Vec<LiveView>) {
+        self.live.list(most)
+    }
+
+    fn cancel(&self, request_id: &str) -> usize {
+        self.live.cancel(request_id)
     }
 
     fn limits(&self) -> Vec<Limit> {

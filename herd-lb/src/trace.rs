@@ -23,6 +23,8 @@ pub enum Status {
     Incomplete,
     /// Its node showed no progress for too long and was cancelled.
     Reaped,
+    /// An operator ended it.
+    Cancelled,
     /// The client left.
     ClientDisconnected,
 }
@@ -37,6 +39,7 @@ impl Status {
             Self::Rejected => "rejected",
             Self::Incomplete => "incomplete",
             Self::Reaped => "reaped",
+            Self::Cancelled => "cancelled",
             Self::ClientDisconnected => "client_disconnected",
         }
     }

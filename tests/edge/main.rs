@@ -7,5 +7,6 @@ mod bodies;
 mod clients;
 mod failure;
 mod input;
+mod live;
 mod routing;
 mod surfaces;

@@ -48,6 +48,9 @@ impl Edge {
             Ok((profile, held)) => {
                 let mut inference = Inference::new(profile, held, trace);
                 identify(session, &mut inference);
+                let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());
+                let request_id = ctx.request_id.as_str().into();
+                inference.live = Some(self.live.begin(request_id, &inference.profile, class, &ctx.connection, now_ms));
                 ctx.inference = Some(Box::new(inference));
                 Ok(())
             }

@@ -15,6 +15,7 @@ use super::body::Held;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::connection::Connection;
+use crate::live::LiveGuard;
 use crate::selector::Choice;
 use crate::trace::{Attempted, Status, Trace};
 use crate::watch::LastByte;
@@ -67,6 +68,8 @@ pub struct Inference {
     pub answer: Option<Answer>,
     /// A status has been sent before a node was found, so that whatever comes must be told in the body.
     pub committed: bool,
+    /// Its place among the requests under way.
+    pub live: Option<LiveGuard>,
     /// How it ends.
     pub trace: Trace,
 }
@@ -156,6 +159,7 @@ impl Inference {
             next: None,
             answer: None,
             committed: false,
+            live: None,
             trace,
         }
     }
@@ -168,6 +172,9 @@ impl Inference {
         self.retrying = false;
         self.gave_up = None;
         self.tried.push(choice.node().number);
+        if let Some(live) = &self.live {
+            live.sent(choice.node().id.as_str());
+        }
         self.attempt = Some(Attempt {
             body_bytes: body.len(),
             body: Some(body),

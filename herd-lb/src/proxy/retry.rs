@@ -245,7 +245,7 @@ impl Edge {
         let Some(inference) = &mut ctx.inference else { return false };
         inference.gave_up = gave_up;
         let unanswered = inference.answer.is_none() && (session.response_written().is_none() || inference.committed);
-        if !unanswered {
+        if !unanswered || gave_up == Some(GiveUp::Cancelled) {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
