@@ -29,6 +29,7 @@ mod queue;
 mod refusal;
 mod secret;
 mod serve;
+mod settings;
 mod state;
 mod status;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use pull::{
 pub use queue::{Limit, QueueView, WaitingView};
 pub use secret::Secret;
 pub use serve::serve;
+pub use settings::{Setting, SettingsChange, SettingsError};
 pub use state::{AdminState, SetupError};
 pub use time::now_rfc3339;
 
@@ -79,6 +81,18 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// Ends the requests of that id; returns how many there were.
     fn cancel(&self, request_id: &str) -> usize;
+
+    /// Every key of the configuration.
+    fn settings(&self) -> Vec<Setting>;
+
+    /// Changes some of them, all or none. May write a file.
+    ///
+    /// # Errors
+    /// With each key that cannot be changed so.
+    fn change_settings(
+        &self,
+        changes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<SettingsChange, SettingsError>;
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
@@ -116,6 +130,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/queue", get(queue::queue))
         .route("/fleet/limits", get(queue::limits))
         .route("/dashboard/api/requests", get(live::requests))
+        .route("/dashboard/api/settings", get(settings::list).post(settings::change))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))

@@ -17,7 +17,10 @@ use prometheus::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{AdminConfig, AdminState, FleetSource, Limit, LiveView, Pulls, QueueView, router};
+use crate::{
+    AdminConfig, AdminState, FleetSource, Limit, LiveView, Pulls, QueueView, Setting, SettingsChange, SettingsError,
+    router,
+};
 
 /// A fleet whose clock the test moves.
 #[derive(Default)]
@@ -56,6 +59,20 @@ impl FleetSource for FakeSource {
         let before = live.len();
         live.retain(|request| *request.request_id != *request_id);
         before - live.len()
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        Vec::new()
+    }
+
+    fn change_settings(&self, changes: &serde_json::Map<String, Value>) -> Result<SettingsChange, SettingsError> {
+        let wrong = changes.keys().filter(|key| *key != "known");
+        let wrong: Vec<_> = wrong.map(|key| (key.clone(), "there is no such key".to_owned())).collect();
+        if !wrong.is_empty() {
+            return Err(SettingsError { wrong });
+        }
+        let keys = changes.keys().cloned().collect();
+        Ok(SettingsChange { changed: keys, needs_restart: Vec::new(), persisted: true, error: None })
     }
 
     fn limits(&self) -> Vec<Limit> {

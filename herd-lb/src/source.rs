@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use herd_admin::{FleetSource, Limit, LiveView, QueueView};
+use herd_admin::{FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
 
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::proxy::body::Budget;
 use crate::proxy::retry::Retries;
+use crate::settings::Settings;
 
 /// The edge's parts that the admin service reads.
 pub struct EdgeSource {
@@ -26,8 +27,10 @@ pub struct EdgeSource {
     pub budget: Budget,
     /// Retries that may be made.
     pub retries: Arc<Retries>,
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: LiveConfig,
+    /// What may be changed of it.
+    pub settings: Arc<Settings>,
 }
 
 impl FleetSource for EdgeSource {
@@ -55,8 +58,20 @@ impl FleetSource for EdgeSource {
         self.live.cancel(request_id)
     }
 
+    fn settings(&self) -> Vec<Setting> {
+        self.settings.list()
+    }
+
+    fn change_settings(
+        &self,
+        changes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<SettingsChange, SettingsError> {
+        self.settings.change(changes)
+    }
+
     fn limits(&self) -> Vec<Limit> {
-        let (config, queue) = (&self.config, &self.config.queue);
+        let config = self.config.now();
+        let queue = &config.queue;
         let used = |name, limit: f64, used: f64| Limit { name, limit, used: Some(used) };
         let fixed = |name, limit: f64| Limit { name, limit, used: None };
         let nodes = self.fleet.snapshot().nodes.len();

@@ -9,4 +9,5 @@ mod failure;
 mod input;
 mod live;
 mod routing;
+mod settings;
 mod surfaces;

@@ -22,7 +22,7 @@ impl Bench {
         let config = Config::build(yaml, |_| None, &[]).unwrap();
         let fleet = Arc::new(Fleet::new(config.policy.clone(), HeartbeatLimits::default()));
         let selector = Selector::new(Arc::clone(&fleet), Arc::new(balancer(&fleet, &config.probe)));
-        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, config.queue, config.hold));
+        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, LiveConfig::new(config)));
         Self { fleet, dispatcher, seq: 0 }
     }
 

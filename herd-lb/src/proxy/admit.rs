@@ -22,7 +22,7 @@ impl Edge {
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
         let request = session.req_header();
         let client = client_ip(session);
-        match route(&request.method, request.uri.path(), client, self.config.admin_expose) {
+        match route(&request.method, request.uri.path(), client, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::Admin => Ok(()),
             Route::Refused(Refusal::MethodNotAllowed) => {
@@ -67,8 +67,8 @@ impl Edge {
         if self.fleet.draining() {
             return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
         }
-        let held = hold(session, &self.config.limits, &self.budget).await.map_err(|error| error::body(&error))?;
-        let limits = self.config.inspect;
+        let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| error::body(&error))?;
+        let limits = self.config.now().inspect;
         let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
             inspect(surface, &held.bytes, &limits)
         } else {

@@ -71,7 +71,7 @@ impl Edge {
         ctx: &mut RequestCtx,
         began: Instant,
     ) -> Result<Box<Choice>, Unserved> {
-        let deadline = began + Duration::from_millis(self.config.queue.max_wait_ms);
+        let deadline = began + Duration::from_millis(self.config.now().queue.max_wait_ms);
         let request_id: Arc<str> = ctx.request_id.as_str().into();
         loop {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
@@ -135,7 +135,7 @@ impl Edge {
     pub(super) fn may_ask_again(&self, inference: &mut Inference) -> bool {
         let now_ms = self.fleet.now_ms();
         let since_ms = *inference.held_since_ms.get_or_insert(now_ms);
-        let in_time = now_ms.saturating_sub(since_ms) < self.config.hold.max_ms;
+        let in_time = now_ms.saturating_sub(since_ms) < self.config.now().hold.max_ms;
         if inference.unreached.is_empty() || !in_time {
             return false;
         }
@@ -145,7 +145,9 @@ impl Edge {
     }
 
     fn refuse_overflow(&self, choice: &Choice, ctx: &mut RequestCtx) -> Result<()> {
-        let Some(inference) = ctx.inference.as_mut().filter(|_| self.config.refuse_overflow) else { return Ok(()) };
+        let Some(inference) = ctx.inference.as_mut().filter(|_| self.config.now().refuse_overflow) else {
+            return Ok(());
+        };
         let Some(overflow) = overflow(&inference.profile, choice.candidate.plan.window) else { return Ok(()) };
         let message = format!(
             "the prompt is estimated at {} tokens, and {} has a context of {} (context.overflow)",
@@ -177,7 +179,7 @@ impl Edge {
         let prediction = choice.candidate.prediction;
         let now_ms = self.fleet.now_ms();
         let whole = !inference.profile.stream;
-        let mut watch = Watch::begin(self.config.patience, &prediction, whole, before, now_ms);
+        let mut watch = Watch::begin(self.config.now().patience, &prediction, whole, before, now_ms);
         let (fleet, last_byte) = (Arc::clone(&self.fleet), attempt.last_byte.clone());
         ctx.connection.awaited().begin(move || {
             if let Some(at_ms) = last_byte.at_ms() {
