@@ -145,9 +145,11 @@ impl Dispatcher {
     /// Asks for a slot.
     pub fn ask(self: &Arc<Self>, ask: Ask) -> Answer {
         let model = ask.profile.model.key();
-        let others_wait = self.wake.waiting() > 0 && self.lock().queue.waiting_for(model) > 0;
-        if others_wait {
-            return self.park(ask, None);
+        let waiting = if self.wake.waiting() > 0 { self.lock().queue.waiting_for(model) } else { 0 };
+        if waiting > 0 {
+            let place = Place { ahead: u32::try_from(waiting).unwrap_or(u32::MAX), ..Place::default() };
+            let decision = self.selector.look(&ask.profile, &ask.tried, place);
+            return self.park(ask, Some(&decision));
         }
         match self.selector.choose(&ask.profile, &ask.tried, Place::default()) {
             Outcome::Chosen(choice) => Answer::Chosen(choice),
@@ -190,8 +192,7 @@ impl Dispatcher {
             app: ask.app,
             model: ask.profile.model.key(),
             group,
-            // Who joins others is taken to be like them.
-            expected_ms: work_ms.or_else(|| state.queue.expected_ms(group)).unwrap_or(f64::NAN),
+            expected_ms: work_ms.unwrap_or(f64::NAN),
             since_ms: now_ms,
         };
         if let Err(full) = state.queue.admit(waiter, &self.config.now().queue) {

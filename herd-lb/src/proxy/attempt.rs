@@ -77,7 +77,10 @@ impl Edge {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
             self.pause_for_unreached(session, inference).await?;
             let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
-                Answer::Waits(ticket) => self.wait(session, ticket, deadline).await?,
+                Answer::Waits(ticket) => {
+                    inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
+                    self.wait(session, ticket, deadline).await?
+                }
                 Answer::Chosen(choice) => return Ok(choice),
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {

@@ -119,8 +119,9 @@ fn attempt_headers(headers: &mut Vec<(&'static str, String)>, inference: &Infere
     headers.push(("X-Fleet-Model", choice.model.to_string()));
     headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
     headers.push(("X-Fleet-Context", plan.action.to_string()));
-    let wait_ms = choice.candidate.prediction.until_start_ms();
-    headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
+    if let Some(wait_ms) = inference.trace.predicted_ms {
+        headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
+    }
     if let Some(stand_in) = choice.stand_in {
         headers.push(("X-Fleet-Fallback", inference.profile.model.to_string()));
         headers.push(("X-Fleet-Fallback-Reason", stand_in.name().to_owned()));
