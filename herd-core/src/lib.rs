@@ -22,6 +22,7 @@ pub mod protect;
 pub mod pull;
 pub mod queue;
 pub mod ready;
+pub mod recommend;
 pub mod request;
 pub mod rules;
 pub mod score;
