@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::recommend::{Commitments, RECOMMENDATIONS_MAX, recommend};
 use crate::wire::MemoryBytes;
 
 fn number() -> impl Strategy<Value = u64> {
@@ -143,6 +144,17 @@ proptest! {
         let kept = serde_json::from_str::<Findings>(&text).unwrap().report(9);
         prop_assert_eq!((kept.score, kept.findings.len()), (report.score, report.findings.len()));
     }
+
+    #[test]
+    fn hostile_numbers_yield_plain_recommendations(scene in scene()) {
+        let all = recommend(&scene.inputs(), &Commitments::default());
+        prop_assert!(all.len() <= RECOMMENDATIONS_MAX);
+        for one in &all {
+            prop_assert!(is_finite(&one.evidence), "{one:?}");
+            prop_assert!(one.expected_gain.seconds_saved_per_day.is_none_or(f64::is_finite), "{one:?}");
+        }
+        prop_assert_eq!(all, recommend(&scene.inputs(), &Commitments::default()));
+    }
 }
 
 #[test]
@@ -160,4 +172,31 @@ fn more_than_can_be_kept_is_bounded_by_the_worst() {
     assert_eq!((observed.len(), observed[0].check), (OBSERVED_MAX, "ollama_local_only"));
     let findings = Findings::default().fold(observed.clone(), 1).findings.fold(observed, 2).findings;
     assert_eq!(findings.report(2).findings.len(), FINDINGS_MAX);
+}
+
+proptest! {
+    #[test]
+    fn what_is_pulled_fits_in_memory_and_on_disk(
+        memory in proptest::collection::vec(number(), 2),
+        disk in proptest::collection::vec(number(), 2),
+        count in 5_u64..50,
+    ) {
+        let mut scene = Scene::healthy();
+        for (index, id) in ["a", "b"].into_iter().enumerate() {
+            scene.node(id, |node| node.device.total_bytes = Some(memory[index] / 4));
+            let bytes = disk[index] / 4;
+            scene.heartbeat(id, |h| h.herd.as_mut().unwrap().disk.as_mut().unwrap().available_bytes = bytes);
+        }
+        for known in scene.catalogue.models().to_vec() {
+            let day = DemandWindow { refused_unknown: count, ..DemandWindow::default() };
+            scene.stats.demand.push(Demand { model: known.name.to_string(), day, ..Demand::default() });
+        }
+        for one in recommend(&scene.inputs(), &Commitments::default()) {
+            let node = scene.snapshot.node(&one.node_id).unwrap();
+            let (size, needed) = (one.size_bytes.unwrap(), one.memory_bytes.unwrap());
+            prop_assert!(size <= needed && needed <= node.device.total_bytes.unwrap(), "{one:?}");
+            let free = crate::pull::disk_available(node).unwrap();
+            prop_assert!(free >= size + scene.policy.pull.disk_reserve_bytes, "{one:?}");
+        }
+    }
 }
