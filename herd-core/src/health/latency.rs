@@ -243,7 +243,7 @@ pub(super) fn prediction_drift(inputs: &Inputs<'_>, min_samples: u64) -> Vec<See
                 .with("predicted_ms", predicted)
                 .with("actual_ms", actual)
                 .with("requests", error.samples)
-                .fix("FLEET_ROUTING_POLICY=score"),
+                .fix(fix::post("/fleet/explain", &[("model", &row.model)])),
         )
     });
     seen.collect()
