@@ -5,6 +5,7 @@
 mod bodies;
 mod clients;
 mod failure;
+mod failure_table;
 mod input;
 mod routing;
 mod surfaces;
