@@ -67,8 +67,9 @@ impl Edge {
 
     /// Tells the client that its request has failed, in whatever way is left; returns the status for the log.
     pub(super) async fn tell_failure(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> u16 {
+        let gave_up = ctx.inference.as_ref().and_then(|inference| inference.gave_up);
         // Pingora closes the connection of a request that failed, and the client must hear of that.
-        let reply = ctx.reply.take().unwrap_or_else(|| error::reply(error)).closing();
+        let reply = ctx.reply.take().unwrap_or_else(|| error::reply(error, gave_up)).closing();
         let clients = is_clients(error);
         let answered = session.response_written().is_some();
         let mut last_words = None;

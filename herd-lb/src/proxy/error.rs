@@ -3,6 +3,7 @@
 use herd_core::decide::Decision;
 use herd_core::explain::refusal;
 use herd_core::fleet::FleetSnapshot;
+use herd_core::patience::GiveUp;
 use herd_core::request::{Dialect, Surface};
 use pingora::{Error, ErrorType};
 
@@ -50,8 +51,9 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
 }
 
 /// The last node failed without an answer.
-pub(super) fn reply(error: &Error) -> Reply {
+pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
     match error.etype() {
+        _ if gave_up.is_some() => Reply::new(504, "the node did not answer in time"),
         ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
             Reply::new(504, "the node did not answer in time")
         }

@@ -1,7 +1,9 @@
 //! Before the first byte of an answer: another node is asked, and the last one's own answer is passed on.
 
+use herd_harness::eventually;
+
 use super::scene::{BOTH, SOLO, Scene, direct};
-use super::way::{Way, streams, ways};
+use super::way::{Way, few, streams, ways};
 use super::{Row, row};
 
 pub(super) const ROWS: &[Row] = &[
@@ -92,6 +94,21 @@ fn a_reset_before_the_answer_is_retried_and_then_told() {
         taken_over(&scene, &way, "reset", name, &["a:reset,b:completed", "a:stale_connection,b:completed"]);
         let name = "reset before the answer, no other";
         told(&scene, &way, "reset", name, &["a:failed", "a:stale_connection,a:failed"]);
+    }
+    scene.each_ended_once();
+}
+
+#[test]
+fn a_silent_node_is_cancelled_and_another_asked() {
+    let scene = Scene::start("reaper: {first_byte_floor_ms: 300, first_byte_ceiling_ms: 600}\n", "0");
+    for way in few() {
+        let cancelled = scene.a.stats()["cancelled"].as_u64();
+        let name = "silent before the answer, another serves";
+        taken_over(&scene, &way, "hang_before_first_byte", name, &["a:no_first_byte,b:completed"]);
+        let name = "silent before the answer, no other";
+        told(&scene, &way, "hang_before_first_byte", name, &["a:failed"]);
+        let both = cancelled.map(|before| before + 2);
+        eventually("a was told to stop", || scene.a.stats()["cancelled"].as_u64() == both);
     }
     scene.each_ended_once();
 }
