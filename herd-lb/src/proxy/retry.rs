@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::launch::Signature;
 use herd_core::patience::GiveUp;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -143,6 +143,10 @@ impl Edge {
                 model.load.accepted();
             }
         }
+        if status == 503 && !response.headers.contains_key(RETRY_AFTER) {
+            let pause_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
+            drop(response.insert_header(RETRY_AFTER, pause_ms.div_ceil(1_000).max(1)));
+        }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
             response.remove_header(&CONTENT_LENGTH);
@@ -167,15 +171,11 @@ impl Edge {
         } else {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy {
-            // It rests a moment; then it may have room.
-            inference.tried.retain(|tried| *tried != number);
-        }
         let limits = &self.config.retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
-            && self.find_another(inference, failure);
+            && self.find_another(inference, failure, number);
         if may {
             self.telemetry.retried(failure.name());
             inference.end_attempt(failure.name());
@@ -184,8 +184,13 @@ impl Edge {
         may
     }
 
-    fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
-        let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+    fn find_another(&self, inference: &mut Inference, failure: Failure, number: u32) -> bool {
+        let mut outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        if failure == Failure::Busy && !matches!(outcome, Outcome::Chosen(_)) {
+            // It rests a moment; then it may have room, sooner than the others perhaps.
+            inference.tried.retain(|tried| *tried != number);
+            outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        }
         if matches!(outcome, Outcome::Nobody(_)) {
             return !failure.was_sent() && self.may_hold_unreached(inference);
         }

@@ -86,6 +86,16 @@ fn an_error_of_the_node_is_retried_and_then_passed_on_as_it_is() {
 }
 
 #[test]
+fn a_busy_node_is_left_and_asked_again_if_there_is_no_other() {
+    let scene = Scene::start("hold: {max_ms: 0}\n", "0");
+    for way in few() {
+        taken_over(&scene, &way, "busy_503", "the node is busy (503), another serves", &["a:busy,b:completed"]);
+        passed_on(&scene, &way, "busy_503", "the node is busy (503), no other", &["a:busy,a:busy,a:failed"]);
+    }
+    scene.each_ended_once();
+}
+
+#[test]
 fn a_reset_before_the_answer_is_retried_and_then_told() {
     let scene = Scene::start("hold: {max_ms: 0}\n", "0");
     for way in ways() {
