@@ -246,9 +246,16 @@ impl Edge {
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
             _ if is_clients(error) => return false,
-            _ if reused => Failure::Stale,
+            // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
+            // must not go through the whole fleet.
+            _ if reused && !has_met(inference, Failure::Stale) => Failure::Stale,
             _ => Failure::Reset,
         };
         self.retry(inference, failure)
     }
+}
+
+/// Whether an attempt of this request has ended so before.
+fn has_met(inference: &Inference, failure: Failure) -> bool {
+    inference.trace.attempts.iter().any(|attempted| attempted.outcome == failure.name())
 }

@@ -1,6 +1,6 @@
 //! Before the first byte of an answer: another node is asked, and the last one's own answer is passed on.
 
-use herd_harness::eventually;
+use herd_harness::{Edge, Sim, eventually, send};
 
 use super::scene::{BOTH, SOLO, Scene, direct};
 use super::way::{Way, few, streams, ways};
@@ -135,4 +135,26 @@ fn an_outage_is_not_multiplied_by_retries() {
     chat.error(&answer);
     scene.check(row("the node answers 500, and no retry is left to the fleet"), &id, &answer, &["a:failed"]);
     scene.each_ended_once();
+}
+
+#[test]
+fn a_request_that_no_node_survives_does_not_go_through_the_fleet() {
+    let edge = Edge::start_with("retry: {max_attempts: 3}\n", &[]);
+    let ids = ["a", "b", "c", "d", "e", "f"];
+    let sims = ids.map(|id| Sim::start(Some(&edge), id, &["--hot", "tiny"]));
+    edge.wait_for(&ids);
+    let chat = streams()[0];
+    // Equals take turns, so that a connection is kept to each.
+    for _ in ids {
+        chat.fine(&send(edge.address, &chat.request("warm", BOTH)));
+    }
+    for sim in &sims {
+        assert_eq!(sim.stats()["by_path"]["/api/chat"], 1);
+        sim.fault("reset");
+    }
+    let answer = send(edge.address, &chat.request("poison", BOTH));
+    assert_eq!(answer.status, 502, "{answer:?}");
+    let struck = |sim: &Sim| sim.stats()["faults_injected"]["reset"].as_u64().unwrap_or_default();
+    let struck: u64 = sims.iter().map(struck).sum();
+    assert!((3..=4).contains(&struck), "{struck} nodes were asked");
 }
