@@ -57,6 +57,7 @@ pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
         ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
             Reply::new(504, "the node did not answer in time")
         }
+        ErrorType::HTTPStatus(status) => Reply::new(*status, format!("the node answered with status {status}")),
         _ => Reply::new(502, "the node could not be reached or broke off"),
     }
 }

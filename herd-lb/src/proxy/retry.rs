@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 
 use super::answer::Answer;
 use super::ctx::{Inference, RequestCtx};
-use super::{Edge, is_clients, refused};
+use super::{Edge, is_clients};
 use crate::selector::Outcome;
 
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
@@ -122,7 +122,8 @@ impl Edge {
             return Err(error);
         }
         if inference.committed && status >= 400 {
-            return Err(refused("the node answered with an error").into_up());
+            // With this type it has been judged: see `retry_after_error`.
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "the node answered with an error").into_up());
         }
         self.accept(inference, response, status);
         Ok(())

@@ -1,9 +1,9 @@
 //! No node can serve: all are dead, or none has the model.
 
-use herd_harness::{Answer, eventually};
+use herd_harness::{Answer, eventually, read_answer};
 
 use super::scene::{BOTH, Scene};
-use super::way::{Way, few, ways};
+use super::way::{Way, few, streams, ways};
 use super::{Row, row};
 
 pub(super) const ROWS: &[Row] = &[
@@ -77,4 +77,23 @@ fn a_model_that_is_nowhere_is_not_found() {
         scene.check(row("no node has the model, and it cannot be pulled"), &id, &answer, &[""]);
     }
     scene.each_ended_once();
+}
+
+#[test]
+fn a_node_that_fails_after_the_pull_is_told_in_the_stream() {
+    for way in streams().into_iter().filter(|way| ["/api/chat", "/v1/messages"].contains(&way.path)) {
+        // Longer than a client waits without a sign.
+        let scene = Scene::start_with("", "0", &["--library", "new=0.5", "--pull-gbps", "0.2"]);
+        let mut asked = scene.begin(&way, "new");
+        eventually("it is pulled", || scene.edge.admin("GET", "/fleet/pulls", "").to_string().contains("new"));
+        for node in [&scene.a, &scene.b] {
+            node.fault("error_400");
+        }
+        let answer = read_answer(&mut asked.stream);
+        assert!(answer.status == 200 && answer.whole, "{answer:?}");
+        assert!(way.last_words(&answer.text()).contains("400"), "{answer:?}");
+        let row = row("herd pulls the model for a stream, and its node then fails");
+        scene.logged(row, &asked.id, &["a:failed", "b:failed"]);
+        scene.each_ended_once();
+    }
 }
