@@ -53,7 +53,8 @@ impl Edge {
             }
             Err((status, reply)) => {
                 trace.status = Some(status);
-                trace.http_status = reply.status;
+                // Who has left is not told anything.
+                trace.http_status = if status == Status::ClientDisconnected { 0 } else { reply.status };
                 trace.error.clone_from(&reply.message);
                 Err(reply)
             }

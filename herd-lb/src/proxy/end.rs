@@ -82,7 +82,8 @@ impl Edge {
                 _ if inference.answer.is_some() => Status::Incomplete,
                 _ => Status::Failed,
             };
-            inference.end(status, &reason(inference, &reply.message));
+            let why = if gone { CLIENT_LEFT.to_owned() } else { reason(inference, &reply.message) };
+            inference.end(status, &why);
             if !answered && !gone {
                 inference.trace.http_status = reply.status;
             }
@@ -141,6 +142,9 @@ impl Edge {
         }
     }
 }
+
+/// What the trace says where the end was the client's doing.
+const CLIENT_LEFT: &str = "the client left, or sent what it may not";
 
 /// A load that was not foreseen is told from the millisecond or two that Ollama reports for a loaded model.
 const UNFORESEEN_LOAD_MS: f64 = 250.0;

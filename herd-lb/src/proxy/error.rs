@@ -46,7 +46,10 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
         BodyError::Budget => (status, Reply::new(503, message).retry_after(1).closing()),
         BodyError::Encoding(_) => (status, Reply::new(415, message).closing()),
         BodyError::Corrupt(_) => (status, Reply::new(400, message)),
-        BodyError::Client(_) => (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing()),
+        BodyError::Client(error) if matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError) => {
+            (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing())
+        }
+        BodyError::Client(_) => (status, Reply::new(400, "the request body is malformed").closing()),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Clients that leave: whatever was done for them ends at once.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
-use herd_harness::eventually;
+use herd_harness::{connect, eventually, send};
 
-use super::scene::{Asked, SOLO, Scene};
+use super::scene::{Asked, SOLO, Scene, field};
 use super::way::few;
 use super::{Row, row};
 
@@ -63,7 +63,8 @@ fn a_client_that_leaves_ends_what_is_done_for_it() {
             go(unanswered, going);
             scene.logged(row("the client leaves while it waits for a slot"), &waiting_id, &[""]);
             let story = ["a:client_disconnected"];
-            scene.logged(row("the client leaves before the answer"), &unanswered_id, &story);
+            let line = scene.logged(row("the client leaves before the answer"), &unanswered_id, &story);
+            assert!(field(&line, "error").starts_with("the client left"), "{line}");
             eventually("a was told to stop", || cancelled() == before + 1);
             scene.a.fault("none");
             if way.streamed {
@@ -77,4 +78,19 @@ fn a_client_that_leaves_ends_what_is_done_for_it() {
         }
     }
     scene.each_ended_once();
+}
+
+#[test]
+fn a_client_that_leaves_in_its_request_is_told_from_one_that_breaks_the_protocol() {
+    let scene = Scene::start("", "0");
+    let mut partial = few()[0].request("partial", SOLO);
+    partial.truncate(partial.len() - 10);
+    let mut client = connect(scene.edge.address);
+    client.write_all(&partial).unwrap();
+    drop(client);
+    scene.logged(row("the client leaves while it sends its request"), "partial", &[""]);
+    let head = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-Request-Id: wrong\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert_eq!(send(scene.edge.address, head).status, 400);
+    let line = scene.line("wrong");
+    assert!(line.contains(" status=\"rejected\" ") && line.contains(" http_status=400 "), "{line}");
 }
