@@ -10,6 +10,7 @@ mod middle;
 mod nobody;
 mod queue;
 mod scene;
+mod stop;
 mod way;
 
 /// One failure, as `FAILURES.md` names it.
@@ -32,7 +33,8 @@ impl Row {
 
 /// All rows, by phase.
 fn rows() -> impl Iterator<Item = &'static Row> {
-    let phases: [&[Row]; 6] = [connect::ROWS, before::ROWS, middle::ROWS, leave::ROWS, queue::ROWS, nobody::ROWS];
+    let phases: [&[Row]; 7] =
+        [connect::ROWS, before::ROWS, middle::ROWS, leave::ROWS, queue::ROWS, stop::ROWS, nobody::ROWS];
     phases.into_iter().flatten()
 }
 

@@ -23,8 +23,6 @@ use crate::watch::LastByte;
 pub struct RequestCtx {
     /// Its connection.
     pub connection: Arc<Connection>,
-    /// Its place among the requests under way.
-    pub active: Option<ActiveGuard>,
     /// Its name: the client's, or made here.
     pub request_id: String,
     /// The form of errors that it understands.
@@ -33,6 +31,9 @@ pub struct RequestCtx {
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
+    /// Its place among the requests under way. Dropped last: once there are none the process ends, and what the others
+    /// write when they are dropped, the trace above all, would be lost.
+    pub active: Option<ActiveGuard>,
 }
 
 /// The part of an inference request.
@@ -93,7 +94,7 @@ impl RequestCtx {
     pub fn new(connection: Arc<Connection>) -> Self {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let dialect = Dialect::Ollama;
-        Self { connection, active: None, request_id, dialect, inference: None, reply: None }
+        Self { connection, request_id, dialect, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
