@@ -63,7 +63,7 @@ impl Edge {
 
     async fn read(&self, session: &mut Session, surface: Surface) -> Result<(RequestProfile, Held), (Status, Reply)> {
         if self.fleet.draining() {
-            return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
+            return Err((Status::Rejected, error::stopping()));
         }
         let held = hold(session, &self.config.limits, &self.budget).await.map_err(|error| error::body(&error))?;
         let limits = self.config.inspect;

@@ -6,6 +6,7 @@ use herd_core::estimate::needs_load;
 use herd_core::fleet::Loaded;
 use herd_core::launch::Signature;
 use herd_core::load::Work;
+use herd_core::patience::GiveUp;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
 
@@ -77,7 +78,7 @@ impl Edge {
         if let Some(inference) = &mut ctx.inference {
             gone = clients && inference.gave_up.is_none();
             let status = match inference.gave_up {
-                Some(_) if inference.answer.is_some() => Status::Reaped,
+                Some(reason) if reason != GiveUp::Stopping && inference.answer.is_some() => Status::Reaped,
                 _ if gone => Status::ClientDisconnected,
                 _ if inference.answer.is_some() => Status::Incomplete,
                 _ => Status::Failed,

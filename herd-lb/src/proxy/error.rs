@@ -53,9 +53,15 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
     }
 }
 
+/// The edge takes no more requests, or no longer waits for this one.
+pub(super) fn stopping() -> Reply {
+    Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
+}
+
 /// The last node failed without an answer.
 pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
     match error.etype() {
+        _ if gave_up == Some(GiveUp::Stopping) => stopping(),
         _ if gave_up.is_some() => Reply::new(504, "the node did not answer in time"),
         ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
             Reply::new(504, "the node did not answer in time")

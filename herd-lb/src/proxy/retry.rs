@@ -243,6 +243,7 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
+            (Some(GiveUp::Stopping), _) => return false,
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),

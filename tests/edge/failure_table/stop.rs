@@ -87,6 +87,43 @@ fn a_stopping_edge_serves_what_it_has_taken() {
 }
 
 #[test]
+fn what_does_not_end_in_time_is_told_so() {
+    for way in few() {
+        let mut scene = Scene::start("shutdown: {drain_ms: 300}\n", "0");
+        let [mut runs, mut waits] = two(&scene, &way);
+        scene.edge.process.terminate();
+        for asked in [&mut waits, &mut runs] {
+            let answer = read_answer(&mut asked.stream);
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(way.error(&answer).contains("stopping"), "{answer:?}");
+            assert_eq!(answer.header("Retry-After"), Some("1"));
+        }
+        assert_eq!(scene.edge.process.wait(), Some(0));
+        logged(&scene, "herd stops while the request waits, and no slot frees in time", &waits, "");
+        logged(&scene, "herd stops before the answer begins, and it does not in time", &runs, "a:failed");
+        eventually("a was told to stop", || scene.a.stats()["in_flight"] == 0);
+        scene.each_ended_once();
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_end_in_time_ends_in_an_error() {
+    for way in few().into_iter().filter(|way| way.streamed) {
+        let mut scene = Scene::start("shutdown: {drain_ms: 300}\n", "0");
+        scene.a.fault_with(r#"{"fault":"hang_mid_stream","after_chunks":1}"#);
+        let mut asked = scene.begin(&way, SOLO);
+        scene.until_a_works();
+        scene.edge.process.terminate();
+        let answer = read_answer(&mut asked.stream);
+        assert!(answer.whole && way.last_words(&answer.text()).contains("stopping"), "{answer:?}");
+        assert_eq!(scene.edge.process.wait(), Some(0));
+        logged(&scene, "herd stops in a stream, and it does not end in time", &asked, "a:incomplete");
+        eventually("a was told to stop", || scene.a.stats()["in_flight"] == 0);
+        scene.each_ended_once();
+    }
+}
+
+#[test]
 fn a_connection_that_idles_does_not_hold_the_edge_up() {
     let mut scene = Scene::start("", "0");
     let mut idle = connect(scene.edge.address);
