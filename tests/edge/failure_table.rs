@@ -1,10 +1,11 @@
 //! Every failure in every phase, and what it comes to: for the client, in the trace, at the nodes and in the counts.
 //!
-//! A [`Row`] is a line of `FAILURES.md``document`. A test takes the rows of one phase over
+//! A [`Row`] is a line of `FAILURES.md`; [`document`] holds the two together. A test takes the rows of one phase over
 //! the surfaces.
 
 mod before;
 mod connect;
+mod document;
 mod leave;
 mod middle;
 mod nobody;
