@@ -106,7 +106,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Resolves when the request's turn has come, or no node can serve it any more. Safe to cancel.
+    /// Resolves when the request's turn has come, or no node can serve it any more; `None` = the edge stops. Safe to
+    /// cancel.
     pub async fn turn(&mut self) -> Option<Handed> {
         (&mut self.handed).await.ok()
     }
@@ -239,10 +240,27 @@ impl Dispatcher {
                 _ = tick.tick() => {}
                 () = &mut stop => return,
             }
-            if self.wake.waiting() > 0 || !self.view.load().waiting.is_empty() {
+            if self.fleet.cutting() {
+                self.turn_away();
+            } else if self.wake.waiting() > 0 || !self.view.load().waiting.is_empty() {
                 self.pass();
             }
         }
+    }
+
+    /// Gives up all that wait, as the edge stops: each [`Ticket`] is told by the end of its sender.
+    fn turn_away(&self) {
+        let mut state = self.lock();
+        let parked = std::mem::take(&mut state.parked);
+        for id in parked.keys() {
+            state.queue.remove(*id);
+        }
+        drop(state);
+        for one in parked.into_values() {
+            self.wake.leave();
+            drop(one.hand);
+        }
+        self.publish_view();
     }
 
     /// How many wait.

@@ -161,10 +161,14 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if session.req_header().version < http::Version::HTTP_11 {
+            // Such a client does not know chunks; the end of the connection ends its answer.
+            response.remove_header(&header::TRANSFER_ENCODING);
+        }
         for (name, value) in ctx.fleet_headers() {
             response.insert_header(name, value)?;
         }

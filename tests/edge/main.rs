@@ -6,6 +6,7 @@ mod alias;
 mod bodies;
 mod clients;
 mod failure;
+mod failure_table;
 mod input;
 mod live;
 mod routing;

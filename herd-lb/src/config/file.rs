@@ -339,7 +339,7 @@ section! {
 section! {
     /// The end.
     Shutdown {
-        /// How long running requests may take to finish.
+        /// How long requests that have been taken may take to finish.
         drain_ms: u64 = 30_000,
     }
 }

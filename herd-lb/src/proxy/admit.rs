@@ -56,7 +56,8 @@ impl Edge {
             }
             Err((status, reply)) => {
                 trace.status = Some(status);
-                trace.http_status = reply.status;
+                // Who has left is not told anything.
+                trace.http_status = if status == Status::ClientDisconnected { 0 } else { reply.status };
                 trace.error.clone_from(&reply.message);
                 Err(reply)
             }
@@ -65,7 +66,7 @@ impl Edge {
 
     async fn read(&self, session: &mut Session, surface: Surface) -> Result<(RequestProfile, Held), (Status, Reply)> {
         if self.fleet.draining() {
-            return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
+            return Err((Status::Rejected, error::stopping()));
         }
         let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| error::body(&error))?;
         let limits = self.config.now().inspect;

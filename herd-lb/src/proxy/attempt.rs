@@ -6,7 +6,7 @@ use std::time::Duration;
 use herd_core::decide::Decision;
 use herd_core::fleet::{Condition, FleetSnapshot};
 use herd_core::name::fnv1a;
-use herd_core::patience::{Evidence, Watch, evidence};
+use herd_core::patience::{Evidence, GiveUp, Verdict, Watch, evidence};
 use herd_core::protect::{ContextAction, Protection, overflow};
 use herd_core::queue::Class;
 use pingora::upstreams::peer::HttpPeer;
@@ -57,7 +57,8 @@ impl Edge {
             Err(Unserved::Left(error)) => Err(error),
             Err(Unserved::Refused(status, reply)) => {
                 if let Some(inference) = &mut ctx.inference {
-                    inference.end(status, &reply.message);
+                    let asked = !inference.trace.attempts.is_empty();
+                    inference.end(if asked { Status::Failed } else { status }, &reply.message);
                 }
                 ctx.reply = Some(reply);
                 Err(refused("no node serves the request"))
@@ -112,7 +113,7 @@ impl Edge {
         };
         match turn {
             Ok(Some(handed)) => Ok(handed),
-            Ok(None) => Err(Unserved::Refused(Status::Rejected, stopping())),
+            Ok(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
             Err(_) => {
                 self.telemetry.queue_refused("timeout");
                 let message = "no slot became free in time (queue.max_wait_ms)";
@@ -188,6 +189,9 @@ impl Edge {
             if let Some(at_ms) = last_byte.at_ms() {
                 watch.byte(at_ms);
             }
+            if fleet.cutting() {
+                return Verdict::GiveUp(GiveUp::Stopping);
+            }
             let (snapshot, now_ms) = (fleet.snapshot(), fleet.now_ms());
             let node = snapshot.nodes.iter().find(|node| node.number == number);
             let life = fleet.policy().life;
@@ -199,8 +203,7 @@ impl Edge {
 
 /// No node serves the request, and none will.
 fn unserved(inference: &Inference, nobody: &(Decision, Arc<FleetSnapshot>)) -> Unserved {
-    let status = if inference.trace.attempts.is_empty() { Status::Rejected } else { Status::Failed };
-    Unserved::Refused(status, error::nobody(inference, &nobody.0, &nobody.1))
+    Unserved::Refused(Status::Rejected, error::nobody(inference, &nobody.0, &nobody.1))
 }
 
 /// Why a request is given no slot.
@@ -209,10 +212,6 @@ pub(super) enum Unserved {
     Left(Box<Error>),
     /// It is told so.
     Refused(Status, Reply),
-}
-
-fn stopping() -> Reply {
-    Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
 }
 
 fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::name::ModelName;
 use herd_core::patience::GiveUp;
 use herd_core::protect::overflow;
@@ -24,8 +25,6 @@ use crate::watch::LastByte;
 pub struct RequestCtx {
     /// Its connection.
     pub connection: Arc<Connection>,
-    /// Its place among the requests under way.
-    pub active: Option<ActiveGuard>,
     /// Its name: the client's, or made here.
     pub request_id: String,
     /// The form of errors that it understands.
@@ -34,6 +33,9 @@ pub struct RequestCtx {
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
+    /// Its place among the requests under way. Dropped last: once there are none the process ends, and what the others
+    /// write when they are dropped, the trace above all, would be lost.
+    pub active: Option<ActiveGuard>,
 }
 
 /// The part of an inference request.
@@ -52,6 +54,8 @@ pub struct Inference {
     pub tried: Vec<u32>,
     /// Those of them that were not reached, so that they may be asked again.
     pub unreached: Vec<u32>,
+    /// Nodes that answered with an error: theirs, if another node serves the request.
+    pub suspects: Vec<(Arc<NodeLoad>, Arc<ModelLoad>)>,
     /// Attempts in which a node may have begun to work on it, as far as they are over.
     pub sent: u32,
     /// The attempt that is over is followed by another, as has been decided.
@@ -96,7 +100,7 @@ impl RequestCtx {
     pub fn new(connection: Arc<Connection>) -> Self {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let dialect = Dialect::Ollama;
-        Self { connection, active: None, request_id, dialect, inference: None, reply: None }
+        Self { connection, request_id, dialect, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
@@ -152,6 +156,7 @@ impl Inference {
             held: Some(held),
             tried: Vec::new(),
             unreached: Vec::new(),
+            suspects: Vec::new(),
             sent: 0,
             retrying: false,
             gave_up: None,

@@ -1,18 +1,19 @@
 //! What a node's failure means: for the node, for the request, and for the fleet's budget of retries.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::launch::Signature;
+use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::patience::GiveUp;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::answer::Answer;
 use super::ctx::{Inference, RequestCtx};
-use super::{Edge, is_clients, refused};
+use super::{Edge, is_clients};
 use crate::selector::Outcome;
 
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
@@ -122,7 +123,8 @@ impl Edge {
             return Err(error);
         }
         if inference.committed && status >= 400 {
-            return Err(refused("the node answered with an error").into_up());
+            // With this type it has been judged: see `retry_after_error`.
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "the node answered with an error").into_up());
         }
         self.accept(inference, response, status);
         Ok(())
@@ -138,10 +140,15 @@ impl Edge {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
+            inference.suspects.drain(..).for_each(|suspect| self.convict(&suspect));
             self.note_load(attempt, Signature::new(&inference.profile.launch));
             if let Some(model) = attempt.choice.model() {
                 model.load.accepted();
             }
+        }
+        if status == 503 && !response.headers.contains_key(RETRY_AFTER) {
+            let pause_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
+            drop(response.insert_header(RETRY_AFTER, pause_ms.div_ceil(1_000).max(1)));
         }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
@@ -167,15 +174,15 @@ impl Edge {
         } else {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy || self.lost_alias(inference, failure) {
-            // It rests a moment, and then may have room; or it gets a new alias.
+        if self.lost_alias(inference, failure) {
+            // The same node gets a new one.
             inference.tried.retain(|tried| *tried != number);
         }
         let limits = &self.config.now().retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
-            && self.find_another(inference, failure);
+            && self.find_another(inference, failure, number);
         if may {
             self.telemetry.retried(failure.name());
             inference.end_attempt(failure.name());
@@ -184,8 +191,13 @@ impl Edge {
         may
     }
 
-    fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
-        let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+    fn find_another(&self, inference: &mut Inference, failure: Failure, number: u32) -> bool {
+        let mut outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        if failure == Failure::Busy && !matches!(outcome, Outcome::Chosen(_)) {
+            // It rests a moment; then it may have room, sooner than the others perhaps.
+            inference.tried.retain(|tried| *tried != number);
+            outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        }
         if matches!(outcome, Outcome::Nobody(_)) {
             return !failure.was_sent() && self.may_hold_unreached(inference);
         }
@@ -218,18 +230,24 @@ impl Edge {
         held_ms < self.config.now().hold.max_ms
     }
 
-    fn blame(&self, inference: &Inference, failure: Failure) {
+    /// Notes what a failure says of the node. That it answered with an error may be the request's own fault, which
+    /// Ollama also calls 500: the node is blamed only when another one serves the request.
+    fn blame(&self, inference: &mut Inference, failure: Failure) {
         let Some(attempt) = &inference.attempt else { return };
-        let now_ms = self.fleet.now_ms();
-        if failure.is_nodes_fault() {
-            attempt.choice.node().load.failed(now_ms);
-        }
         let Some(model) = attempt.choice.model() else { return };
+        let suspect = (Arc::clone(&attempt.choice.node().load), Arc::clone(&model.load));
         match failure {
-            Failure::Busy => model.load.refused_as_busy(now_ms),
-            _ if failure.is_nodes_fault() => model.load.observe(FAILURE_PENALTY_MS, now_ms),
+            Failure::Busy => suspect.1.refused_as_busy(self.fleet.now_ms()),
+            Failure::Error => inference.suspects.push(suspect),
+            _ if failure.is_nodes_fault() => self.convict(&suspect),
             _ => {}
         }
+    }
+
+    fn convict(&self, (node, model): &(Arc<NodeLoad>, Arc<ModelLoad>)) {
+        let now_ms = self.fleet.now_ms();
+        node.failed(now_ms);
+        model.observe(FAILURE_PENALTY_MS, now_ms);
     }
 
     /// Whether another node is asked after `error` has ended an attempt.
@@ -249,13 +267,21 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
+            (Some(GiveUp::Stopping), _) => return false,
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
             _ if is_clients(error) => return false,
-            _ if reused => Failure::Stale,
+            // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
+            // must not go through the whole fleet.
+            _ if reused && !has_met(inference, Failure::Stale) => Failure::Stale,
             _ => Failure::Reset,
         };
         self.retry(inference, failure)
     }
+}
+
+/// Whether an attempt of this request has ended so before.
+fn has_met(inference: &Inference, failure: Failure) -> bool {
+    inference.trace.attempts.iter().any(|attempted| attempted.outcome == failure.name())
 }
