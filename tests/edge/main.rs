@@ -8,6 +8,8 @@ mod clients;
 mod failure;
 mod input;
 mod live;
+mod logs;
+mod metrics;
 mod routing;
 mod settings;
 mod surfaces;
