@@ -43,7 +43,7 @@ gauges! {
     SLOTS = "herd_node_slots", "Requests that the node's loaded models can run at once.", NODE;
     BUSY_BY_OTHERS = "herd_node_busy_by_others", "Slots of the node that requests of other clients hold.", NODE;
     MODELS_LOADED = "herd_node_models_loaded", "Models in the node's memory.", NODE;
-    MODELS_ON_DISK = "herd_node_models_available", "Models that the node has, in memory or on disk.", NODE;
+    MODELS_AVAILABLE = "herd_node_models_available", "Models that the node has, in memory or on disk.", NODE;
     EJECTED = "herd_node_ejected_seconds", "Time until the node is tried again after failures; 0 = it is not out.",
         NODE;
     CPU = "herd_node_cpu_utilization_ratio", "Busy share of the node's processors.", NODE;

@@ -77,7 +77,7 @@ impl Samples {
         let labelled = labelled(&snapshot, |name| source.model_uses(name));
         for node in &snapshot.nodes {
             self.life(node, &policy, now_ms);
-            self.work(node, now_ms);
+            self.work(node);
             self.host(node);
             self.gpus(node);
             for (model, resident) in node.runners() {
@@ -96,7 +96,7 @@ impl Samples {
         self.set(&gauges::EJECTED, &[id], seconds(node.load.ejected_for_ms(now_ms)));
     }
 
-    fn work(&mut self, node: &Node, _now_ms: u64) {
+    fn work(&mut self, node: &Node) {
         let id = [node.id.as_str()];
         let waiting = node.runners().map(|(model, _)| queue_depth(node, model)).fold(0, u32::saturating_add);
         self.set(&gauges::IN_FLIGHT, &id, node.load.in_flight().into());
@@ -104,7 +104,7 @@ impl Samples {
         self.set(&gauges::SLOTS, &id, slots(node).into());
         self.set(&gauges::BUSY_BY_OTHERS, &id, node.busy_by_others().into());
         self.set(&gauges::MODELS_LOADED, &id, node.runners().count() as f64);
-        self.set(&gauges::MODELS_ON_DISK, &id, node.models.len() as f64);
+        self.set(&gauges::MODELS_AVAILABLE, &id, node.models.len() as f64);
     }
 
     fn host(&mut self, node: &Node) {
