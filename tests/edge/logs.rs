@@ -123,6 +123,9 @@ fn colours_are_for_terminals_alone() {
 #[test]
 fn the_last_lines_are_written_when_the_edge_stops() {
     let mut edge = Edge::launch(&Start { log: "info", ..Start::default() });
+    let _sim = Sim::start(Some(&edge), "a", &[]);
+    // Then it listens to signals, too.
+    edge.wait_for(&["a"]);
     edge.process.terminate();
     assert_eq!(edge.process.wait(), Some(0));
     let told = lines(&file(&edge));
