@@ -13,6 +13,10 @@ use crate::secret::Secret;
 pub struct AdminConfig {
     /// Version of herd, for people and `herd_build_info`.
     pub version: String,
+    /// The commit it was built from, for `herd_build_info`.
+    pub revision: String,
+    /// The compiler it was built with, for `herd_build_info`.
+    pub rustc: String,
     /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
     /// forwards, and `X-Forwarded-For` is never believed.
     pub edge_secret: Option<Secret>,
@@ -44,6 +48,8 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
+            revision: "unknown".into(),
+            rustc: "unknown".into(),
             edge_secret: None,
             join_token: None,
             allow_public_nodes: false,

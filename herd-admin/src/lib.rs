@@ -45,12 +45,14 @@ use axum::middleware::from_fn;
 use axum::routing::{delete, get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
 pub use alias::{AliasError, AliasSettings, Aliases};
 pub use caller::EDGE_SECRET_HEADER;
 pub use config::AdminConfig;
 pub use live::{LivePhase, LiveView};
+pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
@@ -96,6 +98,13 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
+
+    /// How often the edge has asked for `model`, against other models: the most used have labels of their own in
+    /// metrics.
+    fn model_uses(&self, model: &ModelName) -> u64 {
+        let _ = model;
+        0
+    }
 
     /// Takes a heartbeat; returns the node's state as the edge sees it then.
     ///

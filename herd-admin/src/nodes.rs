@@ -46,6 +46,6 @@ fn cordon(
     if !state.source().set_cordon(&id, cordoned) {
         return Err(unknown());
     }
-    tracing::info!(node = id, cordoned, by = %operator.caller.ip, "a node was cordoned or put back");
+    tracing::info!(node_id = id, cordoned, by = %operator.caller.ip, "a node was cordoned or put back");
     Ok(json(StatusCode::OK, JSON, &Cordon { node_id: &id, cordoned }))
 }

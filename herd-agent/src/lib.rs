@@ -17,6 +17,7 @@ mod compose;
 mod config;
 mod discover;
 mod identity;
+pub mod log;
 mod ollama;
 mod reach;
 mod send;

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
 use herd_core::fleet::HeartbeatLimits;
@@ -90,6 +91,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Log filter: `error`, `warn`, `info`, `debug`, `trace`.
     pub log_level: String,
+    /// Bounds on the log files; `None` = none is written.
+    pub log_files: Option<LogFiles>,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// Whether a local Ollama is reported.

@@ -81,6 +81,8 @@ pub fn run(
     let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
+    let registry = prometheus::Registry::new();
+    let telemetry = Telemetry::new(&registry)?;
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -89,10 +91,9 @@ pub fn run(
         config: live_config.clone(),
         settings: Arc::clone(&settings),
         live: live.clone(),
+        telemetry: Arc::clone(&telemetry),
     };
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
-    let registry = prometheus::Registry::new();
-    let telemetry = Telemetry::new(&registry)?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
     let state = AdminState::new(Arc::new(source), admin_config(config, edge_secret.clone()), registry)?;
     let edge = Edge {
@@ -168,6 +169,8 @@ fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
         version: env!("CARGO_PKG_VERSION").into(),
+        rustc: env!("HERD_RUSTC").into(),
+        revision: env!("HERD_REVISION").into(),
         ..AdminConfig::default()
     }
 }

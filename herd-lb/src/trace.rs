@@ -30,6 +30,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Completed,
+        Self::Failed,
+        Self::Rejected,
+        Self::Incomplete,
+        Self::Reaped,
+        Self::Cancelled,
+        Self::ClientDisconnected,
+    ];
+
     /// Its name in traces and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -139,6 +150,7 @@ impl Trace {
     /// Notes that the node of `choice` is asked for `profile`.
     pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
         let candidate = &choice.candidate;
+        self.telemetry.asked(candidate);
         self.attempts.push(Attempted {
             node_id: choice.node().id.to_string(),
             outcome: Attempted::RUNNING,

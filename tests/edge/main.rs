@@ -9,6 +9,8 @@ mod failure;
 mod failure_table;
 mod input;
 mod live;
+mod logs;
+mod metrics;
 mod routing;
 mod settings;
 mod surfaces;

@@ -105,6 +105,8 @@ pub struct Start<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// Level at which its log is kept for [`Edge::log`], such as `info`; empty = warnings go to the test's own output.
     pub log: &'a str,
+    /// `config` says where its data folder is, which is a new one else.
+    pub own_data_dir: bool,
 }
 
 /// A running edge.
@@ -145,7 +147,7 @@ impl Edge {
     /// When it does not say its addresses.
     #[must_use]
     pub fn start_logged(config_yaml: &str, env: &[(&str, &str)]) -> Self {
-        Self::launch(&Start { config: config_yaml, env, log: "info" })
+        Self::launch(&Start { config: config_yaml, env, log: "info", ..Start::default() })
     }
 
     /// Starts one on free ports.
@@ -173,6 +175,12 @@ impl Edge {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where it keeps its state, if its configuration does not say otherwise.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// Asks the admin service.
@@ -238,7 +246,10 @@ fn edge_command(start: &Start<'_>, data_dir: &Path) -> Command {
     // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
     // Tests join their nodes before they ask for models.
     let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000"), ("FLEET_HOLD_START_MS", "0")];
-    command.arg("--data-dir").arg(data_dir).envs(quiet).envs(start.env.iter().copied());
+    if !start.own_data_dir {
+        command.arg("--data-dir").arg(data_dir);
+    }
+    command.envs(quiet).envs(start.env.iter().copied());
     if !start.config.is_empty() {
         let file = data_dir.join("herd.yaml");
         std::fs::write(&file, start.config).expect("a file can be written");

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{FallbackPolicy, Order, Policy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -20,7 +21,7 @@ use herd_core::rules::ModelRules;
 use herd_core::score::Weights;
 
 use super::file::{
-    AutoPull, ConfigFile, FleetFile, LimitsFile, MdnsFile, Models, QueueFile, Reaper, RetryFile, UpstreamFile,
+    AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, UpstreamFile,
     WeightsFile,
 };
 use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Hold, Limits, Mdns, Probe, Retry, Upstream};
@@ -46,6 +47,7 @@ impl ConfigFile {
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
+            log_files: log_files(&self.log)?,
             threads: threads(self.threads)?,
             embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
             ollama_url: Some(self.agent.ollama_url.clone()).filter(|url| !url.is_empty()),
@@ -117,6 +119,12 @@ const EMBEDDED: [(&str, EmbeddedAgent); 3] =
 const LEVELS: [(&str, &str); 5] =
     [("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
 const INTERFACES: [(&str, bool); 2] = [("all", false), ("loopback", true)];
+
+fn log_files(file: &Log) -> Result<Option<LogFiles>, ConfigError> {
+    let max_bytes = in_range("log.max_bytes", file.max_bytes, LogFiles::MAX_BYTES)?;
+    let keep_files = in_range("log.keep_files", file.keep_files, LogFiles::KEEP_FILES)?;
+    Ok(file.file.then_some(LogFiles { max_bytes, keep_files }))
+}
 
 fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
     let request_body_bytes = in_range("limits.request_body_bytes", file.request_body_bytes, 1_024..=1 << 30)?;

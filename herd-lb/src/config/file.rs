@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::FallbackPolicy;
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -91,6 +92,12 @@ section! {
     Log {
         /// `error`, `warn`, `info`, `debug`, `trace`.
         level: String = "info".into(),
+        /// JSON lines in `logs/` below `data_dir`.
+        file: bool = true,
+        /// Size at which a file is put aside.
+        max_bytes: u64 = LogFiles::default().max_bytes,
+        /// Files that are kept beside the one that is written.
+        keep_files: usize = LogFiles::default().keep_files,
     }
 }
 

@@ -19,6 +19,7 @@ use super::reply::Reply;
 use super::{Edge, client_ip, error, refused};
 use crate::dispatch::{Answer, Ask, Handed, Ticket};
 use crate::selector::Choice;
+use crate::telemetry::Chosen;
 use crate::trace::Status;
 
 /// Pause before nodes that were not reached are asked again.
@@ -28,7 +29,10 @@ impl Edge {
     /// Chooses a node, waits for one of its slots where there is none free, and begins to ask it.
     pub(super) async fn begin_attempt(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let choice = match ctx.inference.as_mut().and_then(|inference| inference.next.take()) {
-            Some(choice) => *choice,
+            Some(choice) => {
+                self.telemetry.chosen(Chosen::Retry);
+                *choice
+            }
             None => *self.obtain(session, ctx).await?,
         };
         self.refuse_overflow(&choice, ctx)?;
@@ -82,7 +86,10 @@ impl Edge {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
                     self.wait(session, ticket, deadline).await?
                 }
-                Answer::Chosen(choice) => return Ok(choice),
+                Answer::Chosen(choice) => {
+                    self.telemetry.chosen(Chosen::AtOnce);
+                    return Ok(choice);
+                }
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
                     self.telemetry.queue_refused("full");
@@ -91,13 +98,17 @@ impl Edge {
                 }
             };
             let nobody = match answer {
-                Handed::Chosen(choice) => return Ok(choice),
+                Handed::Chosen(choice) => {
+                    self.telemetry.chosen(Chosen::Waited);
+                    return Ok(choice);
+                }
                 Handed::Nobody(nobody) => nobody,
             };
             if self.may_ask_again(inference) {
                 continue;
             }
             if !inference.trace.attempts.is_empty() || self.is_known(&inference.profile.model) {
+                self.telemetry.nobody(&nobody.0);
                 return Err(unserved(inference, &nobody));
             }
             self.pull_missing(session, ctx).await?;
