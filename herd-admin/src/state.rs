@@ -10,6 +10,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use crate::FleetSource;
+use crate::access::{Actor, Audit, Keys};
 use crate::config::AdminConfig;
 use crate::metrics::FleetCollector;
 use crate::pull::Pulls;
@@ -39,6 +40,7 @@ struct Shared {
     nodes: reqwest::Client,
     pulls: Pulls,
     explanations: Semaphore,
+    audit: Audit,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -54,13 +56,29 @@ impl AdminState {
         let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
-        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, epoch_unix_ms })))
+        let audit = Audit::default();
+        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, audit, epoch_unix_ms })))
     }
 
     /// The pulls of models. They run as long as [`crate::serve`] does.
     #[must_use]
     pub fn pulls(&self) -> &Pulls {
         &self.0.pulls
+    }
+
+    /// The audit log, to have it kept elsewhere too.
+    #[must_use]
+    pub fn audit_log(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Notes in the audit log that `actor` did `action` to `target`.
+    pub(crate) fn audit(&self, actor: &Actor, action: &'static str, target: &str, detail: &str) {
+        self.0.audit.audit(actor, action, target, detail);
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.config.keys
     }
 
     pub(crate) fn source(&self) -> &dyn FleetSource {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use herd_lb::cli::Flags;
+use herd_lb::cli::{Command, Flags};
 use herd_lb::config::Config;
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,13 @@ fn main() -> ExitCode {
     };
     if flags.check_config {
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Key(command)) = &flags.command {
+        let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+        return match herd_lb::keys::run(command, &config, &mut out, &mut notes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        };
     }
     log_to_stderr(&config.log_level);
     match herd_lb::run(&config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {

@@ -180,7 +180,7 @@ impl Meter {
         let Some(rate) = self.tokens else { return };
         let charge = |until_ns| Some(rate.charge(until_ns, ns(now_ms), tokens));
         // It always has an answer, so it cannot fail.
-        drop(self.usage.tokens_until_ns.fetch_update(Relaxed, Relaxed, charge));
+        self.usage.tokens_until_ns.fetch_update(Relaxed, Relaxed, charge).unwrap_or_default();
     }
 }
 
