@@ -17,6 +17,9 @@ use crate::state::AdminState;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// What pages inside applications come from, as Ollama has it.
+const APP_SCHEMES: [&str; 5] = ["app", "file", "tauri", "vscode-webview", "vscode-file"];
+
 /// The proof that a request may change the fleet. Only the gate makes one.
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
@@ -33,9 +36,8 @@ impl FromRequestParts<AdminState> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Self, Refusal> {
-        let unguarded = || {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unguarded", "the route is not one that changes things")
-        };
+        let unguarded =
+            || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unguarded", "the route is not one that changes things");
         parts.extensions.get().cloned().ok_or_else(unguarded)
     }
 }
@@ -71,6 +73,21 @@ impl Hosts {
     #[must_use]
     pub fn is_name(text: &str) -> bool {
         parse(text).is_some()
+    }
+
+    /// Whether a page of `origin` may ask models: one of ours, one on this machine, one that is listed by its name, or no
+    /// web page at all. Ollama is as careful, but never sees where a request comes from.
+    #[must_use]
+    pub fn trusts_page(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        if !matches!(scheme, "http" | "https") {
+            return APP_SCHEMES.contains(&scheme);
+        }
+        let Some((name, port)) = parse(authority) else { return false };
+        let is_ours = host.is_some_and(|host| authority.eq_ignore_ascii_case(host) && self.has(host));
+        let on_this_machine =
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+        is_ours || on_this_machine || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
     }
 
     fn has(&self, host: &str) -> bool {
@@ -238,6 +255,26 @@ mod tests {
         let hosts = Hosts::new(&["[::]:11435".parse().unwrap()], []);
         known(&hosts, &["192.168.1.6", "[fe80::1]:11435", "10.0.0.1:8080"], true);
         known(&hosts, &["evil.example", "192.168.1.6.evil.example"], false);
+    }
+
+    #[test]
+    fn pages_of_other_sites_ask_no_models() {
+        let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], ["herd.example".to_owned()]);
+        let rows = [
+            ("http://localhost:3000", "localhost:11435", true),
+            ("http://192.168.1.5:11435", "192.168.1.5:11435", true),
+            ("https://herd.example", "localhost:11435", true),
+            ("vscode-webview://x", "localhost:11435", true),
+            ("https://evil.example", "localhost:11435", false),
+            ("http://evil.example:11435", "evil.example:11435", false),
+            ("http://203.0.113.5", "localhost:11435", false),
+            ("http://localhost.evil.example", "localhost:11435", false),
+            ("chrome-extension://x", "localhost:11435", false),
+            ("null", "localhost:11435", false),
+        ];
+        for (origin, host, trusted) in rows {
+            assert_eq!(hosts.trusts_page(origin, Some(host)), trusted, "{origin} {host}");
+        }
     }
 
     #[test]

@@ -14,12 +14,7 @@ use crate::config::Config;
 ///
 /// # Errors
 /// When the file cannot be read or changed.
-pub fn run(
-    command: &KeyCommand,
-    config: &Config,
-    out: &mut impl Write,
-    notes: &mut impl Write,
-) -> anyhow::Result<()> {
+pub fn run(command: &KeyCommand, config: &Config, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<()> {
     let file = KeyFile::in_folder(&config.data_dir);
     match command {
         KeyCommand::Add(asked) => add(&file, asked, config, out, notes),
@@ -88,7 +83,11 @@ fn has(keys: &[KeyRecord], scope: Scope) -> bool {
 
 fn list(keys: &[KeyRecord], out: &mut impl Write) -> std::io::Result<()> {
     let name_width = keys.iter().map(|key| key.name.len()).max().unwrap_or(0).max(4);
-    writeln!(out, "{:<14}  {:<name_width$}  {:<21}  {:<8}  {:<24}  limits", "id", "name", "scopes", "state", "created")?;
+    writeln!(
+        out,
+        "{:<14}  {:<name_width$}  {:<21}  {:<8}  {:<24}  limits",
+        "id", "name", "scopes", "state", "created"
+    )?;
     for key in keys {
         let state = if key.disabled { "disabled" } else { "enabled" };
         let scopes = key.scopes.join(",");

@@ -83,8 +83,8 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     let registry = prometheus::Registry::new();
     let telemetry = Telemetry::new(&registry)?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
-    let listeners = [client_address, admin_address];
-    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &secrets, &listeners), registry)?;
+    let hosts = hosts(config, &[client_address, admin_address]);
+    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets), registry)?;
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -93,6 +93,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         retries,
         pulls: state.pulls().clone(),
         keys,
+        hosts,
         aliases: aliases.clone(),
         telemetry,
         admin: admin_address,
@@ -154,12 +155,17 @@ struct Secrets {
     own_agent: String,
 }
 
-fn admin_config(config: &Config, keys: &Keys, secrets: &Secrets, listeners: &[SocketAddr]) -> AdminConfig {
+/// Names and addresses that are this edge's own.
+fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
     let own = herd_agent::host_name().into_iter().flat_map(|name| [format!("{name}.local"), name]);
+    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
+}
+
+fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets) -> AdminConfig {
     AdminConfig {
         edge_secret: Some(secrets.edge.as_str().into()),
         keys: keys.clone(),
-        hosts: Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned())),
+        hosts: hosts.clone(),
         join_token: config.join_token.clone().map(Into::into),
         own_agent: Some(secrets.own_agent.as_str().into()),
         allow_public_nodes: config.allow_public_nodes,

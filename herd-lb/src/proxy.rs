@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use herd_admin::Pulls;
 use herd_admin::access::Keys;
+use herd_admin::{Hosts, Pulls};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -62,6 +62,8 @@ pub struct Edge {
     pub pulls: Pulls,
     /// API keys.
     pub keys: Keys,
+    /// Names and addresses that are ours.
+    pub hosts: Hosts,
     /// Aliases of models on nodes.
     pub aliases: AliasKeeper,
     /// What is counted.

@@ -57,6 +57,19 @@ fn a_web_page_changes_nothing() {
         assert!(answer.header("Access-Control-Allow-Origin").is_none(), "{answer:?}");
     }
     assert_eq!(edge.node("a")["status"], "online");
+    // Nor does it ask models, though it could not read the answer: that takes the machine's time, and pulls models.
+    for (host, origin) in
+        [("localhost", "http://evil.example"), ("evil.example", "http://evil.example"), ("localhost", "null")]
+    {
+        let page = format!("Host: {host}\r\nOrigin: {origin}\r\nContent-Type: text/plain\r\n");
+        for path in ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/messages"] {
+            assert_eq!(
+                raw(edge.address, &format!("POST {path}"), &page, r#"{"model":"nope"}"#).status,
+                403,
+                "{path} {page}"
+            );
+        }
+    }
     let ours = format!("Host: {}\r\n{JSON}Origin: http://{}\r\n", edge.address, edge.address);
     assert_eq!(raw(edge.address, CHANGES[0], &ours, "").status, 200, "our own page may");
 }
@@ -141,7 +154,7 @@ fn another_machine_neither_takes_over_a_node_nor_drains_it() {
 
 #[test]
 fn hostile_names_are_text_everywhere() {
-    let edge = Edge::start(&[]);
+    let edge = Edge::start(&[("FLEET_AUTO_PULL_ENABLED", "false")]);
     for id in [MARKUP, "../../etc", "a b", "a\r\nX-Evil: 1", "a\"b", ""] {
         assert_eq!(beat(&edge, "127.0.0.1", &recorded(id, "http://127.0.0.1:1")).status, 400, "{id:?}");
     }
@@ -169,7 +182,8 @@ fn hostile_names_are_text_everywhere() {
     let metrics = get(edge.admin, "/metrics").text();
     assert!(!metrics.contains("\nX-Evil"), "{metrics}");
     // Requests bring names too: of models, tags and users.
-    let body = json!({"model": MARKUP, "user": MARKUP, "metadata": {"tags": [MARKUP]}, "messages": []}).to_string();
+    let body = json!({"model": format!("x{MARKUP}"), "user": MARKUP, "metadata": {"tags": [MARKUP]}, "messages": []})
+        .to_string();
     let refused = edge.post("/api/chat", body.as_bytes());
     assert!(
         refused.json()["error"].is_string() && refused.header("Content-Type").unwrap().starts_with("application/json")

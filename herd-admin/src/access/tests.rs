@@ -281,7 +281,8 @@ async fn with_keys_other_machines_do_what_theirs_are_for() {
     for path in ["/fleet/status", "/dashboard", "/metrics", "/fleet/pulls"] {
         let answer = ask(&app, "GET", path, LAN, "").await;
         told(&answer, 401, "key_required");
-        let challenge = if path == "/dashboard" { "Basic realm=\"herd\", charset=\"UTF-8\"" } else { "Bearer realm=\"herd\"" };
+        let challenge =
+            if path == "/dashboard" { "Basic realm=\"herd\", charset=\"UTF-8\"" } else { "Bearer realm=\"herd\"" };
         assert_eq!(answer.header("www-authenticate"), challenge);
         told(&ask(&app, "GET", path, LAN, &infer).await, 403, "key_scope");
         assert_eq!(ask(&app, "GET", path, LAN, &read).await.status, 200);

@@ -45,10 +45,7 @@ fn errors_name_key_value_and_range() {
         "admin: {listen: '0.0.0.0:11435'}",
         "admin.listen: \"0.0.0.0:11435\" is not allowed: must be another address than listen",
     );
-    refused(
-        "access: {require: yes}",
-        "access.require: \"yes\" is not allowed: must be one of auto, always, never",
-    );
+    refused("access: {require: yes}", "access.require: \"yes\" is not allowed: must be one of auto, always, never");
     refused(
         "admin: {hosts: ['http://a/']}",
         "admin.hosts: \"http://a/\" is not allowed: must be names like herd.example or herd.example:8443",

@@ -6,7 +6,8 @@ use herd_admin::access::{Key, Keys};
 use herd_core::access::Need;
 use herd_core::access::meter::{Exceeded, InFlight};
 use herd_core::request::RequestProfile;
-use http::header::AUTHORIZATION;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -47,10 +48,21 @@ impl Edge {
         // Where it comes from makes no difference to inference.
         let key = self.keys.check(Need::Infer, false, headers);
         let key = key.map_err(|denied| Reply::new(denied.status(), denied.to_string()).closing())?;
-        let Some(key) = key else { return Ok(None) };
+        // Other sites' pages can have a browser send a request, though not with a key.
+        let Some(key) = key else { return self.refuse_foreign_page(headers).map(|()| None) };
         key.id.as_ref().clone_into(&mut trace.key_id);
         let in_flight = key.meter.admit(self.fleet.now_ms()).map_err(|why| told(why).closing())?;
         Ok(Some(KeyUse { key, _in_flight: in_flight }))
+    }
+
+    fn refuse_foreign_page(&self, headers: &HeaderMap) -> Result<(), Reply> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        match text(&ORIGIN) {
+            Some(origin) if !self.hosts.trusts_page(origin, text(&HOST)) => {
+                Err(Reply::new(403, "web pages of other sites may not ask models (admin.hosts)").closing())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
