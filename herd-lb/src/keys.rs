@@ -115,3 +115,38 @@ pub(crate) fn warn_of_none(keys: &Keys) {
         tracing::warn!("inference needs a key and there is none for it: make one with `herd key add NAME`");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, Flags};
+    use clap::Parser as _;
+
+    #[test]
+    fn keys_are_managed_from_the_command_line() {
+        let folder = std::env::temp_dir().join(format!("herd-cli-{}", std::process::id()));
+        let config = Config::build("", |_| None, &[("data_dir", folder.display().to_string())]).unwrap();
+        let herd = |line: &str| {
+            let flags = Flags::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+            let Some(Command::Key(command)) = &flags.command else { return Err("another command".to_owned()) };
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            run(command, &config, &mut out, &mut notes).map_err(|error| error.to_string())?;
+            Ok((String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap()))
+        };
+        let (secret, notes) =
+            herd("herd key add laptop --requests-per-s 0.5 --in-flight 2 --tokens-per-min 60000").unwrap();
+        assert!(secret.starts_with("herd_") && secret.lines().count() == 1, "{secret}");
+        assert!(notes.contains("infer,read") && notes.contains("From now on inference needs a key"), "{notes}");
+        herd("herd key add ci --scope infer").unwrap();
+        herd("herd key disable ci").unwrap();
+        let (list, _) = herd("herd key list").unwrap();
+        assert!(list.contains("0.5 requests/s, 2 at a time, 60000 tokens/min") && list.contains("disabled"), "{list}");
+        assert!(!list.contains(secret.trim()));
+        assert!(!herd("herd key remove laptop").unwrap().1.contains("open to everybody"));
+        assert!(herd("herd key remove ci").unwrap().1.contains("open to everybody"));
+        assert!(herd("herd key remove ci").unwrap_err().contains("no key named ci"));
+        assert!(herd("herd key add x --scope root").unwrap_err().contains("infer, read, admin and node"));
+        assert!(herd("herd key add x --in-flight 0").unwrap_err().contains("greater than 0"));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

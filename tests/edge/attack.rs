@@ -206,7 +206,7 @@ fn a_body_of_a_gigabyte_is_refused_before_it_comes() {
         let mut stream = connect(edge.address);
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+        let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
         let taken = (0..1024).take_while(|_| stream.write_all(&chunk).is_ok()).count();
         assert!(taken < 1024, "{path} took {taken} chunks of 64 KiB");
         let status = read_answer(&mut stream).status;

@@ -188,6 +188,7 @@ impl Edge {
     ///
     /// # Panics
     /// When it fails.
+    #[must_use]
     pub fn key(&self, args: &[&str]) -> String {
         let mut command = Command::new(bin("herd"));
         let output = command.arg("key").args(args).arg("--data-dir").arg(&self.data_dir).output().expect("herd runs");

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
+use base64::Engine as _;
 use herd_core::access::meter::KeyLimits;
 use herd_core::access::{Denied, Need, Require, Scope, Scopes};
 use http::{HeaderMap, HeaderName, Request};
@@ -151,7 +152,6 @@ fn a_key_is_found_in_the_headers_that_clients_use_and_nowhere_else() {
     let both = headers(&[("authorization", "Bearer unused"), ("x-api-key", &secret)]);
     assert!(keys.check(Need::Infer, false, &both).unwrap().is_some());
     // Browsers send passwords unasked: good for pages, which keep other sites out, not for inference.
-    use base64::Engine as _;
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("any:{secret}"));
     assert_eq!(check(Need::Read, "authorization", &format!("Basic {basic}")), ok);
     assert_eq!(check(Need::Infer, "authorization", &format!("Basic {basic}")), Err(Denied::Missing(Scope::Infer)));
