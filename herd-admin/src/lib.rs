@@ -19,6 +19,7 @@ mod guard;
 mod health;
 mod heartbeat;
 mod identity;
+mod live;
 mod metrics;
 mod node_facts;
 mod nodes;
@@ -29,6 +30,7 @@ mod queue;
 mod refusal;
 mod secret;
 mod serve;
+mod settings;
 mod state;
 mod status;
 #[cfg(test)]
@@ -50,6 +52,7 @@ pub use alias::{AliasError, AliasSettings, Aliases};
 pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
 pub use config::AdminConfig;
 pub use guard::Hosts;
+pub use live::{LivePhase, LiveView};
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
@@ -57,6 +60,7 @@ pub use pull::{
 pub use queue::{Limit, QueueView, WaitingView};
 pub use secret::Secret;
 pub use serve::serve;
+pub use settings::{Setting, SettingsChange, SettingsError};
 pub use state::{AdminState, SetupError};
 pub use time::now_rfc3339;
 
@@ -73,6 +77,24 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// What waits at the edge for a slot. Never waits itself.
     fn queue(&self) -> Arc<QueueView>;
+
+    /// Requests under way, oldest first, `most` at the most; and how many there are in all. Never waits.
+    fn live(&self, most: usize) -> (usize, Vec<LiveView>);
+
+    /// Ends the requests of that id; returns how many there were.
+    fn cancel(&self, request_id: &str) -> usize;
+
+    /// Every key of the configuration.
+    fn settings(&self) -> Vec<Setting>;
+
+    /// Changes some of them, all or none. May write a file.
+    ///
+    /// # Errors
+    /// With each key that cannot be changed so.
+    fn change_settings(
+        &self,
+        changes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<SettingsChange, SettingsError>;
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
@@ -109,6 +131,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/explain", post(explain::explain))
         .route("/fleet/queue", get(queue::queue))
         .route("/fleet/limits", get(queue::limits))
+        .route("/dashboard/api/requests", get(live::requests))
+        .route("/dashboard/api/settings", get(settings::list).post(settings::change))
+        .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
         .route("/fleet/pulls", get(pull::list))

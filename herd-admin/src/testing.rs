@@ -17,7 +17,10 @@ use prometheus::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{AdminConfig, AdminState, FleetSource, Limit, Pulls, QueueView, router};
+use crate::{
+    AdminConfig, AdminState, FleetSource, Limit, LiveView, Pulls, QueueView, Setting, SettingsChange, SettingsError,
+    router,
+};
 
 /// A fleet whose clock the test moves.
 #[derive(Default)]
@@ -26,6 +29,7 @@ pub(crate) struct FakeSource {
     pub(crate) now_ms: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) queue: Mutex<Arc<QueueView>>,
+    pub(crate) live: Mutex<Vec<LiveView>>,
 }
 
 impl FleetSource for FakeSource {
@@ -43,6 +47,32 @@ impl FleetSource for FakeSource {
 
     fn queue(&self) -> Arc<QueueView> {
         Arc::clone(&self.queue.lock().unwrap())
+    }
+
+    fn live(&self, most: usize) -> (usize, Vec<LiveView>) {
+        let live = self.live.lock().unwrap();
+        (live.len(), live.iter().take(most).cloned().collect())
+    }
+
+    fn cancel(&self, request_id: &str) -> usize {
+        let mut live = self.live.lock().unwrap();
+        let before = live.len();
+        live.retain(|request| *request.request_id != *request_id);
+        before - live.len()
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        Vec::new()
+    }
+
+    fn change_settings(&self, changes: &serde_json::Map<String, Value>) -> Result<SettingsChange, SettingsError> {
+        let wrong = changes.keys().filter(|key| *key != "known");
+        let wrong: Vec<_> = wrong.map(|key| (key.clone(), "there is no such key".to_owned())).collect();
+        if !wrong.is_empty() {
+            return Err(SettingsError { wrong });
+        }
+        let keys = changes.keys().cloned().collect();
+        Ok(SettingsChange { changed: keys, needs_restart: Vec::new(), persisted: true, error: None })
     }
 
     fn limits(&self) -> Vec<Limit> {

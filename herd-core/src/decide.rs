@@ -117,6 +117,8 @@ pub struct Candidate {
     pub readiness: Readiness,
     /// It is taken only when no other can serve: silent for long, or lacking something that its backend should say.
     pub last_resort: Option<&'static str>,
+    /// Ticket of the node's last claim, read once: it moves while candidates are put in order.
+    pub last_chosen: u64,
 }
 
 /// The outcome for one model: who could serve it, best first, and who could not.
@@ -126,7 +128,8 @@ pub struct Decision {
     pub model: ModelName,
     /// Why that one, when it is not the requested one.
     pub stand_in: Option<StandIn>,
-    /// The best [`RANKED`] of them in order, then the others.
+    /// The best [`RANKED`] of them in order, then the others. Where none of those could go now, the last of them is
+    /// the fastest one that can.
     pub candidates: Vec<Candidate>,
     /// Nodes that cannot serve it, with the reason.
     pub refused: Vec<(usize, Ineligible)>,
@@ -136,17 +139,10 @@ impl Decision {
     /// The candidates that may be sent the request now, in the order in which to try them; none = it waits.
     ///
     /// The best one goes first. When that is busy, another goes only if it is predicted to answer no later than the
-    /// busy one would: a free slot is not worth a slower answer.
+    /// busy one would: a free slot is not worth a slower answer. Nor is one that ranks first worth an answer that takes
+    /// more than twice as long as waiting for a busy node would.
     pub fn ready(&self) -> impl Iterator<Item = &Candidate> {
-        let mut waited_ms = f64::INFINITY;
-        let suspect = self.candidates.first().is_some_and(|best| best.last_resort.is_some());
-        self.candidates.iter().take(RANKED).filter(move |candidate| {
-            if candidate.readiness.is_waited_for() {
-                waited_ms = waited_ms.min(candidate.prediction.total_ms());
-            }
-            let worth = candidate.prediction.total_ms() <= waited_ms;
-            candidate.readiness == Readiness::Free && worth && (suspect || candidate.last_resort.is_none())
-        })
+        rank::ready(&self.candidates)
     }
 
     /// Whether a candidate that is no mere last resort is predicted to start within `within_ms`.
@@ -156,10 +152,16 @@ impl Decision {
         self.candidates.iter().any(|candidate| candidate.last_resort.is_none() && in_time(candidate))
     }
 
-    /// Shortest predicted time until any candidate could start, milliseconds; `None` = nobody can.
+    /// Shortest predicted time until the request starts, milliseconds; `None` = nobody can serve it.
+    ///
+    /// Where it waits, that is until the first of those that it waits for: a slot that it leaves free does not count.
     #[must_use]
     pub fn until_start_ms(&self) -> Option<f64> {
-        self.candidates.iter().map(|candidate| candidate.prediction.until_start_ms()).reduce(f64::min)
+        let until = |candidate: &Candidate| candidate.prediction.until_start_ms();
+        let waited_for = self.candidates.iter().filter(|candidate| candidate.readiness.is_waited_for());
+        let now = self.ready().map(until).reduce(f64::min);
+        let later = || waited_for.map(until).reduce(f64::min);
+        now.or_else(later).or_else(|| self.candidates.iter().map(until).reduce(f64::min))
     }
 }
 

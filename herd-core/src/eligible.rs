@@ -145,6 +145,13 @@ pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), 
 /// # Errors
 /// With the reason why not.
 pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> Result<(), Ineligible> {
+    // What rules it out goes before what only makes it a last resort.
+    if model.resident.is_none() {
+        if node.pressure == Pressure::Critical {
+            return Err(Ineligible::MemoryPressure);
+        }
+        fits(node, model)?;
+    }
     if let Some(missing) = missing_capability(profile, model) {
         return Err(Ineligible::MissingCapability(missing));
     }
@@ -154,13 +161,7 @@ pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> R
     {
         return Err(Ineligible::ContextTooSmall(max));
     }
-    if model.resident.is_some() {
-        return Ok(());
-    }
-    if node.pressure == Pressure::Critical {
-        return Err(Ineligible::MemoryPressure);
-    }
-    fits(node, model)
+    Ok(())
 }
 
 fn missing_capability(profile: &RequestProfile, model: &Model) -> Option<&'static str> {

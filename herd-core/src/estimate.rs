@@ -55,8 +55,8 @@ impl Prediction {
 #[must_use]
 pub fn predict(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Prediction {
     let (prefill_ms, decode_ms) = run_ms(profile, node, model);
-    let under_way = node.load.loading().filter(|load| load.model == model.key);
-    // A load that is under way is waited for, not done again.
+    let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
+    // A load that is under way is waited for, not done again; of one that does not end, nothing is known.
     let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
     let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms, now_ms);
     Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
@@ -137,12 +137,14 @@ fn output_tokens(profile: &RequestProfile, model: &Model) -> f64 {
 
 fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64, now_ms: u64) -> f64 {
     let slots = usable_slots(node, model, now_ms);
-    let until_loaded = node.load.loading().map_or(0.0, |load| load.until_ms.saturating_sub(now_ms) as f64);
-    let occupied = occupancy(node);
+    // Ollama loads one model at a time, and serves those in memory meanwhile.
+    let loading = node.load.loading().filter(|load| load.model == model.key || needs_load(plan));
+    let until_loaded = loading.map_or(0.0, |load| load.until_ms.saturating_sub(now_ms) as f64);
+    let beyond_slots = occupancy(node).saturating_add(1).saturating_sub(slots);
     let ahead = match plan.action {
         // A reload waits for everything that runs on the runner.
-        ContextAction::Reload => occupied,
-        _ => occupied.saturating_add(1).saturating_sub(slots),
+        ContextAction::Reload => beyond_slots.max(runner_occupancy(model)),
+        _ => beyond_slots,
     };
     let pause = model.load.backs_off_for_ms(now_ms) as f64;
     until_loaded.max(pause) + queue_ms(f64::from(ahead), slots, service_ms)
@@ -156,3 +158,6 @@ fn queue_ms(ahead: f64, slots: u32, service_ms: f64) -> f64 {
     // What runs has run for a while: on average half of it is left.
     (ahead - 0.5) / f64::from(slots.max(1)) * service_ms
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,8 +179,13 @@ impl NodeLoad {
     /// Whether the node is reserved for other requests than those for `model` under `signature`.
     #[must_use]
     pub fn is_reserved_for_others(&self, model: u64, signature: Signature, now_ms: u64) -> bool {
-        let holds = self.reserved_until_ms.load(Relaxed) > now_ms;
-        holds && lock(&self.reserved).is_some_and(|held| held != Reservation { model, signature })
+        self.is_reserved(now_ms) && lock(&self.reserved).is_some_and(|held| held != Reservation { model, signature })
+    }
+
+    /// Whether the node is reserved at all.
+    #[must_use]
+    pub fn is_reserved(&self, now_ms: u64) -> bool {
+        self.reserved_until_ms.load(Relaxed) > now_ms
     }
 
     /// Ends a reservation.

@@ -56,6 +56,8 @@ pub enum GiveUp {
     NoProgress,
     /// The node is dead, or its Ollama hangs.
     NodeDead,
+    /// An operator ended the request.
+    Cancelled,
 }
 
 impl GiveUp {
@@ -66,6 +68,7 @@ impl GiveUp {
             Self::NoFirstByte => "no_first_byte",
             Self::NoProgress => "no_progress",
             Self::NodeDead => "node_dead",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -127,12 +127,6 @@ impl Queue {
         self.waiters.iter().filter(|waiter| waiter.model == model).count()
     }
 
-    /// Predicted work of one of `group`, milliseconds; `None` = none of it waits.
-    #[must_use]
-    pub fn expected_ms(&self, group: u64) -> Option<f64> {
-        self.waiters.iter().find(|waiter| waiter.group == group).map(|waiter| waiter.expected_ms)
-    }
-
     /// Lets `waiter` wait.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub enum Readiness {
     Reserved,
     /// The model is being loaded here: wait for it instead of loading it again.
     Loading,
+    /// A load here takes far longer than predicted. It holds the node's place for loads, but nobody else up.
+    Overdue,
     /// What was loaded here a moment ago is not yet known well enough.
     Settling,
     /// A load is needed, and something that runs or loads here must end first.
@@ -42,6 +44,7 @@ impl Readiness {
             Self::BackingOff => "backing_off",
             Self::Reserved => "reserved",
             Self::Loading => "loading",
+            Self::Overdue => "overdue",
             Self::Settling => "settling",
             Self::Occupied => "occupied",
             Self::LoadsElsewhere => "loads_elsewhere",
@@ -52,44 +55,60 @@ impl Readiness {
     /// Whether waiting for this very node makes sense; else another node is what the request waits for.
     #[must_use]
     pub fn is_waited_for(self) -> bool {
-        !matches!(self, Self::Free | Self::LoadsElsewhere | Self::LoadDoesNotPay)
+        !matches!(self, Self::Free | Self::Overdue | Self::LoadsElsewhere | Self::LoadDoesNotPay)
     }
 }
 
 /// What `profile` under `plan` finds at `model` on `node`, as far as that node alone tells.
 #[must_use]
 pub fn readiness(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Readiness {
-    let signature = Signature::new(&profile.launch);
-    let asks_context = profile.num_ctx.is_some() && profile.surface.carries_num_ctx();
+    // First of all, so that a load is known as such to the other nodes whatever else is so here.
+    if let Some(loading) = node.load.loading() {
+        match (loading.model == model.key, needs_load(plan), loading.is_overdue(now_ms)) {
+            (true, _, false) => return Readiness::Loading,
+            (false, true, false) => return Readiness::Occupied,
+            (_, true, true) => return Readiness::Overdue,
+            // Ollama serves what is in memory beside a load.
+            (false, false, _) | (true, false, true) => {}
+        }
+    }
     if model.load.backs_off_for_ms(now_ms) > 0 {
         return Readiness::BackingOff;
     }
-    if let Some(loading) = node.load.loading() {
-        // With a load that does not end, what is behind it may as well be tried.
-        let blocks = !loading.is_overdue(now_ms) || needs_load(plan);
-        match (loading.model == model.key, needs_load(plan)) {
-            (true, _) if blocks => return Readiness::Loading,
-            (false, true) => return Readiness::Occupied,
-            _ => {}
-        }
-    }
-    if node.load.is_reserved_for_others(model.key, signature, now_ms) {
+    if is_reserved(profile, node, model, plan, now_ms) {
         return Readiness::Reserved;
     }
     match plan.action {
+        // Ours runs there, so that it is in memory: the picture is behind.
+        ContextAction::Load if model.load.in_flight() > 0 => Readiness::Settling,
         ContextAction::Load if has_room(node, model) => Readiness::Free,
         ContextAction::Reload if runner_occupancy(model) == 0 => Readiness::Free,
         ContextAction::Load | ContextAction::Reload => Readiness::Occupied,
-        _ if is_settling(model, asks_context) => Readiness::Settling,
+        _ if is_settling(profile, model, now_ms) => Readiness::Settling,
         _ if runner_occupancy(model) < usable_slots(node, model, now_ms) => Readiness::Free,
         _ => Readiness::Busy,
     }
 }
 
+/// Kept for another request: for other options or another model, or for a reload to another context, which whatever
+/// the runner serves as it is would put off for ever.
+fn is_reserved(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> bool {
+    let signature = Signature::new(&profile.launch);
+    node.load.is_reserved_for_others(model.key, signature, now_ms)
+        || (node.load.is_reserved(now_ms) && !needs_load(plan))
+}
+
+/// Longest that [`Readiness::Settling`] lasts: two heartbeats. An agent that stays silent must not hold requests up.
+const SETTLING_MS: u64 = 10_000;
+
 /// A model that this edge saw loaded before its node told with which context: until it does, a request that names its
 /// own could reload it.
-fn is_settling(model: &Model, asks_context: bool) -> bool {
-    let unknown = |resident: &Resident| resident.unconfirmed && resident.context_length.is_none();
+fn is_settling(profile: &RequestProfile, model: &Model, now_ms: u64) -> bool {
+    let asks_context = profile.num_ctx.is_some() && profile.surface.carries_num_ctx();
+    let just_seen = |at_ms: u64| now_ms.saturating_sub(at_ms) < SETTLING_MS;
+    let unknown = |resident: &Resident| {
+        resident.unconfirmed && resident.context_length.is_none() && resident.seen_at_ms.is_some_and(just_seen)
+    };
     asks_context && model.resident.as_ref().is_some_and(unknown)
 }
 
@@ -99,7 +118,7 @@ fn has_room(node: &Node, model: &Model) -> bool {
     if occupancy(node) == 0 {
         return true;
     }
-    let busy = node.models.iter().filter(|other| other.resident.is_some() && runner_occupancy(other) > 0);
+    let busy = node.runners().filter(|(other, _)| runner_occupancy(other) > 0);
     if node.env.max_loaded_models.is_some_and(|most| most > 0 && busy.count() >= most as usize) {
         return false;
     }
@@ -108,3 +127,6 @@ fn has_room(node: &Node, model: &Model) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,11 @@
 
 mod check;
 mod file;
+mod help;
+mod layers;
+pub mod live;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +26,9 @@ use herd_core::queue::QueueLimits;
 use serde_yaml::{Mapping, Value};
 
 pub use file::ConfigFile;
+pub use help::help;
+pub use layers::{Layers, Source};
+pub use live::LiveConfig;
 
 /// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -220,24 +227,15 @@ impl Config {
         env: impl Fn(&str) -> Option<String>,
         flags: &[(&'static str, String)],
     ) -> Result<Self, ConfigError> {
-        let mut root: Value = serde_yaml::from_str(text).map_err(|error| ConfigError::Yaml(error.to_string()))?;
-        if root.is_null() {
-            root = Value::Mapping(Mapping::new());
-        }
-        for (key, default) in ConfigFile::keys() {
-            let flag = flags.iter().rev().find(|(flag, _)| *flag == key).map(|(_, value)| value.clone());
-            if let Some(text) = flag.or_else(|| env(&variable(&key))) {
-                set(&mut root, &key, scalar(&text, &default));
-            }
-        }
-        let file: ConfigFile = serde_path_to_error::deserialize(root)
-            .map_err(|error| ConfigError::Type { key: error.path().to_string(), message: error.inner().to_string() })?;
-        file.check()
+        let keys = ConfigFile::keys();
+        let variables = keys.iter().map(|(key, _)| variable(key));
+        let env = variables.filter_map(|name| env(&name).map(|value| (name, value))).collect();
+        Layers { file: text.to_owned(), saved: BTreeMap::new(), env, flags: flags.to_vec() }.build()
     }
 }
 
 /// The environment variable of a dotted key.
-fn variable(key: &str) -> String {
+pub(crate) fn variable(key: &str) -> String {
     let key = key.strip_prefix("fleet.").unwrap_or(key);
     format!("FLEET_{}", key.replace('.', "_").to_uppercase())
 }

@@ -59,7 +59,7 @@ impl Connection {
 
     /// Says that the connection waits for another request.
     pub fn request_ended(&self) {
-        self.awaited.end();
+        self.awaited.reset();
         self.in_request.store(false, Relaxed);
     }
 

@@ -19,12 +19,12 @@ use herd_core::decide::Decision;
 use herd_core::fleet::FleetSnapshot;
 use herd_core::launch::Signature;
 use herd_core::name::fnv1a;
-use herd_core::queue::{Class, Queue, QueueFull, QueueLimits, Waiter};
+use herd_core::queue::{Class, Queue, QueueFull, Waiter};
 use herd_core::request::RequestProfile;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use crate::config::Hold;
+use crate::config::LiveConfig;
 use crate::fleet::Fleet;
 use crate::selector::{Choice, Outcome, Place, Selector};
 use crate::wake::Wake;
@@ -73,8 +73,7 @@ pub enum Handed {
 pub struct Dispatcher {
     fleet: Arc<Fleet>,
     selector: Selector,
-    limits: QueueLimits,
-    hold: Hold,
+    config: LiveConfig,
     wake: Arc<Wake>,
     state: Mutex<State>,
     numbers: AtomicU64,
@@ -128,15 +127,14 @@ impl Drop for Ticket {
 }
 
 impl Dispatcher {
-    /// Hands out the slots of `fleet`.
+    /// Hands out the slots of `fleet`, as `config` says.
     #[must_use]
-    pub fn new(fleet: Arc<Fleet>, selector: Selector, limits: QueueLimits, hold: Hold) -> Self {
+    pub fn new(fleet: Arc<Fleet>, selector: Selector, config: LiveConfig) -> Self {
         let wake = fleet.changed();
         Self {
             fleet,
             selector,
-            limits,
-            hold,
+            config,
             wake,
             state: Mutex::default(),
             numbers: AtomicU64::new(0),
@@ -147,9 +145,11 @@ impl Dispatcher {
     /// Asks for a slot.
     pub fn ask(self: &Arc<Self>, ask: Ask) -> Answer {
         let model = ask.profile.model.key();
-        let others_wait = self.wake.waiting() > 0 && self.lock().queue.waiting_for(model) > 0;
-        if others_wait {
-            return self.park(ask, None);
+        let waiting = if self.wake.waiting() > 0 { self.lock().queue.waiting_for(model) } else { 0 };
+        if waiting > 0 {
+            let place = Place { ahead: u32::try_from(waiting).unwrap_or(u32::MAX), ..Place::default() };
+            let decision = self.selector.look(&ask.profile, &ask.tried, place);
+            return self.park(ask, Some(&decision));
         }
         match self.selector.choose(&ask.profile, &ask.tried, Place::default()) {
             Outcome::Chosen(choice) => Answer::Chosen(choice),
@@ -192,11 +192,10 @@ impl Dispatcher {
             app: ask.app,
             model: ask.profile.model.key(),
             group,
-            // Who joins others is taken to be like them.
-            expected_ms: work_ms.or_else(|| state.queue.expected_ms(group)).unwrap_or(f64::NAN),
+            expected_ms: work_ms.unwrap_or(f64::NAN),
             since_ms: now_ms,
         };
-        if let Err(full) = state.queue.admit(waiter, &self.limits) {
+        if let Err(full) = state.queue.admit(waiter, &self.config.now().queue) {
             let queued_ms = state.parked.values().map(|parked| parked.predicted_ms).fold(predicted_ms, f64::max);
             return Answer::Refused(full, queued_ms);
         }
@@ -219,14 +218,14 @@ impl Dispatcher {
     /// Whether a request that no node can serve now should wait for one: nodes that have its model are briefly away,
     /// or the edge has just started and has not heard of all.
     fn may_hold(&self, ask: &Ask, decision: &Decision, snapshot: &FleetSnapshot, since_ms: Option<u64>) -> bool {
-        let now_ms = self.fleet.now_ms();
+        let (hold, now_ms) = (self.config.now().hold, self.fleet.now_ms());
         let held_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
         let away = decision
             .refused
             .iter()
             .any(|(index, reason)| reason.passes() && !ask.tried.contains(&snapshot.nodes[*index].number));
-        let starting = now_ms < self.hold.start_ms && ask.tried.is_empty();
-        (away && held_ms < self.hold.max_ms) || starting
+        let starting = now_ms < hold.start_ms && ask.tried.is_empty();
+        (away && held_ms < hold.max_ms) || starting
     }
 
     /// Hands out slots until `stop` resolves.

@@ -124,6 +124,11 @@ impl Fleet {
         self.policy.load_full()
     }
 
+    /// Decides otherwise from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
     /// Takes a heartbeat; returns the node's state then.
     ///
     /// # Errors

@@ -9,10 +9,12 @@ pub mod demo;
 pub mod dispatch;
 pub mod fleet;
 pub mod keys;
+pub mod live;
 pub mod proxy;
 pub mod route;
 pub mod selector;
 mod services;
+pub mod settings;
 pub mod shutdown;
 pub mod source;
 pub mod telemetry;
@@ -33,15 +35,17 @@ use pingora::services::background::background_service;
 
 use active::Active;
 use aliases::AliasKeeper;
-use config::Config;
+use config::{Config, Layers, LiveConfig};
 use connection::Acceptor;
 use dispatch::Dispatcher;
 use fleet::Fleet;
+use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
 use selector::{Selector, balancer};
 use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership};
+use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
 use telemetry::Telemetry;
@@ -52,12 +56,18 @@ const ADMIN_THREADS: usize = 1;
 /// Rounds in which Pingora asks for a peer: more than the edge's own limits ever allow.
 const PINGORA_ATTEMPTS: usize = 10_000;
 
-/// Runs the edge until it is told to stop. `ready` is called with the addresses of both listeners once clients can
+/// Runs the edge until it is told to stop. `config` is what `layers` make; settings that change later go over them. `ready`
+/// is called with the addresses of both listeners once clients can
 /// connect.
 ///
 /// # Errors
 /// When an address cannot be listened on, or a part cannot be set up.
-pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+pub fn run(
+    layers: Layers,
+    config: &Config,
+    demo: bool,
+    ready: impl FnOnce(SocketAddr, SocketAddr),
+) -> anyhow::Result<()> {
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
     let keys = Keys::open(&config.data_dir, config.require_keys)?;
@@ -71,13 +81,18 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
     let probes = background_service("health probes", balancer(&fleet, &config.probe));
     let balancer = probes.task();
     let selector = Selector::new(Arc::clone(&fleet), Arc::clone(&balancer));
-    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, config.queue, config.hold));
+    let live_config = LiveConfig::new(config.clone());
+    let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
+    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
+    let live = Live::default();
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         budget: Budget::new(config.limits.buffered_bytes),
         retries: Arc::new(Retries::new(config.retry.budget)),
-        config: Arc::new(config.clone()),
+        config: live_config.clone(),
+        settings: Arc::clone(&settings),
+        live: live.clone(),
     };
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let registry = prometheus::Registry::new();
@@ -89,6 +104,7 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         active: active.clone(),
+        live,
         budget,
         retries,
         pulls: state.pulls().clone(),
@@ -98,8 +114,9 @@ pub fn run(config: &Config, demo: bool, ready: impl FnOnce(SocketAddr, SocketAdd
         telemetry,
         admin: admin_address,
         edge_secret: secrets.edge.clone(),
-        config: Arc::new(config.clone()),
+        config: live_config,
     };
+    settings.follow(state.pulls().clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, edge);
     let mut data_plane = background_service("edge", Acceptor::new(clients, proxy, config.limits));
     data_plane.threads = Some(config.threads);

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use herd_lb::cli::{Command, Flags};
-use herd_lb::config::Config;
+use herd_lb::config::{Config, Layers};
+use herd_lb::settings::load;
 use tracing_subscriber::EnvFilter;
 
 /// What a process exits with when it was started wrongly (`EX_USAGE`).
@@ -21,8 +22,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let config = match configure(&flags) {
-        Ok(config) => config,
+    let (layers, config, passed_over) = match configure(&flags) {
+        Ok(configured) => configured,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
     if flags.check_config {
@@ -36,18 +37,27 @@ fn main() -> ExitCode {
         };
     }
     log_to_stderr(&config.log_level);
-    match herd_lb::run(&config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
+    for message in passed_over {
+        tracing::warn!(message, "a saved setting is passed over");
+    }
+    match herd_lb::run(layers, &config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
 }
 
-fn configure(flags: &Flags) -> anyhow::Result<Config> {
-    let text = match &flags.config {
+/// The layers of the configuration, what they make, and which saved settings were passed over.
+fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
+    let file = match &flags.config {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => String::new(),
     };
-    Ok(Config::build(&text, |name| std::env::var(name).ok(), &flags.overrides())?)
+    let env = std::env::vars().filter(|(name, _)| name.starts_with("FLEET_")).collect();
+    let mut layers = Layers { file, env, flags: flags.overrides(), ..Layers::default() };
+    let data_dir = layers.build()?.data_dir;
+    let passed_over = if flags.check_config { Vec::new() } else { load(&mut layers, &data_dir) };
+    let config = layers.build()?;
+    Ok((layers, config, passed_over))
 }
 
 fn log_to_stderr(level: &str) {

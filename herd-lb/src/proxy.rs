@@ -29,10 +29,11 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::active::Active;
 use crate::aliases::AliasKeeper;
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::live::Live;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
@@ -46,14 +47,16 @@ const ADMIN_SILENCE: Duration = Duration::from_mins(10);
 
 /// The edge.
 pub struct Edge {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: LiveConfig,
     /// The nodes.
     pub fleet: Arc<Fleet>,
     /// Hands out their slots.
     pub dispatcher: Arc<Dispatcher>,
     /// Requests under way.
     pub active: Active,
+    /// The same, one by one.
+    pub live: Live,
     /// Bodies held.
     pub budget: Budget,
     /// Retries that may be made.
@@ -85,7 +88,7 @@ impl ProxyHttp for Edge {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         ctx.connection.request_began();
         ctx.active = Some(self.active.begin());
-        session.set_write_timeout(Some(self.config.limits.write_time));
+        session.set_write_timeout(Some(self.config.now().limits.write_time));
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }
@@ -94,7 +97,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let outcome = match guard::check(session, &self.config.limits) {
+        let outcome = match guard::check(session, &self.config.now().limits) {
             Ok(()) => self.admit(session, ctx).await,
             Err(reply) => Err(reply),
         };
@@ -236,7 +239,7 @@ impl ProxyHttp for Edge {
 impl Edge {
     fn peer(&self, address: SocketAddr, body_bytes: usize) -> HttpPeer {
         let mut peer = HttpPeer::new(address, false, String::new());
-        let upstream = &self.config.upstream;
+        let upstream = &self.config.now().upstream;
         peer.options.connection_timeout = Some(upstream.connect_timeout);
         peer.options.total_connection_timeout = Some(upstream.connect_timeout);
         // One body is one write, so its time follows its size: 1 MiB/s at the least.

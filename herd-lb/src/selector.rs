@@ -154,6 +154,14 @@ impl Selector {
         }
     }
 
+    /// Decides without claiming: what a request would find in the `place` where it waits.
+    #[must_use]
+    pub fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
+        let (snapshot, policy, now_ms) = (self.fleet.snapshot(), self.fleet.policy(), self.fleet.now_ms());
+        let Place { ahead, waited_ms, desperate } = place;
+        Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, desperate, now_ms }.decide()
+    }
+
     /// Walks the candidates through the balancer and claims the first that it knows; `None` = that one changed
     /// meanwhile, so that the ranking no longer holds.
     fn claim(&self, decision: &Decision, snapshot: &FleetSnapshot) -> Option<(Candidate, Claim)> {

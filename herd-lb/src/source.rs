@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use herd_admin::{FleetSource, Limit, QueueView};
+use herd_admin::{FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::wire::Heartbeat;
 
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::live::Live;
 use crate::proxy::body::Budget;
 use crate::proxy::retry::Retries;
+use crate::settings::Settings;
 
 /// The edge's parts that the admin service reads.
 pub struct EdgeSource {
@@ -19,12 +21,16 @@ pub struct EdgeSource {
     pub fleet: Arc<Fleet>,
     /// What waits for them.
     pub dispatcher: Arc<Dispatcher>,
+    /// Requests under way.
+    pub live: Live,
     /// Bodies held.
     pub budget: Budget,
     /// Retries that may be made.
     pub retries: Arc<Retries>,
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: LiveConfig,
+    /// What may be changed of it.
+    pub settings: Arc<Settings>,
 }
 
 impl FleetSource for EdgeSource {
@@ -44,8 +50,28 @@ impl FleetSource for EdgeSource {
         self.dispatcher.view()
     }
 
+    fn live(&self, most: usize) -> (usize, Vec<LiveView>) {
+        self.live.list(most)
+    }
+
+    fn cancel(&self, request_id: &str) -> usize {
+        self.live.cancel(request_id)
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        self.settings.list()
+    }
+
+    fn change_settings(
+        &self,
+        changes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<SettingsChange, SettingsError> {
+        self.settings.change(changes)
+    }
+
     fn limits(&self) -> Vec<Limit> {
-        let (config, queue) = (&self.config, &self.config.queue);
+        let config = self.config.now();
+        let queue = &config.queue;
         let used = |name, limit: f64, used: f64| Limit { name, limit, used: Some(used) };
         let fixed = |name, limit: f64| Limit { name, limit, used: None };
         let nodes = self.fleet.snapshot().nodes.len();

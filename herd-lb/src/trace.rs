@@ -23,6 +23,8 @@ pub enum Status {
     Incomplete,
     /// Its node showed no progress for too long and was cancelled.
     Reaped,
+    /// An operator ended it.
+    Cancelled,
     /// The client left.
     ClientDisconnected,
 }
@@ -37,6 +39,7 @@ impl Status {
             Self::Rejected => "rejected",
             Self::Incomplete => "incomplete",
             Self::Reaped => "reaped",
+            Self::Cancelled => "cancelled",
             Self::ClientDisconnected => "client_disconnected",
         }
     }
@@ -85,8 +88,8 @@ pub struct Trace {
     pub began: Instant,
     /// Time spent waiting for a slot, in all.
     pub queue_ms: u64,
-    /// Until the last choice was predicted to start, milliseconds.
-    pub predicted_ms: f64,
+    /// Until the request was predicted to start, when it was first decided, milliseconds; `None` = it never was.
+    pub predicted_ms: Option<f64>,
     /// `num_ctx` that was asked for, tokens.
     pub num_ctx: Option<u64>,
     /// The window that served it, tokens.
@@ -123,7 +126,7 @@ impl Trace {
             error: String::new(),
             began: Instant::now(),
             queue_ms: 0,
-            predicted_ms: 0.0,
+            predicted_ms: None,
             num_ctx: None,
             context_length: None,
             context_action: String::new(),
@@ -146,7 +149,7 @@ impl Trace {
         });
         self.served_model = choice.model.to_string();
         self.stand_in = choice.stand_in.map_or("", herd_core::decide::StandIn::name);
-        self.predicted_ms = candidate.prediction.until_start_ms();
+        self.predicted_ms.get_or_insert(candidate.prediction.until_start_ms());
         self.context_length = candidate.plan.window;
         self.overflow = overflow(profile, candidate.plan.window).is_some();
         self.context_action = candidate.plan.action.to_string();

@@ -9,7 +9,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use herd_core::patience::{GiveUp, Verdict};
@@ -26,6 +26,10 @@ pub struct Awaited(Mutex<State>);
 struct State {
     watch: Option<(Judge, Pin<Box<Sleep>>)>,
     gave_up: Option<GiveUp>,
+    /// Somebody has ended the request; it stays ended.
+    cancelled: Option<GiveUp>,
+    /// Who is to be woken when that happens.
+    reader: Option<Waker>,
 }
 
 impl Awaited {
@@ -41,6 +45,26 @@ impl Awaited {
         self.lock().watch = None;
     }
 
+    /// Ends the request, whatever it waits for.
+    pub fn cancel(&self, reason: GiveUp) {
+        let mut state = self.lock();
+        state.cancelled = Some(reason);
+        if let Some(reader) = state.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Forgets the request: the connection may serve another.
+    pub fn reset(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// Why the request was ended, if somebody has.
+    #[must_use]
+    pub fn cancelled(&self) -> Option<GiveUp> {
+        self.lock().cancelled
+    }
+
     /// Why the waiting was ended, told once.
     pub fn take_gave_up(&self) -> Option<GiveUp> {
         self.lock().gave_up.take()
@@ -49,7 +73,14 @@ impl Awaited {
     /// Resolves when the waiting is to end; pending while all is well, or nothing is awaited.
     pub fn poll_gave_up(&self, cx: &mut Context<'_>) -> Poll<GiveUp> {
         let mut state = self.lock();
-        let State { watch, gave_up } = &mut *state;
+        let State { watch, gave_up, cancelled, reader } = &mut *state;
+        if let Some(reason) = *cancelled {
+            *gave_up = Some(reason);
+            return Poll::Ready(reason);
+        }
+        if !reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            *reader = Some(cx.waker().clone());
+        }
         let Some((judge, sleep)) = watch else { return Poll::Pending };
         while sleep.as_mut().poll(cx).is_ready() {
             match judge() {
@@ -118,5 +149,20 @@ mod tests {
         awaited.begin(|| Verdict::GiveUp(GiveUp::NodeDead));
         awaited.end();
         assert_eq!(gives_up_within(&awaited, 1_000).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_request_is_ended_at_once_and_stays_so() {
+        let awaited = Arc::new(Awaited::default());
+        let waiting = std::future::poll_fn(|cx| awaited.poll_gave_up(cx));
+        let cancelling = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            awaited.cancel(GiveUp::Cancelled);
+        };
+        let (reason, ()) = tokio::join!(waiting, cancelling);
+        assert_eq!(reason, GiveUp::Cancelled);
+        assert_eq!(gives_up_within(&awaited, 1).await, Some(GiveUp::Cancelled));
+        awaited.reset();
+        assert_eq!(gives_up_within(&awaited, 1).await, None);
     }
 }

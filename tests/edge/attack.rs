@@ -8,8 +8,14 @@ use std::time::{Duration, Instant};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const MARKUP: &str = "<img/src=x/onerror=alert(1)>&'\"";
-const CHANGES: [&str; 4] =
-    ["POST /fleet/nodes/a/drain", "POST /fleet/nodes/a/undrain", "DELETE /fleet/pulls/1", "POST /api/pull"];
+const CHANGES: [&str; 6] = [
+    "POST /fleet/nodes/a/drain",
+    "POST /fleet/nodes/a/undrain",
+    "DELETE /fleet/pulls/1",
+    "POST /dashboard/api/settings",
+    "DELETE /dashboard/api/requests/1",
+    "POST /api/pull",
+];
 
 /// A request with these headers alone.
 fn raw(address: SocketAddr, line: &str, headers: &str, body: &str) -> Answer {
@@ -164,8 +170,8 @@ fn hostile_names_are_text_everywhere() {
     heartbeat["ollama"]["models_loaded"][0]["name"] = MARKUP.into();
     let joined = beat(&edge, "127.0.0.1", &heartbeat);
     assert_eq!(joined.status, 200, "{joined:?}");
-    for path in ["/fleet/status", "/fleet/queue", "/fleet/limits", "/fleet/pulls", "/api/tags", "/api/ps", "/v1/models"]
-    {
+    let fleet = ["/fleet/status", "/fleet/queue", "/fleet/limits", "/fleet/pulls", "/dashboard/api/requests"];
+    for path in [&fleet[..], &["/dashboard/api/settings", "/api/tags", "/api/ps", "/v1/models"]].concat() {
         let answer = get(edge.address, path);
         drop(answer.json());
         assert_eq!(answer.status, 200, "{path}");

@@ -9,5 +9,7 @@ mod bodies;
 mod clients;
 mod failure;
 mod input;
+mod live;
 mod routing;
+mod settings;
 mod surfaces;

@@ -328,6 +328,8 @@ async fn every_change_is_refused_to_strangers_and_foreign_pages() {
         ("POST", "/fleet/nodes/a/drain"),
         ("POST", "/fleet/nodes/a/undrain"),
         ("DELETE", "/fleet/pulls/1"),
+        ("POST", "/dashboard/api/settings"),
+        ("DELETE", "/dashboard/api/requests/1"),
         ("POST", "/api/pull"),
     ];
     let attacks: [(&[(&str, &str)], u16); 8] = [

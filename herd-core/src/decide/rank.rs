@@ -2,8 +2,8 @@
 
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{needs_load, predict, usable_slots};
-use crate::fleet::{FleetSnapshot, Model, Node, NodeState};
+use crate::estimate::{Prediction, load_ms, needs_load, predict, usable_slots};
+use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
 use crate::protect::{ContextAction, plan};
@@ -36,7 +36,7 @@ impl Question<'_> {
         self.add_queue(&mut candidates, key);
         self.hold_loads(&mut candidates, key);
         self.score(&mut candidates, key);
-        self.order(&mut candidates);
+        order(&mut candidates);
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
 
@@ -57,39 +57,48 @@ impl Question<'_> {
             }
         }
         // Read before everything that it must vouch for.
-        let in_flight = node.load.in_flight();
+        let (in_flight, on_model) = (node.load.in_flight(), model.load.in_flight());
+        let last_chosen = node.load.last_chosen();
         let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
         }
-        let prediction = predict(self.profile, node, model, &plan, self.now_ms);
+        let mut prediction = predict(self.profile, node, model, &plan, self.now_ms);
         let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
+        if readiness == Readiness::Reserved {
+            // Whom it is kept for loads and runs first.
+            prediction.wait_ms += load_ms(model, self.now_ms) + prediction.prefill_ms + prediction.decode_ms;
+        }
         let load = needs_load(&plan).then(|| Loading {
             model: key,
             since_ms: self.now_ms,
             until_ms: self.now_ms.saturating_add(millis(prediction.load_ms)),
         });
         let score = Score::default();
-        let seen = Seen { in_flight, load };
-        Ok(Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort })
+        let seen = Seen { in_flight, on_model, load };
+        Ok(Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen })
     }
 
-    /// Adds the requests that wait at the edge to the wait at the nodes that have the model: they share that work by
-    /// their slots.
+    /// Adds the requests that wait at the edge to the wait at the busy nodes that have the model, which work them off
+    /// together, each at its own pace. A free slot is taken at once: those ahead have left it.
     fn add_queue(&self, candidates: &mut [Candidate], key: u64) {
         if self.ahead == 0 {
             return;
         }
-        let slots = |candidate: &Candidate| {
+        let counts = counts(candidates);
+        let busy = |candidate: &Candidate| !starts_load(candidate) && candidate.readiness != Readiness::Free;
+        let per_ms = |candidate: &Candidate| {
             let node = &self.snapshot.nodes[candidate.node];
-            node.model_by_key(key).map_or(1, |model| usable_slots(node, model, self.now_ms))
+            let slots = node.model_by_key(key).map_or(1, |model| usable_slots(node, model, self.now_ms));
+            f64::from(slots) / (candidate.prediction.prefill_ms + candidate.prediction.decode_ms)
         };
-        let serves = |candidate: &Candidate| !starts_load(candidate);
-        let all: u32 = candidates.iter().filter(|candidate| serves(candidate)).map(slots).sum();
-        let ahead = f64::from(self.ahead) / f64::from(all.max(1));
-        for candidate in candidates.iter_mut().filter(|candidate| serves(candidate)) {
-            let service_ms = candidate.prediction.prefill_ms + candidate.prediction.decode_ms;
-            candidate.prediction.wait_ms += ahead * service_ms;
+        let all_per_ms: f64 = candidates.iter().filter(|c| counts(c) && busy(c)).map(per_ms).sum();
+        if all_per_ms <= 0.0 {
+            return;
+        }
+        let wait_ms = f64::from(self.ahead) / all_per_ms;
+        for candidate in candidates.iter_mut().filter(|candidate| busy(candidate)) {
+            candidate.prediction.wait_ms += wait_ms;
         }
     }
 
@@ -101,18 +110,17 @@ impl Question<'_> {
     /// the request has waited as long as the load takes, which is at most twice the best choice in hindsight (the
     /// ski-rental rule: Karlin, Manasse, Rudolph and Sleator, 1988).
     fn hold_loads(&self, candidates: &mut [Candidate], key: u64) {
-        let healthy = |candidate: &&Candidate| candidate.last_resort.is_none();
-        let under_way = candidates.iter().filter(healthy).any(|candidate| candidate.readiness == Readiness::Loading);
-        let serving = candidates.iter().filter(healthy).filter(|candidate| !starts_load(candidate));
-        let waits =
-            serving.map(|candidate| if self.is_measured(candidate, key) { until_start(candidate) } else { 0.0 });
-        let soonest_ms = waits.reduce(f64::min);
+        let counts = counts(candidates);
+        let counted = || candidates.iter().filter(|candidate| counts(candidate));
+        let under_way = counted().any(|candidate| candidate.readiness == Readiness::Loading);
+        let serving = counted().filter(|candidate| !starts_load(candidate));
+        let waits = serving.map(|one| if self.is_measured(one, key) { one.prediction.until_start_ms() } else { 0.0 });
+        let soonest_ms = waits.reduce(f64::min).map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
         let free = candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free);
         for candidate in free {
-            let load_ms = until_start(candidate);
             if under_way {
                 candidate.readiness = Readiness::LoadsElsewhere;
-            } else if soonest_ms.is_some_and(|soonest_ms| soonest_ms.max(self.waited_ms as f64) <= load_ms) {
+            } else if soonest_ms.is_some_and(|soonest_ms| soonest_ms <= pays_after_ms(candidate)) {
                 candidate.readiness = Readiness::LoadDoesNotPay;
             }
         }
@@ -125,7 +133,8 @@ impl Question<'_> {
     }
 
     fn score(&self, candidates: &mut [Candidate], key: u64) {
-        let loading = candidates.iter().filter(|candidate| starts_load(candidate));
+        let counts = counts(candidates);
+        let loading = candidates.iter().filter(|candidate| counts(candidate) && starts_load(candidate));
         let load_elsewhere_ms = loading.map(|candidate| candidate.prediction.until_start_ms()).reduce(f64::min);
         for candidate in candidates {
             let node = &self.snapshot.nodes[candidate.node];
@@ -156,41 +165,91 @@ impl Question<'_> {
             now_ms: self.now_ms,
         }
     }
+}
 
-    /// Puts the best [`RANKED`] first, in order. Of those as good as the best, the one chosen longest ago leads, so
-    /// that equals take turns; the node's place, which is the order of ids, settles the rest.
-    fn order(&self, candidates: &mut [Candidate]) {
-        let by_rank = |a: &Candidate, b: &Candidate| {
-            let last_resort = a.last_resort.is_some().cmp(&b.last_resort.is_some());
-            last_resort.then(b.total.total_cmp(&a.total)).then(a.node.cmp(&b.node))
-        };
-        if candidates.len() > RANKED {
-            candidates.select_nth_unstable_by(RANKED - 1, by_rank);
-        }
-        let ranked = candidates.len().min(RANKED);
-        let ranked = &mut candidates[..ranked];
-        ranked.sort_unstable_by(by_rank);
-        take_turns(ranked, self.snapshot);
+/// Puts the best [`RANKED`] first, in order. Of those as good as the best, the one chosen longest ago leads, so
+/// that equals take turns; the node's place, which is the order of ids, settles the rest.
+fn order(candidates: &mut [Candidate]) {
+    let by_rank = |a: &Candidate, b: &Candidate| {
+        let last_resort = a.last_resort.is_some().cmp(&b.last_resort.is_some());
+        let turn = a.last_chosen.cmp(&b.last_chosen).then(a.node.cmp(&b.node));
+        last_resort.then(b.total.total_cmp(&a.total)).then(turn)
+    };
+    if candidates.len() > RANKED {
+        candidates.select_nth_unstable_by(RANKED - 1, by_rank);
+    }
+    let ranked = candidates.len().min(RANKED);
+    let ranked = &mut candidates[..ranked];
+    ranked.sort_unstable_by(by_rank);
+    take_turns(ranked);
+    keep_one_ready(candidates);
+}
+
+/// Where none of the ranked can go now, the last of their places goes to the fastest of the others that could: the
+/// best nodes may all be busy while a lesser one would answer sooner.
+fn keep_one_ready(candidates: &mut [Candidate]) {
+    if candidates.len() <= RANKED || ready(candidates).next().is_some() {
+        return;
+    }
+    let counts = counts(candidates);
+    let (ranked, others) = candidates.split_at_mut(RANKED);
+    let free = others.iter_mut().filter(|other| counts(other) && other.readiness == Readiness::Free);
+    let fastest =
+        free.min_by(|a, b| a.prediction.total_ms().total_cmp(&b.prediction.total_ms()).then(a.node.cmp(&b.node)));
+    if let Some(fastest) = fastest {
+        std::mem::swap(&mut ranked[RANKED - 1], fastest);
     }
 }
 
-fn take_turns(ranked: &mut [Candidate], snapshot: &FleetSnapshot) {
+fn take_turns(ranked: &mut [Candidate]) {
     let Some(best) = ranked.first() else { return };
     let (best_total, best_resort) = (best.total, best.last_resort.is_some());
     let equals = ranked
         .iter()
         .take_while(|c| best_total - c.total <= TIE_BAND && c.last_resort.is_some() == best_resort)
         .count();
-    ranked[..equals].sort_by_key(|candidate| snapshot.nodes[candidate.node].load.last_chosen());
+    ranked[..equals].sort_by_key(|candidate| candidate.last_chosen);
+}
+
+/// The wait elsewhere beyond which a load here pays. A reload takes a runner from those it serves, who are likely to
+/// take it back: it must be worth two.
+fn pays_after_ms(candidate: &Candidate) -> f64 {
+    let Prediction { wait_ms, load_ms, .. } = candidate.prediction;
+    let loads = if candidate.plan.action == ContextAction::Reload { 2.0 } else { 1.0 };
+    wait_ms + loads * load_ms
+}
+
+/// Which candidates others need heed: a last resort counts only where there is nothing else.
+fn counts(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + Copy + use<> {
+    let nothing_else = candidates.iter().all(|candidate| candidate.last_resort.is_some());
+    move |candidate| nothing_else || candidate.last_resort.is_none()
+}
+
+/// A free node that ranks before a busy one still waits for that, if it is predicted to take so many times as long:
+/// points for an empty queue must not send a request to a machine that is many times slower. Predictions of both are
+/// right within a factor of two or so.
+const SLOWER_BY: f64 = 2.0;
+
+/// The candidates that go now, of those that are ranked; see [`Decision::ready`].
+pub(super) fn ready(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
+    let ranked = &candidates[..candidates.len().min(RANKED)];
+    let suspect = ranked.first().is_some_and(|best| best.last_resort.is_some());
+    let waited_for = ranked.iter().filter(|c| c.readiness.is_waited_for() && (suspect || c.last_resort.is_none()));
+    let soonest_ms = waited_for.map(|candidate| candidate.prediction.total_ms()).fold(f64::INFINITY, f64::min);
+    let mut waited_ms = f64::INFINITY;
+    ranked.iter().filter(move |candidate| {
+        if candidate.readiness.is_waited_for() {
+            waited_ms = waited_ms.min(candidate.prediction.total_ms());
+        }
+        let total_ms = candidate.prediction.total_ms();
+        let worth = total_ms <= waited_ms && total_ms <= soonest_ms * SLOWER_BY;
+        candidate.readiness == Readiness::Free && worth && (suspect || candidate.last_resort.is_none())
+    })
 }
 
 /// Whether a request sent there would start a load: one that is under way is joined.
 fn starts_load(candidate: &Candidate) -> bool {
     needs_load(&candidate.plan) && candidate.readiness != Readiness::Loading
-}
-
-fn until_start(candidate: &Candidate) -> f64 {
-    candidate.prediction.until_start_ms()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]

@@ -16,7 +16,7 @@ impl Question<'_> {
     pub fn decide(&self) -> Decision {
         let mut listed = Vec::new();
         for (name, stand_in) in self.names() {
-            let decision = self.rank(&name, stand_in);
+            let decision = self.rank(name, stand_in);
             let in_time = decision.serves_within(self.policy.fallback.after_ms);
             if in_time && (!self.policy.fallback.prefer_hot || is_hot(&decision)) {
                 return self.upgraded(decision);
@@ -26,6 +26,9 @@ impl Question<'_> {
         if let Some(index) = listed.iter().position(|(in_time, _)| *in_time) {
             return self.upgraded(listed.swap_remove(index).1);
         }
+        if let Some(decision) = listed.iter().find_map(|(_, decision)| self.upgrade(decision)) {
+            return decision;
+        }
         if let Some(decision) = self.stand_in_from_memory(&listed) {
             return decision;
         }
@@ -34,20 +37,19 @@ impl Question<'_> {
         listed.swap_remove(best.unwrap_or(0)).1
     }
 
-    /// The models that may serve, in order, never empty: the requested one under its operator's name for it, the
-    /// client's fallbacks, the operator's.
-    fn names(&self) -> Vec<(ModelName, Option<StandIn>)> {
+    /// The models that may serve, in order, never empty: the requested one, the client's fallbacks, the operator's;
+    /// each under its operator's name for it.
+    fn names(&self) -> Vec<(&ModelName, Option<StandIn>)> {
         let requested = &self.profile.model;
         let rules = &self.policy.models;
-        let mut names = match rules.alias(requested) {
-            Some(target) => vec![(target.clone(), Some(StandIn::Alias))],
-            None => vec![(requested.clone(), None)],
-        };
+        let target = rules.alias(requested);
+        let mut names = vec![(target.unwrap_or(requested), target.map(|_| StandIn::Alias))];
+        let configured = rules.fallbacks(requested).iter().chain(target.map_or(&[][..], |name| rules.fallbacks(name)));
         let own = self.profile.fallback_models.iter();
-        let configured = rules.fallbacks(requested).iter().filter(|_| self.may_substitute());
-        for name in own.chain(configured) {
-            if names.iter().all(|(known, _)| known != name) {
-                names.push((name.clone(), Some(StandIn::Fallback)));
+        for name in own.chain(configured.filter(|_| self.may_substitute())) {
+            let name = rules.alias(name).unwrap_or(name);
+            if names.iter().all(|(known, _)| *known != name) {
+                names.push((name, Some(StandIn::Fallback)));
             }
         }
         names
@@ -57,28 +59,34 @@ impl Question<'_> {
         self.profile.fallback != Some(false)
     }
 
-    /// A larger model that is loaded with the context asked for, where the chosen one would have to be reloaded for it
-    /// on every node.
     fn upgraded(&self, decision: Decision) -> Decision {
+        self.upgrade(&decision).unwrap_or(decision)
+    }
+
+    /// A larger model that is loaded with the context asked for, where the chosen one would have to be reloaded for it
+    /// on every node; `None` = it need not be, or there is none.
+    fn upgrade(&self, decision: &Decision) -> Option<Decision> {
         let allowed = self.policy.auto_upgrade && self.policy.protection == Protection::Strip && self.may_substitute();
         let healthy = || decision.candidates.iter().filter(|candidate| candidate.last_resort.is_none());
         let too_small = healthy().any(|candidate| candidate.plan.cause == Some(ReloadCause::ContextLarger));
         if !allowed || !too_small || healthy().any(|candidate| !needs_load(&candidate.plan)) {
-            return decision;
+            return None;
         }
         let larger = upgrades(self.snapshot, self.profile, &decision.model);
-        larger.iter().find_map(|name| self.rank_in_memory(name, StandIn::Upgrade)).unwrap_or(decision)
+        larger.iter().find_map(|name| self.rank_in_memory(name, StandIn::Upgrade))
     }
 
     /// A loaded model that can do the same, for a model that the fleet has and that would take too long everywhere. One
     /// that no node has may be a slip of the pen, and nodes that are away a moment are waited for.
     fn stand_in_from_memory(&self, listed: &[(bool, Decision)]) -> Option<Decision> {
-        let known = self.snapshot.nodes.iter().any(|node| node.model(&self.profile.model).is_some());
+        let (_, requested) = listed.first()?;
+        let requested = &requested.model;
+        let known = self.snapshot.nodes.iter().any(|node| node.model(requested).is_some());
         let slow = listed.iter().any(|(_, decision)| has_healthy(decision));
         if !self.policy.fallback.vram || !self.may_substitute() || !known || !(slow || self.desperate) {
             return None;
         }
-        let names = substitutes(self.snapshot, self.profile, &self.profile.model);
+        let names = substitutes(self.snapshot, self.profile, requested);
         names.iter().find_map(|name| self.rank_in_memory(name, StandIn::Vram))
     }
 

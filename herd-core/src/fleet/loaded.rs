@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{FleetSnapshot, Node, Resident};
 use crate::launch::Signature;
 use crate::name::ModelName;
+use crate::protect::effective_context;
 
 /// A load that a request has caused, as the first byte of its answer shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,14 @@ impl FleetSnapshot {
         let known = self.nodes.iter().find(|node| node.number == loaded.node)?;
         let mut node: Node = known.as_ref().clone();
         let key = loaded.model.key();
-        let load = Arc::clone(&node.models.iter().find(|model| model.key == key)?.load);
+        let model = node.models.iter().find(|model| model.key == key)?;
+        let load = Arc::clone(&model.load);
+        let context_length = loaded.context_length.map(|tokens| effective_context(tokens, model));
+        if model.resident.is_none() {
+            // What was free at the last heartbeat has been taken since.
+            let taken = model.size_bytes.unwrap_or(0);
+            node.device.free_bytes = node.device.free_bytes.map(|free| free.saturating_sub(taken));
+        }
         let launched = Signature::after(load.launched().unwrap_or_default(), loaded.signature);
         load.set_launched(Some(launched));
         // All names of one runner are loaded with it.
@@ -37,7 +45,7 @@ impl FleetSnapshot {
             let before = model.resident.take().unwrap_or_default();
             model.resident = Some(Resident {
                 size_bytes: before.size_bytes.or(model.size_bytes),
-                context_length: loaded.context_length,
+                context_length,
                 busy_by_others: 0,
                 seen_at_ms: Some(now_ms),
                 unconfirmed: true,

@@ -10,6 +10,8 @@ use super::{Loading, ModelLoad, NodeLoad};
 pub struct Seen {
     /// In-flight of the node.
     pub in_flight: u32,
+    /// In-flight of the model there: of two counts that are read one after the other, either may have moved.
+    pub on_model: u32,
     /// The load that the request will cause there; `None` = it causes none.
     pub load: Option<Loading>,
 }
@@ -32,7 +34,10 @@ impl Claim {
     pub fn try_take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, seen: &Seen, ticket: u64) -> Option<Self> {
         let after = seen.in_flight.saturating_add(1);
         node.in_flight.compare_exchange(seen.in_flight, after, Relaxed, Relaxed).ok()?;
-        let mut claim = Self::counted(node, model, ticket);
+        let (mut claim, on_model) = Self::counted(node, model, ticket);
+        if on_model != seen.on_model {
+            return None;
+        }
         if let Some(load) = seen.load {
             claim.loads = node.begin_load(load);
             if !claim.loads {
@@ -45,20 +50,21 @@ impl Claim {
     /// Takes a slot whatever others did meanwhile.
     pub fn take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
         node.in_flight.fetch_add(1, Relaxed);
-        Self::counted(node, model, ticket)
+        Self::counted(node, model, ticket).0
     }
 
-    fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
-        model.claimed();
+    /// The claim, and how many the model had before it.
+    fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> (Self, u32) {
+        let before = model.claimed();
         node.last_chosen.fetch_max(ticket, Relaxed);
         let trial = node.needs_trial() && !node.on_trial.swap(true, Relaxed);
-        Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }
+        (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }, before)
     }
 
-    /// Whether the load that this request caused is still under way.
+    /// When the load began that this request has caused; `None` = it has caused none, or that is over.
     #[must_use]
-    pub fn is_loading(&self) -> bool {
-        self.loads
+    pub fn loading_since_ms(&self) -> Option<u64> {
+        self.node.loading().filter(|_| self.loads).map(|load| load.since_ms)
     }
 
     /// Says that the load is over, as the first byte of the answer shows; returns when it began.
@@ -92,7 +98,7 @@ mod tests {
     }
 
     fn seen(in_flight: u32) -> Seen {
-        Seen { in_flight, load: None }
+        Seen { in_flight, on_model: in_flight, load: None }
     }
 
     #[test]
@@ -110,9 +116,9 @@ mod tests {
     fn a_node_does_one_load_at_a_time() {
         let (node, model) = idle();
         let load = Loading { model: 7, since_ms: 5, until_ms: 9 };
-        let loads = |in_flight| Seen { in_flight, load: Some(load) };
+        let loads = |in_flight| Seen { load: Some(load), ..seen(in_flight) };
         let mut first = Claim::try_take(&node, &model, &loads(0), 1).unwrap();
-        assert_eq!((first.is_loading(), node.loading()), (true, Some(load)));
+        assert_eq!((first.loading_since_ms(), node.loading()), (Some(5), Some(load)));
         assert!(Claim::try_take(&node, &model, &loads(1), 2).is_none());
         assert_eq!((node.in_flight(), model.in_flight()), (1, 1), "a refused claim leaves nothing behind");
         assert_eq!((first.load_ended(), node.loading(), first.load_ended()), (Some(5), None, None));

@@ -61,9 +61,11 @@ impl ModelLoad {
         self.in_flight.load(Relaxed)
     }
 
-    pub(super) fn claimed(&self) {
-        let now = self.in_flight.fetch_add(1, Relaxed).saturating_add(1);
-        self.peak.fetch_max(now, Relaxed);
+    /// Counts one more; returns how many there were.
+    pub(super) fn claimed(&self) -> u32 {
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        self.peak.fetch_max(before.saturating_add(1), Relaxed);
+        before
     }
 
     /// The most in flight since [`Self::restart_peak`]. What an agent saw running at some time since may have been
@@ -197,7 +199,7 @@ mod tests {
     fn busy_answers_teach_fewer_slots_that_come_back() {
         let model = ModelLoad::default();
         assert_eq!(model.usable_slots(4, 0), 4);
-        (0..3).for_each(|_| model.claimed());
+        (0..3).for_each(|_| _ = model.claimed());
         model.refused_as_busy(1_000);
         assert_eq!((model.usable_slots(4, 1_000), model.backs_off_for_ms(1_000)), (2, 250));
         model.refused_as_busy(1_000);

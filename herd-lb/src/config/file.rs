@@ -369,7 +369,10 @@ impl ConfigFile {
 }
 
 fn collect(value: &Value, path: &str, keys: &mut Vec<(String, Value)>) {
-    let Value::Mapping(mapping) = value else { return keys.push((path.to_owned(), value.clone())) };
+    // An empty mapping is filled as a whole.
+    let Some(mapping) = value.as_mapping().filter(|mapping| !mapping.is_empty()) else {
+        return keys.push((path.to_owned(), value.clone()));
+    };
     for (key, value) in mapping {
         let key = key.as_str().unwrap_or_default();
         collect(value, &if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }, keys);

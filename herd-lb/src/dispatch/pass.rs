@@ -59,7 +59,7 @@ impl Dispatcher {
 
     fn next(&self, blocked: &HashSet<u64>) -> Option<Turn> {
         let (state, now_ms) = (self.lock(), self.fleet.now_ms());
-        let waiter = state.queue.next(blocked, &self.limits, now_ms)?;
+        let waiter = state.queue.next(blocked, &self.config.now().queue, now_ms)?;
         let ask = Arc::clone(&state.parked.get(&waiter.id)?.ask);
         let waited_ms = now_ms.saturating_sub(waiter.since_ms);
         Some(Turn { id: waiter.id, group: waiter.group, ahead: 0, waited_ms, ask })
@@ -67,7 +67,7 @@ impl Dispatcher {
 
     fn last(&self, group: u64) -> Option<Turn> {
         let (state, now_ms) = (self.lock(), self.fleet.now_ms());
-        let waiter = state.queue.last_of(group, &self.limits, now_ms)?;
+        let waiter = state.queue.last_of(group, &self.config.now().queue, now_ms)?;
         let ask = Arc::clone(&state.parked.get(&waiter.id)?.ask);
         let others = state.queue.waiting_for(waiter.model).saturating_sub(1);
         let waited_ms = now_ms.saturating_sub(waiter.since_ms);
@@ -132,7 +132,7 @@ impl Dispatcher {
         parked.reason = best.readiness.name();
         parked.predicted_ms = decision.until_start_ms().unwrap_or(0.0);
         drop(state);
-        if best.readiness == Readiness::Occupied && turn.waited_ms >= self.limits.reserve_after_ms {
+        if best.readiness == Readiness::Occupied && turn.waited_ms >= self.config.now().queue.reserve_after_ms {
             let signature = Signature::new(&turn.ask.profile.launch);
             snapshot.nodes[best.node].load.reserve(decision.model.key(), signature, now_ms + RESERVED_MS);
         }

@@ -22,7 +22,7 @@ impl Bench {
         let config = Config::build(yaml, |_| None, &[]).unwrap();
         let fleet = Arc::new(Fleet::new(config.policy.clone(), HeartbeatLimits::default()));
         let selector = Selector::new(Arc::clone(&fleet), Arc::new(balancer(&fleet, &config.probe)));
-        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, config.queue, config.hold));
+        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, LiveConfig::new(config)));
         Self { fleet, dispatcher, seq: 0 }
     }
 
@@ -149,7 +149,7 @@ async fn one_load_serves_all_who_ask_for_a_cold_model() {
     bench.join("a", 1001, false);
     bench.join("b", 1002, false);
     let mut loading = chosen(bench.ask());
-    assert!(loading.slot.claim().is_some_and(|claim| claim.is_loading()));
+    assert!(loading.slot.claim().is_some_and(|claim| claim.loading_since_ms().is_some()));
     let mut waiting: Vec<Ticket> = (0..20).map(|_| waits(bench.ask())).collect();
     bench.dispatcher.pass();
     for ticket in &mut waiting {

@@ -24,7 +24,7 @@ impl Edge {
         let request = session.req_header();
         let client = client_ip(session);
         let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers) };
-        match route(&request.method, request.uri.path(), origin, self.config.admin_expose) {
+        match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::Admin => Ok(()),
             Route::Refused(Refusal::MethodNotAllowed) => {
@@ -54,6 +54,9 @@ impl Edge {
                 let mut inference = Inference::new(profile, held, trace);
                 inference.key = key;
                 identify(session, &mut inference);
+                let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());
+                let request_id = ctx.request_id.as_str().into();
+                inference.live = Some(self.live.begin(request_id, &inference.profile, class, &ctx.connection, now_ms));
                 ctx.inference = Some(Box::new(inference));
                 Ok(())
             }
@@ -75,8 +78,8 @@ impl Edge {
         if self.fleet.draining() {
             return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
         }
-        let held = hold(session, &self.config.limits, &self.budget).await.map_err(|error| error::body(&error))?;
-        let limits = self.config.inspect;
+        let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| error::body(&error))?;
+        let limits = self.config.now().inspect;
         let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
             inspect(surface, &held.bytes, &limits)
         } else {

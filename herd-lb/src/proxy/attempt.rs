@@ -72,13 +72,16 @@ impl Edge {
         ctx: &mut RequestCtx,
         began: Instant,
     ) -> Result<Box<Choice>, Unserved> {
-        let deadline = began + Duration::from_millis(self.config.queue.max_wait_ms);
+        let deadline = began + Duration::from_millis(self.config.now().queue.max_wait_ms);
         let request_id: Arc<str> = ctx.request_id.as_str().into();
         loop {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
             self.pause_for_unreached(session, inference).await?;
             let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
-                Answer::Waits(ticket) => self.wait(session, ticket, deadline).await?,
+                Answer::Waits(ticket) => {
+                    inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
+                    self.wait(session, ticket, deadline).await?
+                }
                 Answer::Chosen(choice) => return Ok(choice),
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
@@ -136,7 +139,7 @@ impl Edge {
     pub(super) fn may_ask_again(&self, inference: &mut Inference) -> bool {
         let now_ms = self.fleet.now_ms();
         let since_ms = *inference.held_since_ms.get_or_insert(now_ms);
-        let in_time = now_ms.saturating_sub(since_ms) < self.config.hold.max_ms;
+        let in_time = now_ms.saturating_sub(since_ms) < self.config.now().hold.max_ms;
         if inference.unreached.is_empty() || !in_time {
             return false;
         }
@@ -146,7 +149,9 @@ impl Edge {
     }
 
     fn refuse_overflow(&self, choice: &Choice, ctx: &mut RequestCtx) -> Result<()> {
-        let Some(inference) = ctx.inference.as_mut().filter(|_| self.config.refuse_overflow) else { return Ok(()) };
+        let Some(inference) = ctx.inference.as_mut().filter(|_| self.config.now().refuse_overflow) else {
+            return Ok(());
+        };
         let Some(overflow) = overflow(&inference.profile, choice.candidate.plan.window) else { return Ok(()) };
         let message = format!(
             "the prompt is estimated at {} tokens, and {} has a context of {} (context.overflow)",
@@ -178,7 +183,7 @@ impl Edge {
         let prediction = choice.candidate.prediction;
         let now_ms = self.fleet.now_ms();
         let whole = !inference.profile.stream;
-        let mut watch = Watch::begin(self.config.patience, &prediction, whole, before, now_ms);
+        let mut watch = Watch::begin(self.config.now().patience, &prediction, whole, before, now_ms);
         let (fleet, last_byte) = (Arc::clone(&self.fleet), attempt.last_byte.clone());
         ctx.connection.awaited().begin(move || {
             if let Some(at_ms) = last_byte.at_ms() {

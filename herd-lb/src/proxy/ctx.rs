@@ -16,6 +16,7 @@ use super::body::Held;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::connection::Connection;
+use crate::live::LiveGuard;
 use crate::selector::Choice;
 use crate::trace::{Attempted, Status, Trace};
 use crate::watch::LastByte;
@@ -70,6 +71,8 @@ pub struct Inference {
     pub answer: Option<Answer>,
     /// A status has been sent before a node was found, so that whatever comes must be told in the body.
     pub committed: bool,
+    /// Its place among the requests under way.
+    pub live: Option<LiveGuard>,
     /// How it ends.
     pub trace: Trace,
 }
@@ -119,8 +122,9 @@ fn attempt_headers(headers: &mut Vec<(&'static str, String)>, inference: &Infere
     headers.push(("X-Fleet-Model", choice.model.to_string()));
     headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
     headers.push(("X-Fleet-Context", plan.action.to_string()));
-    let wait_ms = choice.candidate.prediction.until_start_ms();
-    headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
+    if let Some(wait_ms) = inference.trace.predicted_ms {
+        headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
+    }
     if let Some(stand_in) = choice.stand_in {
         headers.push(("X-Fleet-Fallback", inference.profile.model.to_string()));
         headers.push(("X-Fleet-Fallback-Reason", stand_in.name().to_owned()));
@@ -160,6 +164,7 @@ impl Inference {
             next: None,
             answer: None,
             committed: false,
+            live: None,
             trace,
         }
     }
@@ -172,6 +177,9 @@ impl Inference {
         self.retrying = false;
         self.gave_up = None;
         self.tried.push(choice.node().number);
+        if let Some(live) = &self.live {
+            live.sent(choice.node().id.as_str());
+        }
         self.attempt = Some(Attempt {
             body_bytes: body.len(),
             body: Some(body),

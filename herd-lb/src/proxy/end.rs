@@ -6,11 +6,13 @@ use herd_core::estimate::needs_load;
 use herd_core::fleet::Loaded;
 use herd_core::launch::Signature;
 use herd_core::load::Work;
+use herd_core::patience::GiveUp;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
 
 use super::answer::End;
 use super::ctx::{Attempt, Inference, RequestCtx};
+use super::reply::Reply;
 use super::{Edge, error, is_clients, refused};
 use crate::trace::Status;
 
@@ -24,6 +26,9 @@ impl Edge {
             inference.trace.response_bytes += chunk.len();
             if let Some(attempt) = &inference.attempt {
                 attempt.last_byte.came(self.fleet.now_ms());
+            }
+            if let Some(live) = &inference.live {
+                live.answers(inference.trace.response_bytes);
             }
         }
         answer.pass(body);
@@ -46,35 +51,44 @@ impl Edge {
 
     /// Notes that the load which a request has caused is over.
     pub(super) fn note_load(&self, attempt: &mut Attempt, signature: Signature) {
-        let Some(claim) = attempt.choice.slot.claim() else { return };
-        let Some(since_ms) = claim.load_ended() else { return };
-        let now_ms = self.fleet.now_ms();
+        let Some(since_ms) = attempt.choice.slot.claim().and_then(|claim| claim.loading_since_ms()) else { return };
         let choice = &attempt.choice;
         if let Some(model) = choice.model() {
-            let load_ms = now_ms.saturating_sub(since_ms) as f64 - choice.candidate.prediction.prefill_ms;
-            model.load.observe_work(&Work { load_ms: Some(load_ms.max(1.0)), ..Work::default() });
+            let taken_ms = self.fleet.now_ms().saturating_sub(since_ms) as f64;
+            let load_ms = (taken_ms - choice.candidate.prediction.prefill_ms).max(1.0);
+            model.load.observe_work(&Work { load_ms: Some(load_ms), ..Work::default() });
             if choice.candidate.plan.cause.is_some() {
                 model.load.reloaded();
             }
         }
+        // In this order: between the two, others must not find a cold model and no load.
         self.fleet.loaded(&Loaded {
             node: choice.node().number,
             model: &choice.model,
             context_length: choice.candidate.plan.window,
             signature,
         });
+        if let Some(claim) = attempt.choice.slot.claim() {
+            claim.load_ended();
+        }
     }
 
     /// Tells the client that its request has failed, in whatever way is left; returns the status for the log.
     pub(super) async fn tell_failure(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> u16 {
-        let reply = ctx.reply.take().unwrap_or_else(|| error::reply(error));
+        let cancelled = ctx.connection.awaited().cancelled();
+        let reply = match cancelled {
+            Some(_) => Reply::new(503, "the request was cancelled by an operator"),
+            None => ctx.reply.take().unwrap_or_else(|| error::reply(error)),
+        };
         let clients = is_clients(error);
         let answered = session.response_written().is_some();
         let mut last_words = None;
         let mut gone = clients;
         if let Some(inference) = &mut ctx.inference {
+            inference.gave_up = cancelled.or(inference.gave_up);
             gone = clients && inference.gave_up.is_none();
             let status = match inference.gave_up {
+                Some(GiveUp::Cancelled) => Status::Cancelled,
                 Some(_) if inference.answer.is_some() => Status::Reaped,
                 _ if gone => Status::ClientDisconnected,
                 _ if inference.answer.is_some() => Status::Incomplete,

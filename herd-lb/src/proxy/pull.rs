@@ -66,7 +66,7 @@ impl Edge {
         self.commit(session, ctx, handle).await.map_err(|error| Unserved::Left(error.into_down()))?;
         let mut signs = interval_at(Instant::now(), SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let deadline = tokio::time::sleep(self.config.pull_wait);
+        let deadline = tokio::time::sleep(self.config.now().pull_wait);
         tokio::pin!(deadline);
         loop {
             tokio::select! {

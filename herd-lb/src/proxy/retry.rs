@@ -171,7 +171,7 @@ impl Edge {
             // It rests a moment, and then may have room; or it gets a new alias.
             inference.tried.retain(|tried| *tried != number);
         }
-        let limits = &self.config.retry;
+        let limits = &self.config.now().retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
@@ -215,7 +215,7 @@ impl Edge {
     /// Whether nodes that were not reached are still worth waiting for.
     fn may_hold_unreached(&self, inference: &Inference) -> bool {
         let held_ms = inference.held_since_ms.map_or(0, |since_ms| self.fleet.now_ms().saturating_sub(since_ms));
-        held_ms < self.config.hold.max_ms
+        held_ms < self.config.now().hold.max_ms
     }
 
     fn blame(&self, inference: &Inference, failure: Failure) {
@@ -245,7 +245,7 @@ impl Edge {
         let Some(inference) = &mut ctx.inference else { return false };
         inference.gave_up = gave_up;
         let unanswered = inference.answer.is_none() && (session.response_written().is_none() || inference.committed);
-        if !unanswered {
+        if !unanswered || gave_up == Some(GiveUp::Cancelled) {
             return false;
         }
         let failure = match (gave_up, error.etype()) {

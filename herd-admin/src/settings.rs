@@ -1,0 +1,89 @@
+//! `GET /dashboard/api/settings`: every key with its value, its source and its meaning; `POST` changes some.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::answer::{JSON, json};
+use crate::body;
+use crate::guard::Operator;
+use crate::refusal::Refusal;
+use crate::state::AdminState;
+
+/// Largest body of a change.
+const BODY_MAX_BYTES: usize = 64 << 10;
+
+/// One key of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Setting {
+    /// Its dotted name.
+    pub key: String,
+    /// Its value now; of a secret, whether there is one.
+    pub value: Value,
+    /// Its default.
+    pub default: Value,
+    /// Where the value comes from: `default`, `file`, `runtime`, `env`, `flag`.
+    pub source: &'static str,
+    /// Its environment variable.
+    pub variable: String,
+    /// A change is in force only after a restart.
+    pub needs_restart: bool,
+    /// It may be changed here: not when environment or flags have set it.
+    pub changeable: bool,
+    /// What it means.
+    pub help: String,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettingsChange {
+    /// The keys that have changed.
+    pub changed: Vec<String>,
+    /// Those of them that are in force only after a restart.
+    pub needs_restart: Vec<String>,
+    /// Whether all will still hold after a restart.
+    pub persisted: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsError {
+    /// Keys and what is wrong with them.
+    pub wrong: Vec<(String, String)>,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    settings: Vec<Setting>,
+}
+
+/// Every key.
+pub(crate) async fn list(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, JSON, &Settings { settings: state.source().settings() })
+}
+
+/// Changes the keys in the body, all or none: dotted (`"context.protection"`) or nested; null = back to the default.
+pub(crate) async fn change(
+    State(state): State<AdminState>,
+    operator: Operator,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body = body::read(request.into_body(), BODY_MAX_BYTES, state.config().body_timeout).await?;
+    let changes: serde_json::Map<String, Value> = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad_request("invalid_request", format!("a JSON object is wanted: {error}")))?;
+    let worker = state.clone();
+    let made = tokio::task::spawn_blocking(move || worker.source().change_settings(&changes)).await;
+    let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the change was cut off");
+    let change = made.map_err(failed)?.map_err(|error| Refusal::bad_request("invalid_setting", told(&error)))?;
+    state.audit(&operator.actor, "settings_change", &change.changed.join(","), "");
+    Ok(json(StatusCode::OK, JSON, &change))
+}
+
+fn told(error: &SettingsError) -> String {
+    let wrong = error.wrong.iter().map(|(key, message)| format!("{key}: {message}"));
+    wrong.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,184 @@
+//! What may change while the edge runs: read with its source and its meaning, changed as a whole or not at all, and
+//! kept in `settings.json`, which goes over the file and under environment and flags.
+
+mod saved;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use herd_admin::{Pulls, Setting, SettingsChange, SettingsError};
+use serde_json::Value;
+
+use crate::config::{Config, ConfigError, ConfigFile, Layers, LiveConfig, Source, help, variable};
+use crate::fleet::Fleet;
+
+pub use saved::{load, settings_file};
+
+/// Keys of which nothing but their being set is told, and which are not changed here.
+const SECRET: [&str; 1] = ["fleet.join_token"];
+
+/// Keys and sections that are read once, at the start.
+const AT_START: [&str; 15] = [
+    "listen",
+    "data_dir",
+    "threads",
+    "admin",
+    "access",
+    "log",
+    "agent",
+    "mdns",
+    "fleet.nodes_max",
+    "fleet.models_max",
+    "fleet.heartbeat_body_bytes",
+    "probe",
+    "limits",
+    "upstream.keepalive_connections",
+    "retry.budget_",
+];
+
+/// The settings of a running edge.
+pub struct Settings {
+    layers: Mutex<Layers>,
+    file: PathBuf,
+    live: LiveConfig,
+    fleet: Arc<Fleet>,
+    pulls: OnceLock<Pulls>,
+}
+
+impl Settings {
+    /// Those of an edge that was started with `layers`, whose configuration in force is `live`.
+    #[must_use]
+    pub fn new(layers: Layers, live: LiveConfig, fleet: Arc<Fleet>) -> Self {
+        let file = settings_file(&live.now().data_dir);
+        Self { layers: Mutex::new(layers), file, live, fleet, pulls: OnceLock::new() }
+    }
+
+    /// Has `pulls` follow them.
+    pub fn follow(&self, pulls: Pulls) {
+        drop(self.pulls.set(pulls));
+    }
+
+    /// Every key.
+    #[must_use]
+    pub fn list(&self) -> Vec<Setting> {
+        let explained = help();
+        let defaults: BTreeMap<String, serde_yaml::Value> = ConfigFile::keys().into_iter().collect();
+        let values = self.lock().values().unwrap_or_default();
+        let tell = |(key, value, source): (String, serde_yaml::Value, Source)| Setting {
+            value: shown(&key, &value),
+            default: defaults.get(&key).map_or(Value::Null, |default| shown(&key, default)),
+            source: source.name(),
+            variable: variable(&key),
+            needs_restart: needs_restart(&key),
+            changeable: is_changeable(&key, source),
+            help: explained.get(&key).cloned().unwrap_or_default(),
+            key,
+        };
+        values.into_iter().map(tell).collect()
+    }
+
+    /// Makes all of `changes` or none; null takes a key back to what it would be without.
+    ///
+    /// # Errors
+    /// With each key that cannot be changed so.
+    pub fn change(&self, changes: &serde_json::Map<String, Value>) -> Result<SettingsChange, SettingsError> {
+        let changes = flat(changes);
+        let mut layers = self.lock();
+        let wrong = refusals(&layers, &changes);
+        if !wrong.is_empty() {
+            return Err(SettingsError { wrong });
+        }
+        let mut next = layers.clone();
+        for (key, value) in &changes {
+            match serde_yaml::to_value(value) {
+                Ok(value) if !value.is_null() => drop(next.saved.insert(key.clone(), value)),
+                _ => drop(next.saved.remove(key)),
+            }
+        }
+        let config = next.build().map_err(|error| SettingsError { wrong: vec![named(&error)] })?;
+        let persisted = saved::write(&self.file, &next.saved);
+        *layers = next;
+        drop(layers);
+        self.apply(config);
+        let keys: Vec<String> = changes.keys().cloned().collect();
+        let needs_restart = keys.iter().filter(|key| needs_restart(key)).cloned().collect();
+        Ok(SettingsChange { changed: keys, needs_restart, persisted: persisted.is_ok(), error: persisted.err() })
+    }
+
+    /// Puts a configuration in force wherever it is read from.
+    fn apply(&self, config: Config) {
+        self.fleet.set_policy(config.policy.clone());
+        if let Some(pulls) = self.pulls.get() {
+            pulls.set_policy(config.pull.clone());
+        }
+        self.live.replace(config);
+        self.fleet.changed().nudge();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Layers> {
+        // It is replaced as a whole.
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refusals(layers: &Layers, changes: &BTreeMap<String, Value>) -> Vec<(String, String)> {
+    let values = layers.values().unwrap_or_default();
+    let sources: BTreeMap<String, Source> = values.into_iter().map(|(key, _, source)| (key, source)).collect();
+    let refusal = |key: &String| match sources.get(key) {
+        None => Some((key.clone(), "there is no such key".to_owned())),
+        Some(_) if SECRET.contains(&key.as_str()) => Some((key.clone(), "is not changed at run time".to_owned())),
+        Some(Source::Env) => Some((key.clone(), format!("is set by the environment ({})", variable(key)))),
+        Some(Source::Flag) => Some((key.clone(), "is set by a flag".to_owned())),
+        Some(_) => None,
+    };
+    changes.keys().filter_map(refusal).collect()
+}
+
+fn named(error: &ConfigError) -> (String, String) {
+    match error {
+        ConfigError::Yaml(message) => (String::new(), message.clone()),
+        ConfigError::Type { key, message } => (key.clone(), message.clone()),
+        ConfigError::Value { key, value, allowed } => {
+            ((*key).to_owned(), format!("{value} is not allowed: must be {allowed}"))
+        }
+    }
+}
+
+fn is_changeable(key: &str, source: Source) -> bool {
+    !SECRET.contains(&key) && !matches!(source, Source::Env | Source::Flag)
+}
+
+fn needs_restart(key: &str) -> bool {
+    AT_START.iter().any(|start| {
+        key.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || start.ends_with('_'))
+    })
+}
+
+fn shown(key: &str, value: &serde_yaml::Value) -> Value {
+    if SECRET.contains(&key) {
+        return Value::Bool(value.as_str().is_some_and(|secret| !secret.is_empty()));
+    }
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// Nested objects as dotted keys. `{"auto_pull": false}` is how scripts switch it off.
+fn flat(changes: &serde_json::Map<String, Value>) -> BTreeMap<String, Value> {
+    let mappings: Vec<String> =
+        ConfigFile::keys().into_iter().filter(|(_, default)| default.is_mapping()).map(|(key, _)| key).collect();
+    let mut found = BTreeMap::new();
+    let mut open: Vec<(String, &Value)> = changes.iter().map(|(key, value)| (key.clone(), value)).collect();
+    while let Some((key, value)) = open.pop() {
+        match value {
+            Value::Object(members) if !mappings.contains(&key) => {
+                open.extend(members.iter().map(|(member, value)| (format!("{key}.{member}"), value)));
+            }
+            Value::Bool(_) if key == "auto_pull" => drop(found.insert("auto_pull.enabled".to_owned(), value.clone())),
+            _ => drop(found.insert(key, value.clone())),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use herd_core::fleet::HeartbeatLimits;
+use herd_core::protect::Protection;
+use serde_json::json;
+
+use super::*;
+
+struct Edge {
+    settings: Settings,
+    live: LiveConfig,
+    fleet: Arc<Fleet>,
+    folder: PathBuf,
+}
+
+impl Edge {
+    fn start(name: &str, env: &[(&str, &str)], file: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("herd-settings-{name}-{}", std::process::id()));
+        let mut layers = Layers { file: file.to_owned(), ..Layers::default() };
+        layers.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        layers.flags = vec![("data_dir", folder.display().to_string())];
+        assert_eq!(load(&mut layers, &folder), Vec::<String>::new());
+        let live = LiveConfig::new(layers.build().unwrap());
+        let fleet = Arc::new(Fleet::new(live.now().policy.clone(), HeartbeatLimits::default()));
+        let settings = Settings::new(layers, live.clone(), Arc::clone(&fleet));
+        Self { settings, live, fleet, folder }
+    }
+
+    fn change(&self, changes: &Value) -> Result<SettingsChange, SettingsError> {
+        self.settings.change(changes.as_object().unwrap())
+    }
+
+    fn setting(&self, key: &str) -> Setting {
+        self.settings.list().into_iter().find(|setting| setting.key == key).unwrap()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[test]
+fn a_change_is_in_force_at_once_and_after_a_restart() {
+    let edge = Edge::start("force", &[], "retry: {max_attempts: 2}");
+    let change = edge.change(&json!({"context": {"protection": "warn"}, "auto_pull": false, "threads": 2})).unwrap();
+    assert_eq!(change.changed, ["auto_pull.enabled", "context.protection", "threads"]);
+    assert_eq!((change.needs_restart, change.persisted), (vec!["threads".to_owned()], true));
+    assert_eq!(edge.fleet.policy().protection, Protection::Warn);
+    assert!(!edge.live.now().pull.enabled);
+    let setting = edge.setting("context.protection");
+    assert_eq!((setting.value, setting.default, setting.source), (json!("warn"), json!("strip"), "runtime"));
+    assert_eq!(edge.setting("retry.max_attempts").source, "file");
+    let mut layers = Layers::default();
+    assert!(load(&mut layers, &edge.folder).is_empty());
+    assert_eq!(layers.build().unwrap().policy.protection, Protection::Warn);
+    edge.change(&json!({"context.protection": null})).unwrap();
+    assert_eq!(edge.fleet.policy().protection, Protection::Strip);
+}
+
+#[test]
+fn all_of_a_change_is_made_or_none() {
+    let edge = Edge::start("none", &[("FLEET_RETRY_MAX_ATTEMPTS", "4")], "");
+    let wrong = |changes: Value| edge.change(&changes).unwrap_err().wrong;
+    let told = wrong(json!({"context.protection": "warn", "routing.weights.thermal": -1}));
+    assert_eq!(told[0].0, "routing.weights.thermal");
+    assert_eq!(wrong(json!({"queue.max_waiting": "many"}))[0].0, "queue.max_waiting");
+    assert_eq!(wrong(json!({"nonsense": 1})), [("nonsense".to_owned(), "there is no such key".to_owned())]);
+    assert!(wrong(json!({"retry.max_attempts": 1}))[0].1.contains("FLEET_RETRY_MAX_ATTEMPTS"));
+    assert!(wrong(json!({"data_dir": "/"}))[0].1.contains("flag"));
+    assert!(wrong(json!({"fleet.join_token": "x"}))[0].1.contains("not changed at run time"));
+    assert_eq!(edge.fleet.policy().protection, Protection::Strip);
+}
+
+#[test]
+fn mappings_are_set_as_a_whole_and_secrets_are_not_told() {
+    let edge = Edge::start("maps", &[("FLEET_JOIN_TOKEN", "hush")], "");
+    edge.change(&json!({"models": {"aliases": {"gpt-4o": "llama3.3:70b"}}})).unwrap();
+    assert_eq!(edge.setting("models.aliases").value, json!({"gpt-4o": "llama3.3:70b"}));
+    assert_eq!(edge.setting("fleet.join_token").value, json!(true));
+    assert!(!serde_json::to_string(&edge.settings.list()).unwrap().contains("hush"));
+}
+
+#[test]
+fn saved_settings_that_no_longer_hold_do_not_keep_an_edge_from_starting() {
+    let folder = std::env::temp_dir().join(format!("herd-settings-old-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = r#"{"gone.key": 1, "context.protection": "warn", "retry.max_attempts": 99}"#;
+    std::fs::write(settings_file(&folder), text).unwrap();
+    let mut layers = Layers::default();
+    assert_eq!(load(&mut layers, &folder).len(), 2);
+    let config = layers.build().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(config.retry.max_attempts, 3);
+}
+
+#[test]
+fn a_setting_that_cannot_be_kept_is_in_force_all_the_same() {
+    let edge = Edge::start("disk", &[], "");
+    std::fs::write(&edge.folder, "not a folder").unwrap();
+    let change = edge.change(&json!({"context.protection": "warn"})).unwrap();
+    assert!(!change.persisted && change.error.is_some());
+    assert_eq!(edge.fleet.policy().protection, Protection::Warn);
+    std::fs::remove_file(&edge.folder).unwrap();
+}
