@@ -5,6 +5,8 @@ use std::time::Duration;
 use herd_core::inspect::InspectLimits;
 use herd_core::name::ModelName;
 
+use crate::access::Keys;
+use crate::guard::Hosts;
 use crate::pull::PullSettings;
 use crate::secret::Secret;
 
@@ -20,8 +22,15 @@ pub struct AdminConfig {
     /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
     /// forwards, and `X-Forwarded-For` is never believed.
     pub edge_secret: Option<Secret>,
-    /// What agents must show as `Authorization: Bearer`; `None` = any agent from a local address may join.
+    /// API keys, and when they are asked for.
+    pub keys: Keys,
+    /// The names and addresses by which changes may be asked for.
+    pub hosts: Hosts,
+    /// What agents must show as `Authorization: Bearer`, unless they show a key; `None` = any agent from a local address
+    /// may join, as long as there are no keys for nodes.
     pub join_token: Option<Secret>,
+    /// What the edge's own agent shows, which has no key of its own.
+    pub own_agent: Option<Secret>,
     /// Agents at public addresses may join.
     pub allow_public_nodes: bool,
     /// Largest heartbeat.
@@ -51,7 +60,10 @@ impl Default for AdminConfig {
             revision: "unknown".into(),
             rustc: "unknown".into(),
             edge_secret: None,
+            keys: Keys::default(),
+            hosts: Hosts::default(),
             join_token: None,
+            own_agent: None,
             allow_public_nodes: false,
             heartbeat_body_bytes: 1 << 20,
             explain_body_bytes: 64 << 20,

@@ -6,6 +6,7 @@
 //! Handlers are thin: what an answer says is computed by pure functions of one snapshot and one moment. A handler that
 //! refuses returns a `Refusal`, and one middleware puts that into the form of the path's surface.
 
+pub mod access;
 mod alias;
 mod answer;
 mod body;
@@ -41,7 +42,7 @@ mod time;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
@@ -49,8 +50,9 @@ use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
 pub use alias::{AliasError, AliasSettings, Aliases};
-pub use caller::EDGE_SECRET_HEADER;
+pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
 pub use config::AdminConfig;
+pub use guard::Hosts;
 pub use live::{LivePhase, LiveView};
 pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
 pub use pull::{
@@ -149,8 +151,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route_layer(from_fn_with_state(state.clone(), access::gate))
         .method_not_allowed_fallback(refusal::wrong_method)
         .fallback(refusal::unknown_path)
+        .layer(from_fn_with_state(state.clone(), body::read_first))
         .layer(from_fn(refusal::in_the_form_of_the_surface))
         .with_state(state)
 }

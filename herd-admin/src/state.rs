@@ -10,6 +10,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use crate::FleetSource;
+use crate::access::{Actor, Audit, Keys};
 use crate::config::AdminConfig;
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pull::Pulls;
@@ -40,6 +41,7 @@ struct Shared {
     pulls: Pulls,
     explanations: Semaphore,
     store_drops: Later,
+    audit: Audit,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -59,7 +61,9 @@ impl AdminState {
         let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
-        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, store_drops, epoch_unix_ms })))
+        let audit = Audit::default();
+        let shared = Shared { source, config, registry, nodes, pulls, explanations, store_drops, audit, epoch_unix_ms };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// Says where `herd_store_drops_total` comes from: how many records the trace store has dropped since the start.
@@ -72,6 +76,21 @@ impl AdminState {
     #[must_use]
     pub fn pulls(&self) -> &Pulls {
         &self.0.pulls
+    }
+
+    /// The audit log, to have it kept elsewhere too.
+    #[must_use]
+    pub fn audit_log(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Notes in the audit log that `actor` did `action` to `target`.
+    pub(crate) fn audit(&self, actor: &Actor, action: &'static str, target: &str, detail: &str) {
+        self.0.audit.audit(actor, action, target, detail);
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.config.keys
     }
 
     pub(crate) fn source(&self) -> &dyn FleetSource {

@@ -4,6 +4,7 @@
 //! same code serves traffic, tests, the explain endpoint and the simulator. Times that end in `_ms` and are not
 //! durations count from an arbitrary start of the receiver's monotonic clock.
 
+pub mod access;
 pub mod alias;
 pub mod answer;
 pub mod budget;

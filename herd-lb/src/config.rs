@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use herd_agent::log::LogFiles;
+use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
 use herd_core::fleet::HeartbeatLimits;
@@ -61,7 +62,7 @@ pub enum ConfigError {
 pub enum AdminExpose {
     /// This machine only.
     Local,
-    /// Private addresses may read; changes are for this machine.
+    /// Private addresses too. What they may do there is asked by the admin service.
     Lan,
     /// Nobody: only the admin listener serves them.
     Off,
@@ -87,6 +88,10 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Who reaches it through the edge.
     pub admin_expose: AdminExpose,
+    /// Further names by which changes may be asked for.
+    pub admin_hosts: Vec<String>,
+    /// When API keys are asked for.
+    pub require_keys: Require,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Log filter: `error`, `warn`, `info`, `debug`, `trace`.

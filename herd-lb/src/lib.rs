@@ -8,6 +8,7 @@ pub mod connection;
 pub mod demo;
 pub mod dispatch;
 pub mod fleet;
+pub mod keys;
 pub mod live;
 pub mod proxy;
 pub mod route;
@@ -25,7 +26,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use herd_admin::{AdminConfig, AdminState, PullSettings};
+use herd_admin::access::{Keys, random_hex};
+use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -68,7 +70,9 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
-    let edge_secret = format!("{:032x}", fastrand::u128(..));
+    let keys = Keys::open(&config.data_dir, config.require_keys)?;
+    keys::warn_of_none(&keys);
+    let secrets = Secrets { edge: random_hex::<32>()?, own_agent: random_hex::<32>()? };
     let fleet = Arc::new(Fleet::new(config.policy.clone(), config.heartbeat_limits));
     let active = Active::default();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -95,7 +99,8 @@ pub fn run(
     };
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
-    let state = AdminState::new(Arc::new(source), admin_config(config, edge_secret.clone()), registry)?;
+    let hosts = hosts(config, &[client_address, admin_address]);
+    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets), registry)?;
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -104,10 +109,12 @@ pub fn run(
         budget,
         retries,
         pulls: state.pulls().clone(),
+        keys,
+        hosts,
         aliases: aliases.clone(),
         telemetry,
         admin: admin_address,
-        edge_secret,
+        edge_secret: secrets.edge.clone(),
         config: live_config,
     };
     settings.follow(state.pulls().clone());
@@ -124,9 +131,9 @@ pub fn run(
     server.add_service(background_service("aliases", look_after));
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
-    server.add_service(background_service("agent", local_agent(config, admin_address)?));
+    server.add_service(background_service("agent", local_agent(config, admin_address, &secrets)?));
     if demo {
-        let join_token = join_token(config)?;
+        let join_token = join_token(config, &secrets)?;
         server.add_service(background_service("demo", demo::Demo { admin: admin_address, join_token }));
     }
     let advertiser = advertise(config, client_address);
@@ -158,10 +165,27 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
+/// What the parts of this process show each other; new at every start.
+struct Secrets {
+    /// That a request comes through the edge.
+    edge: String,
+    /// That a heartbeat comes from the edge's own agents.
+    own_agent: String,
+}
+
+/// Names and addresses that are this edge's own.
+fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
+    let own = herd_agent::host_name().into_iter().flat_map(|name| [format!("{name}.local"), name]);
+    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
+}
+
+fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets) -> AdminConfig {
     AdminConfig {
-        edge_secret: Some(edge_secret.into()),
+        edge_secret: Some(secrets.edge.as_str().into()),
+        keys: keys.clone(),
+        hosts: hosts.clone(),
         join_token: config.join_token.clone().map(Into::into),
+        own_agent: Some(secrets.own_agent.as_str().into()),
         allow_public_nodes: config.allow_public_nodes,
         heartbeat_body_bytes: config.heartbeat_body_bytes,
         explain_body_bytes: config.limits.request_body_bytes,
@@ -175,15 +199,16 @@ fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
     }
 }
 
-fn join_token(config: &Config) -> anyhow::Result<Option<JoinToken>> {
-    JoinToken::new(config.join_token.as_deref().unwrap_or_default()).context("fleet.join_token")
+/// What agents inside this process show.
+fn join_token(config: &Config, secrets: &Secrets) -> anyhow::Result<Option<JoinToken>> {
+    JoinToken::new(config.join_token.as_ref().unwrap_or(&secrets.own_agent)).context("fleet.join_token")
 }
 
-fn local_agent(config: &Config, admin: SocketAddr) -> anyhow::Result<LocalAgent> {
+fn local_agent(config: &Config, admin: SocketAddr, secrets: &Secrets) -> anyhow::Result<LocalAgent> {
     let mut agent = AgentConfig {
         data_dir: config.data_dir.clone(),
         router_urls: vec![Url::parse(&format!("http://{}", reachable(admin)))?],
-        join_token: join_token(config)?,
+        join_token: join_token(config, secrets)?,
         ..AgentConfig::default()
     };
     agent.mdns.enabled = false;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use herd_agent::log::{Logging, Logs};
-use herd_lb::cli::Flags;
+use herd_lb::cli::{Command, Flags};
 use herd_lb::config::{Config, Layers};
 use herd_lb::settings::load;
 
@@ -28,6 +28,13 @@ fn main() -> ExitCode {
     };
     if flags.check_config {
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Key(command)) = &flags.command {
+        let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+        return match herd_lb::keys::run(command, &config, &mut out, &mut notes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        };
     }
     let logs = log(&config);
     for why in passed_over {

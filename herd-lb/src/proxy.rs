@@ -1,5 +1,6 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
+mod access;
 mod admit;
 mod answer;
 mod attempt;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use herd_admin::Pulls;
+use herd_admin::access::Keys;
+use herd_admin::{Hosts, Pulls};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -61,6 +63,10 @@ pub struct Edge {
     pub retries: Arc<Retries>,
     /// Pulls of models.
     pub pulls: Pulls,
+    /// API keys.
+    pub keys: Keys,
+    /// Names and addresses that are ours.
+    pub hosts: Hosts,
     /// Aliases of models on nodes.
     pub aliases: AliasKeeper,
     /// What is counted.
@@ -127,6 +133,7 @@ impl ProxyHttp for Edge {
         for name in [header::TRANSFER_ENCODING, header::EXPECT, header::CONTENT_ENCODING, header::ORIGIN] {
             request.remove_header(&name);
         }
+        access::take_keys_out(request, ctx);
         // Ollama refuses host names that are not its own.
         request.insert_header(header::HOST, attempt.choice.node().address.to_string())?;
         request.insert_header(header::CONTENT_LENGTH, attempt.body_bytes)?;
@@ -250,6 +257,10 @@ impl Edge {
         let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
         request.insert_header("X-Forwarded-For", client)?;
         request.insert_header(herd_admin::EDGE_SECRET_HEADER, &self.edge_secret)?;
+        request.remove_header(&herd_admin::PROXIED_HEADER);
+        if herd_admin::is_proxied(&session.req_header().headers) {
+            request.insert_header(herd_admin::PROXIED_HEADER, "1")?;
+        }
         request.insert_header("X-Request-Id", &ctx.request_id)?;
         Ok(())
     }

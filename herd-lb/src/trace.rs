@@ -79,6 +79,8 @@ pub struct Trace {
     pub request_id: String,
     /// Where it came in.
     pub surface: Surface,
+    /// The API key that it showed; empty = none.
+    pub key_id: String,
     /// The model it asked for; empty = that could not be read.
     pub model: String,
     /// The model that was asked last; empty = none.
@@ -125,6 +127,7 @@ impl Trace {
         Self {
             request_id,
             surface,
+            key_id: String::new(),
             model: String::new(),
             served_model: String::new(),
             stand_in: "",
@@ -188,6 +191,7 @@ impl Drop for Trace {
             target: "herd::request",
             request_id = self.request_id,
             surface = self.surface.name(),
+            key_id = self.key_id,
             model = self.model,
             served_model = self.served_model,
             stand_in = self.stand_in,

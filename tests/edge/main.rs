@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod access;
 mod alias;
+mod attack;
 mod bodies;
 mod clients;
 mod failure;

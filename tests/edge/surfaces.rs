@@ -77,7 +77,7 @@ fn the_node_sees_its_own_host_and_no_origin() {
     let edge = Edge::start(&[]);
     let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
     edge.wait_for(&["a"]);
-    let headers = "Origin: https://elsewhere.example\r\nConnection: X-Hop\r\nX-Hop: 1\r\n";
+    let headers = "Origin: http://localhost:3000\r\nConnection: X-Hop\r\nX-Hop: 1\r\n";
     let body = br#"{"model":"tiny","stream":false,"prompt":"x","options":{"num_predict":1}}"#;
     assert_eq!(send(edge.address, &post_with("/api/generate", headers, body)).status, 200);
     let stats = sim.stats();

@@ -183,6 +183,27 @@ impl Edge {
         &self.data_dir
     }
 
+    /// Makes an API key with `args` of `herd key add`, which the edge notices by itself; returns its secret.
+    ///
+    /// # Panics
+    /// When none is made.
+    #[must_use]
+    pub fn add_key(&self, args: &[&str]) -> String {
+        self.key(&[&["add"], args].concat())
+    }
+
+    /// Runs `herd key` on this edge's keys; returns what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn key(&self, args: &[&str]) -> String {
+        let mut command = Command::new(bin("herd"));
+        let output = command.arg("key").args(args).arg("--data-dir").arg(&self.data_dir).output().expect("herd runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
     /// Asks the admin service.
     ///
     /// # Panics

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_admin::Hosts;
 use herd_agent::log::LogFiles;
+use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{FallbackPolicy, Order, Policy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -45,6 +47,8 @@ impl ConfigFile {
             listen,
             admin_listen,
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
+            admin_hosts: hosts(&self.admin.hosts)?,
+            require_keys: one_of("access.require", &self.access.require, &Require::NAMES)?,
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
             log_files: log_files(&self.log)?,
@@ -107,6 +111,13 @@ impl ConfigFile {
             },
             models: models(&self.models)?,
         })
+    }
+}
+
+fn hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
+    match names.iter().find(|name| !Hosts::is_name(name)) {
+        Some(name) => Err(not_allowed("admin.hosts", name, "names like herd.example or herd.example:8443")),
+        None => Ok(names.to_vec()),
     }
 }
 

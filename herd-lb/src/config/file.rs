@@ -40,6 +40,8 @@ section! {
         threads: usize = 0,
         /// The admin service.
         admin: Admin = Admin::default(),
+        /// API keys.
+        access: Access = Access::default(),
         /// Logging.
         log: Log = Log::default(),
         /// The agent inside the edge.
@@ -84,6 +86,16 @@ section! {
         listen: String = "127.0.0.1:11436".into(),
         /// Who reaches it through the edge's port: `local`, `lan`, `off`.
         expose: String = "lan".into(),
+        /// Further names by which changes may be asked for, with a port where only that one is meant.
+        hosts: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// API keys.
+    Access {
+        /// When they are asked for: `auto`, `always`, `never`.
+        require: String = "auto".into(),
     }
 }
 

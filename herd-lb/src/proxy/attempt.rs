@@ -14,6 +14,7 @@ use pingora::{Error, Result};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
+use super::access::KeyUse;
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
 use super::{Edge, client_ip, error, refused};
@@ -258,6 +259,8 @@ pub(super) fn identify(session: &Session, inference: &mut Inference) {
     let profile = &inference.profile;
     let key = header("Authorization").or_else(|| header("X-Api-Key"));
     let client = client_ip(session).map(|ip| ip.to_string());
-    let app = profile.tags.first().or(profile.user.as_ref()).map(String::as_str).or(key).or(client.as_deref());
+    let told = profile.tags.first().or(profile.user.as_ref()).map(String::as_str);
+    // What a client says of itself it can change at will; the key that it was given it cannot.
+    let app = inference.key.as_ref().map(KeyUse::id).or(told).or(key).or(client.as_deref());
     inference.app = fnv1a(app.unwrap_or_default().as_bytes());
 }

@@ -11,6 +11,7 @@ use herd_core::protect::overflow;
 use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
 
+use super::access::KeyUse;
 use super::answer::Answer;
 use super::body::Held;
 use super::reply::Reply;
@@ -46,6 +47,8 @@ pub struct Inference {
     pub class: Class,
     /// Whose it is, for fairness.
     pub app: u64,
+    /// The API key that it showed, and its place among the key's requests.
+    pub key: Option<KeyUse>,
     /// The model's name as the client spelled it.
     pub spelled: String,
     /// Its body, until an answer has been accepted.
@@ -153,6 +156,7 @@ impl Inference {
             profile: Arc::new(profile),
             class: Class::default(),
             app: 0,
+            key: None,
             held: Some(held),
             tried: Vec::new(),
             unreached: Vec::new(),

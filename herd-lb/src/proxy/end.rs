@@ -129,6 +129,9 @@ impl Edge {
         inference.end(status, &error.map(ToString::to_string).unwrap_or_default());
         if let Some(observer) = inference.answer.as_ref().and_then(|answer| answer.observer()) {
             inference.trace.counts = observer.seen().counts;
+            if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
+                key.charge_answer(tokens, self.fleet.now_ms());
+            }
             self.learn(inference, observer);
         }
     }
