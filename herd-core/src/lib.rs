@@ -12,6 +12,7 @@ pub mod eligible;
 pub mod estimate;
 pub mod explain;
 pub mod fleet;
+pub mod histogram;
 pub mod history;
 pub mod inspect;
 pub mod launch;
