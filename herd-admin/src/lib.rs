@@ -30,6 +30,7 @@ mod secret;
 mod serve;
 mod state;
 mod status;
+pub mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
