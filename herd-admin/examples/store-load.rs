@@ -13,7 +13,7 @@ use herd_admin::store::{
 
 const DAY_MS: u64 = 86_400_000;
 const DAYS: u64 = 30;
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 /// Times that each question is asked.
 const TIMES: usize = 200;
 
@@ -95,11 +95,13 @@ async fn ask(store: &StoreHandle, now: u64) -> Result<(), StoreError> {
         }
         let one = TrendFilter { model: is("model-3:8b"), ..TrendFilter::default() };
         let two = TrendFilter { node_id: is("node-1"), ..one.clone() };
+        let odd = TrendFilter { app: is("app-1"), ..one.clone() };
         for (step, filter, what) in [
             (3_600, TrendFilter::default(), "all, 1 h"),
             (86_400, TrendFilter::default(), "all, 1 d"),
             (3_600, one, "one model, 1 h"),
             (3_600, two, "one model on one node, 1 h"),
+            (3_600, odd, "one model of one app, 1 h"),
         ] {
             measure!(format!("trends {what} {name}"), store.trends(range, step, filter.clone()).await);
         }

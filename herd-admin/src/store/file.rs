@@ -5,14 +5,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::Trouble;
 use super::schema::{self, Migrated};
 use super::{Place, rollup};
 
 /// Longest wait for another process's lock.
-const LOCK_WAIT: Duration = Duration::from_millis(1_000);
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Prepared statements that are kept for each connection.
 const STATEMENTS: usize = 64;
 /// Largest log of the database that is kept after its pages were moved into it.
@@ -51,6 +51,8 @@ pub(super) fn open(place: &Place) -> Result<Connection, OpenFailure> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     rollup::register(&connection)?;
+    // A transaction that first reads and then writes could meet another's write between.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
     match schema::migrate(&mut connection)? {
         Migrated::Current => Ok(connection),
         Migrated::Newer => {

@@ -16,6 +16,9 @@ use super::record::TraceRecord;
 use super::writer::{Commands, Letter, Writer};
 use super::{Place, StoreError, StoreSettings};
 
+/// Longest wait for the writer to do something: it may be bringing a large database up to date.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The store.
 #[derive(Debug)]
 pub struct Store;
@@ -103,7 +106,7 @@ impl StoreHandle {
         self.readers.ask(ask).await
     }
 
-    /// Lets the writer do something between two batches, and waits for it.
+    /// Lets the writer do something between two batches, and waits for it. What took too long may be done later.
     pub(super) async fn write<T, F>(&self, act: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -128,7 +131,10 @@ impl StoreHandle {
         if let Err(TrySendError::Disconnected(_)) = self.sender.try_send(Letter::Wake) {
             return Err(StoreError::Unavailable);
         }
-        answered.await.unwrap_or(Err(StoreError::Unavailable))
+        match tokio::time::timeout(WRITE_LIMIT, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
+            Err(_) => Err(StoreError::Deadline),
+        }
     }
 }
 
@@ -144,6 +150,7 @@ pub struct StoreThread {
 impl StoreThread {
     /// Writes what waits and ends, waiting `limit` at most; blocks. Returns whether all was written: what was not is
     /// counted as dropped. Records that come from now on are dropped.
+    #[must_use = "records may have been lost"]
     pub fn close(self, limit: Duration) -> bool {
         let dropped = self.shared.dropped.load(Relaxed);
         let until = Instant::now() + limit;

@@ -196,6 +196,7 @@ fn seconds<S: serde::Serializer>(ms: &u64, serializer: S) -> Result<S::Ok, S::Er
 }
 
 /// As the JSON it is; what is none becomes a string.
+#[expect(clippy::ref_option, reason = "serde's signature")]
 fn raw_json<S: serde::Serializer>(json: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     let Some(json) = json else { return serializer.serialize_none() };
     match RawValue::from_string(json.clone()) {

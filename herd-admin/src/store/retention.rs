@@ -63,9 +63,9 @@ fn forget_cells(connection: &Connection, grain: Grain, before: i64) -> rusqlite:
         grain.cube()
     );
     let by = format!(
-        "DELETE FROM {0} WHERE (dimension, bucket, value) IN (
-            SELECT dimension, bucket, value FROM {0}
-            WHERE dimension IN ('total', 'model', 'node', 'app', 'surface', 'tag') AND bucket < ?1 LIMIT ?2)",
+        "DELETE FROM {0} WHERE (dimension, bucket, value, second) IN (
+            SELECT dimension, bucket, value, second FROM {0}
+            WHERE dimension IN ('total', 'model', 'node', 'app', 'surface', 'tag', 'node_model') AND bucket < ?1 LIMIT ?2)",
         grain.by()
     );
     Ok(connection.prepare_cached(&cube)?.execute((before, CELLS))?

@@ -1,7 +1,7 @@
 //! Requests of an hour or a day, added up: what charts and tables are made of, at any number of requests.
 //!
 //! `rollup_hourly` and `rollup_daily` have a row for each (bucket, model, node, app, surface). The two `_by` tables have
-//! the same sums by one dimension alone, so that a chart of a month reads hundreds of rows instead of hundreds of
+//! the same sums by one dimension alone, or by node and model, so that a chart of a month reads hundreds of rows instead of hundreds of
 //! thousands. A request is in one row of each, but for the dimension `tag`: there it is in one row for each of its tags.
 
 use herd_core::histogram::Histogram;
@@ -139,7 +139,9 @@ impl Cell {
             (Measure::PromptSize, record.prompt_tokens.map(|tokens| tokens as f64)),
             (Measure::TotalSize, record.prompt_tokens.map(|tokens| tokens.saturating_add(completion) as f64)),
         ] {
-            value.into_iter().for_each(|value| self.measures[measure as usize].observe(value));
+            if let Some(value) = value {
+                self.measures[measure as usize].observe(value);
+            }
         }
         self.num_ctx = self.num_ctx.max(record.num_ctx.unwrap_or(0));
         self.context_length = self.context_length.max(record.context_length.unwrap_or(0));
@@ -222,8 +224,8 @@ pub(super) fn columns() -> String {
 
 /// The columns that make up a key of the cube.
 pub(super) const CUBE: [&str; 5] = ["bucket", "model", "node_id", "app", "surface"];
-/// The same of a `_by` table.
-pub(super) const BY: [&str; 3] = ["dimension", "bucket", "value"];
+/// The same of a `_by` table; `second` is empty but for the dimension `node_model`: there it is the model.
+pub(super) const BY: [&str; 4] = ["dimension", "bucket", "value", "second"];
 
 /// A grain of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

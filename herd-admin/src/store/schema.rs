@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 
 use super::columns::COLUMNS;
 use super::rollup::{BY, CUBE, Grain, create_sql};
@@ -29,7 +29,7 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated>
         return Ok(Migrated::Newer);
     }
     for (before, step) in (0..newest).zip(STEPS).skip(version(connection)? as usize) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = connection.transaction()?;
         // Another process may have taken it while this one waited for the lock.
         if version(&transaction)? == before {
             step(&transaction)?;
@@ -66,6 +66,9 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
         transaction.execute_batch(&create_sql(grain.cube(), &CUBE))?;
         transaction.execute_batch(&create_sql(grain.by(), &BY))?;
     }
+    // A chart of one value reads its hours alone, not those of all values.
+    let by_value = format!("CREATE INDEX idx_{0}_value ON {0} (dimension, value, second, bucket)", Grain::Hourly.by());
+    transaction.execute_batch(&by_value)?;
     transaction.execute_batch(TABLES)?;
     transaction.execute_batch(INDEXES)?;
     if !old_runs.is_empty() {

@@ -23,6 +23,8 @@ pub(super) enum Dimension {
     App,
     Surface,
     Tag,
+    /// Node and model together.
+    NodeModel,
 }
 
 impl Dimension {
@@ -34,6 +36,7 @@ impl Dimension {
             Self::App => "app",
             Self::Surface => "surface",
             Self::Tag => "tag",
+            Self::NodeModel => "node_model",
         }
     }
 }
@@ -79,7 +82,7 @@ impl Vocabulary {
 
 /// What the roll-ups have of that day already.
 fn stored(connection: &Connection, day: u64, dimension: Dimension) -> rusqlite::Result<HashSet<String>> {
-    let [by, bucket, value] = BY;
+    let [by, bucket, value, _] = BY;
     let table = Grain::Daily.by();
     let sql = format!("SELECT {value} FROM {table} WHERE {by} = ?1 AND {bucket} = ?2");
     let mut statement = connection.prepare_cached(&sql)?;

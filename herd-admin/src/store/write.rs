@@ -22,8 +22,8 @@ pub(super) struct Scribe {
 
 /// Hour, model, node, app, surface.
 type CubeKey<'a> = (u64, &'a str, &'a str, &'a str, &'a str);
-/// Dimension, hour, value.
-type ByKey<'a> = (Dimension, u64, &'a str);
+/// Dimension, hour, value, second value.
+type ByKey<'a> = (Dimension, u64, &'a str, &'a str);
 
 /// What a batch adds, by hour. A day's cells get the same.
 #[derive(Default)]
@@ -93,11 +93,12 @@ impl Scribe {
                 cell.upsert(&mut cube, 6)?;
             }
             let mut by = connection.prepare_cached(&self.by[at])?;
-            for ((dimension, hour, value), cell) in &sums.by {
+            for ((dimension, hour, value, second), cell) in &sums.by {
                 by.raw_bind_parameter(1, dimension.name())?;
                 by.raw_bind_parameter(2, bucket(grain, *hour))?;
                 by.raw_bind_parameter(3, value)?;
-                cell.upsert(&mut by, 4)?;
+                by.raw_bind_parameter(4, second)?;
+                cell.upsert(&mut by, 5)?;
             }
         }
         Ok(())
@@ -117,22 +118,23 @@ impl Scribe {
         let app = admit(Dimension::App, &record.app)?;
         let surface = admit(Dimension::Surface, &record.original_format)?;
         let mut values = vec![
-            (Dimension::Total, ""),
-            (Dimension::Model, model),
-            (Dimension::Node, node),
-            (Dimension::App, app),
-            (Dimension::Surface, surface),
+            (Dimension::Total, "", ""),
+            (Dimension::Model, model, ""),
+            (Dimension::Node, node, ""),
+            (Dimension::App, app, ""),
+            (Dimension::Surface, surface, ""),
+            (Dimension::NodeModel, node, model),
         ];
         for tag in &record.tags {
-            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?);
+            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, "");
             // The same tag twice, or two further ones, are one.
             if !values.contains(&tag) {
                 values.push(tag);
             }
         }
         sums.cube.entry((hour, model, node, app, surface)).or_default().add(record);
-        for (dimension, value) in values {
-            sums.by.entry((dimension, hour, value)).or_default().add(record);
+        for (dimension, value, second) in values {
+            sums.by.entry((dimension, hour, value, second)).or_default().add(record);
         }
         Ok(())
     }

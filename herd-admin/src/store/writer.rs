@@ -24,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// Between two looks at what is too old or too much.
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
+/// And between two steps of it.
+const UPKEEP_PAUSE: Duration = Duration::from_millis(5);
 /// Commands that may wait.
 pub(super) const COMMANDS: usize = 64;
 
@@ -71,6 +73,8 @@ pub(super) struct Writer {
     pause: Duration,
     /// No handle is left.
     orphaned: bool,
+    /// A file was set aside and nothing has been written since.
+    fresh: bool,
 }
 
 /// What one round of waiting for records brought.
@@ -91,6 +95,7 @@ impl Writer {
             pending: Vec::with_capacity(BATCH),
             pause: FIRST_PAUSE,
             orphaned: false,
+            fresh: false,
         }
     }
 
@@ -99,8 +104,9 @@ impl Writer {
         let mut last_try = false;
         while let Err((trouble, message)) = self.session() {
             self.shared.failed(trouble, message);
-            if trouble == Trouble::Corrupt {
-                self.set_aside();
+            // A file that was made a moment ago and is corrupt again speaks of the disk: that is no reason to hurry.
+            let hurry = trouble == Trouble::Corrupt && !self.fresh;
+            if trouble == Trouble::Corrupt && self.set_aside() && hurry {
                 continue;
             }
             if self.rest() {
@@ -132,7 +138,7 @@ impl Writer {
         let mut upkeep_at = Instant::now();
         let mut more_upkeep = true;
         loop {
-            let round = self.collect(if more_upkeep { Duration::ZERO } else { BATCH_TIME });
+            let round = self.collect(if more_upkeep { UPKEEP_PAUSE } else { BATCH_TIME });
             self.commands.take().into_iter().for_each(|command| command(Some(connection)));
             self.flush(connection)?;
             if matches!(round, Round::Over) {
@@ -194,6 +200,7 @@ impl Writer {
         }
         self.pending.clear();
         self.pause = FIRST_PAUSE;
+        self.fresh = false;
         self.shared.written.fetch_add(count as u64, Relaxed);
         self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
         Ok(())
@@ -233,16 +240,19 @@ impl Writer {
         }
     }
 
-    fn set_aside(&mut self) {
+    /// Puts the file aside; returns whether it is gone.
+    fn set_aside(&mut self) -> bool {
         self.scribe.forget();
         match file::set_aside(&self.place, crate::state::unix_ms()) {
             Ok(path) => {
                 self.shared.generation.fetch_add(1, Relaxed);
                 self.shared.set_aside(path.display().to_string());
+                self.fresh = true;
+                true
             }
             Err(error) => {
                 self.shared.failed(Trouble::Unwritable, format!("cannot set the corrupt file aside: {error}"));
-                self.rest();
+                false
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::cells::{Wanted, by};
+use super::cells::{Values, Wanted, by};
 use super::{ROWS, Range, Summary};
 use crate::store::rollup::{Cell, Grain};
 use crate::store::vocabulary::Dimension;
@@ -78,7 +78,7 @@ impl StoreHandle {
     /// When the database does not answer in time.
     pub async fn apps_daily(&self, range: Range) -> Result<Vec<AppDay>, StoreError> {
         self.read(move |connection| {
-            let days = by(connection, Wanted::sums(range), (Dimension::App, None), |bucket, app| {
+            let days = by(connection, Wanted::sums(range), Values::all(Dimension::App), |bucket, app, _| {
                 (Grain::Daily.bucket(bucket * 1_000), app.to_owned())
             })?;
             let days = days.into_iter().take(ROWS);
@@ -89,7 +89,7 @@ impl StoreHandle {
 }
 
 fn sums(connection: &Connection, range: Range, dimension: Dimension) -> Result<BTreeMap<String, Cell>, StoreError> {
-    by(connection, Wanted::sums(range), (dimension, None), |_, value| value.to_owned())
+    by(connection, Wanted::sums(range), Values::all(dimension), |_, value, _| value.to_owned())
 }
 
 /// The most requests first, then by name.

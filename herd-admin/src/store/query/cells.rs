@@ -49,26 +49,48 @@ impl Wanted {
     }
 }
 
-/// Sums `dimension`, or its value `only`, by what `key` makes of a bucket (Unix seconds) and a value.
+/// Of which values: of one dimension, all of them or one; for [`Dimension::NodeModel`], a node and a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) dimension: Dimension,
+    pub(super) only: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn all(dimension: Dimension) -> Self {
+        Self { dimension, only: None }
+    }
+
+    pub(super) fn one(dimension: Dimension, value: &'a str) -> Self {
+        Self { dimension, only: Some((value, "")) }
+    }
+}
+
+/// Sums `values` by what `key` makes of a bucket (Unix seconds), a value and its second part.
 pub(super) fn by<K: Ord>(
     connection: &Connection,
     wanted: Wanted,
-    (dimension, only): (Dimension, Option<&str>),
-    key: impl Fn(u64, &str) -> K,
+    values: Values<'_>,
+    key: impl Fn(u64, &str, &str) -> K,
 ) -> Result<BTreeMap<K, Cell>, StoreError> {
     let mut sums = BTreeMap::new();
     for (grain, from, to) in wanted.range.parts(wanted.fineness) {
+        let which = if values.only.is_some() { "AND value = ?4 AND second = ?5" } else { "" };
         let sql = format!(
-            "SELECT bucket, value, {} FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3 \
-             AND (?4 IS NULL OR value = ?4)",
+            "SELECT bucket, value, second, {} FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3 {which}",
             columns(),
             grain.by()
         );
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((dimension.name(), to_db(from), to_db(to), only))?;
+        let (dimension, from, to) = (values.dimension.name(), to_db(from), to_db(to));
+        let mut rows = match values.only {
+            Some((value, second)) => statement.query((dimension, from, to, value, second))?,
+            None => statement.query((dimension, from, to))?,
+        };
         while let Some(row) = rows.next()? {
-            let key = key(from_db(row.get(0)?), row.get_ref(1)?.as_str().unwrap_or_default());
-            sums.entry(key).or_insert_with(Cell::default).merge_row(row, 2)?;
+            let name = |at| row.get_ref(at).ok().and_then(|name| name.as_str().ok()).unwrap_or_default();
+            let key = key(from_db(row.get(0)?), name(1), name(2));
+            sums.entry(key).or_insert_with(Cell::default).merge_row(row, 3)?;
         }
     }
     Ok(sums)

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::cells::{Fineness, Wanted, by};
+use super::cells::{Fineness, Values, Wanted, by};
 use super::{ROWS, Range, Spread};
 use crate::store::rollup::{Count, Measure};
 use crate::store::vocabulary::Dimension;
@@ -39,10 +39,11 @@ impl StoreHandle {
 }
 
 fn context_usage(connection: &Connection, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
-    let models = (Dimension::Model, None);
-    let sums = by(connection, Wanted::sums(range), models, |_, model| model.to_owned())?;
+    let models = Values::all(Dimension::Model);
+    let sums = by(connection, Wanted::sums(range), models, |_, model, _| model.to_owned())?;
     let last = Range { from_ms: range.from_ms.max(range.to_ms.saturating_sub(DAY_MS)), to_ms: range.to_ms };
-    let last = by(connection, Wanted { range: last, fineness: Fineness::Hours }, models, |_, model| model.to_owned())?;
+    let last =
+        by(connection, Wanted { range: last, fineness: Fineness::Hours }, models, |_, model, _| model.to_owned())?;
     let mut usage: Vec<_> = sums
         .into_iter()
         .map(|(model, cell)| ContextUsage {

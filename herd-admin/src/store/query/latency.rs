@@ -3,11 +3,13 @@
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::store::{DAY_MS, StoreError, StoreHandle, columns};
+use crate::store::rollup::Grain;
+use crate::store::vocabulary::Dimension;
+use crate::store::{DAY_MS, StoreError, StoreHandle, columns, to_db};
 
 /// Requests that are read of each model on each node.
 const REQUESTS: u32 = 200;
-/// Pairs of node and model, those that were used last.
+/// Pairs of node and model.
 const PAIRS: u32 = 1_000;
 
 /// What completed requests took on one node with one model, from dispatch to the last byte.
@@ -35,9 +37,10 @@ impl StoreHandle {
 }
 
 fn latency_p75(connection: &Connection, now_ms: u64) -> Result<Vec<RecentLatency>, StoreError> {
-    let since = now_ms.saturating_sub(DAY_MS) as f64 / 1_000.0;
+    let since_ms = now_ms.saturating_sub(DAY_MS);
+    let since = since_ms as f64 / 1_000.0;
     let mut recent = Vec::new();
-    for (node_id, model) in pairs(connection, since)? {
+    for (node_id, model) in pairs(connection, since_ms)? {
         let mut requests = last(connection, (&node_id, &model), since)?;
         requests.reverse();
         let mut sorted: Vec<_> = requests.iter().map(|(_, ms)| *ms).collect();
@@ -51,22 +54,16 @@ fn latency_p75(connection: &Connection, now_ms: u64) -> Result<Vec<RecentLatency
     Ok(recent)
 }
 
-/// Each pair of node and model with a request since then, found by jumping from one to the next in the index: a scan
-/// would read every request.
-fn pairs(connection: &Connection, since: f64) -> rusqlite::Result<Vec<(String, String)>> {
-    let sql = "WITH RECURSIVE pair (node_id, model) AS (
-        SELECT * FROM (SELECT node_id, model FROM request_traces WHERE node_id > '' ORDER BY node_id, model LIMIT 1)
-        UNION ALL
-        SELECT t.node_id, t.model FROM pair, request_traces t WHERE t.rowid = (
-            SELECT n.rowid FROM request_traces n WHERE (n.node_id, n.model) > (pair.node_id, pair.model)
-            ORDER BY n.node_id, n.model LIMIT 1)
-    )
-    SELECT node_id, model FROM pair WHERE EXISTS (
-        SELECT 1 FROM request_traces t
-        WHERE t.node_id = pair.node_id AND t.model = pair.model AND t.timestamp >= ?1
-    ) LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let pairs = statement.query_map((since, PAIRS), |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// Each pair of node and model with a request since then. The roll-ups know: a scan would read every request.
+fn pairs(connection: &Connection, since_ms: u64) -> rusqlite::Result<Vec<(String, String)>> {
+    let sql = format!(
+        "SELECT DISTINCT value, second FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND value <> '' LIMIT ?3",
+        Grain::Hourly.by()
+    );
+    let since = to_db(Grain::Hourly.bucket(since_ms));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let pairs =
+        statement.query_map((Dimension::NodeModel.name(), since, PAIRS), |row| Ok((row.get(0)?, row.get(1)?)))?;
     pairs.collect()
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::cells::{Wanted, by};
+use super::cells::{Values, Wanted, by};
 use super::{ROWS, Range, Summary};
 use crate::store::rollup::{Cell, Grain};
 use crate::store::vocabulary::Dimension;
@@ -80,9 +80,9 @@ impl StoreHandle {
 
 fn overview(connection: &Connection, range: Range) -> Result<Overview, StoreError> {
     let wanted = Wanted::sums(range);
-    let mut total = by(connection, wanted, (Dimension::Total, None), |_, _| ())?;
+    let mut total = by(connection, wanted, Values::all(Dimension::Total), |_, _, _| ())?;
     let count = |dimension| -> Result<usize, StoreError> {
-        let values = by(connection, wanted, (dimension, None), |_, value| value.to_owned())?;
+        let values = by(connection, wanted, Values::all(dimension), |_, value, _| value.to_owned())?;
         Ok(values.keys().filter(|value| !value.is_empty()).count())
     };
     Ok(Overview {
@@ -95,7 +95,7 @@ fn overview(connection: &Connection, range: Range) -> Result<Overview, StoreErro
 }
 
 fn models(connection: &Connection, range: Range) -> Result<Models, StoreError> {
-    let days = by(connection, Wanted::sums(range), (Dimension::Model, None), |bucket, model| {
+    let days = by(connection, Wanted::sums(range), Values::all(Dimension::Model), |bucket, model, _| {
         (Grain::Daily.bucket(bucket * 1_000), model.to_owned())
     })?;
     let mut sums = std::collections::BTreeMap::<&str, Cell>::new();

@@ -141,10 +141,10 @@ impl Search {
         (window, limit): (i64, usize),
     ) -> rusqlite::Result<Vec<(TraceRecord, Place)>> {
         let (inner, mut values) = self.stretch(after, "LIMIT ?");
-        let all: String = self.all.iter().map(|(condition, _)| format!(" AND {condition}")).collect();
+        let all = each(&self.all);
         let sql = format!(
             "SELECT {}, w.at, w.id FROM ({inner}) w CROSS JOIN request_traces t ON t.id = w.id \
-             WHERE t.superseded = 0{all} ORDER BY w.at DESC, w.id DESC LIMIT ?",
+             WHERE {all}t.superseded = 0 ORDER BY w.at DESC, w.id DESC LIMIT ?",
             columns::listed("t")
         );
         values.push(window.into());
@@ -168,7 +168,7 @@ impl Search {
     /// The stretch of the index after `after`, the newest first.
     fn stretch(&self, after: Place, limit: &str) -> (String, Vec<Value>) {
         let (source, id) = self.source;
-        let along: String = self.along.iter().map(|(condition, _)| format!("{condition} AND ")).collect();
+        let along = each(&self.along);
         let sql = format!(
             "SELECT {id} AS id, timestamp AS at FROM {source} WHERE {along}timestamp >= ? AND timestamp <= ? \
              AND (timestamp < ? OR {id} < ?) ORDER BY timestamp DESC, {id} DESC {limit}"
@@ -177,6 +177,11 @@ impl Search {
         values.extend([self.from.into(), after.seconds.into(), after.seconds.into(), after.id.into()]);
         (sql, values)
     }
+}
+
+/// The conditions, with more to follow.
+fn each(conditions: &[Condition]) -> String {
+    conditions.iter().flat_map(|(condition, _)| [condition, " AND "]).collect()
 }
 
 /// The narrowest index for `filter`, and what it knows.

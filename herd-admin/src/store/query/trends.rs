@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::cells::{Fineness, Wanted, by, cube};
+use super::cells::{Fineness, Values, Wanted, by, cube};
 use super::{Range, Summary};
 use crate::store::rollup::Cell;
 use crate::store::vocabulary::Dimension;
@@ -13,9 +13,9 @@ use crate::store::{DAY_MS, HOUR_MS, StoreError, StoreHandle};
 
 /// Most points of a chart.
 const POINTS: u64 = 1_000;
-/// Longest range in steps of hours when two names are asked for at once: then a row is read for each combination of all
-/// names in each hour.
-const HOURS_OF_TWO_NAMES: u64 = 7 * 24;
+/// Longest range in steps of hours when names are asked for that no table has together: then a row is read for each
+/// combination of all names in each hour.
+const HOURS_OF_CUBE: u64 = 3 * 24;
 
 /// Of which requests; empty = of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,25 +64,33 @@ impl StoreHandle {
 
 fn trends(connection: &Connection, range: Range, step_s: u64, filter: &TrendFilter) -> Result<Trends, StoreError> {
     let names = [&filter.model, &filter.node_id, &filter.app, &filter.format].map(Option::as_deref);
-    let asked = names.iter().flatten().count();
-    let step_s = step(range, step_s, asked);
+    let values = match names {
+        [None, None, None, None] => Some(Values::all(Dimension::Total)),
+        [Some(model), None, None, None] => Some(Values::one(Dimension::Model, model)),
+        [None, Some(node), None, None] => Some(Values::one(Dimension::Node, node)),
+        [None, None, Some(app), None] => Some(Values::one(Dimension::App, app)),
+        [None, None, None, Some(surface)] => Some(Values::one(Dimension::Surface, surface)),
+        [Some(model), Some(node), None, None] => {
+            Some(Values { dimension: Dimension::NodeModel, only: Some((node, model)) })
+        }
+        _ => None,
+    };
+    let step_s = step(range, step_s, values.is_none());
     let fineness = if step_s.is_multiple_of(DAY_MS / 1_000) { Fineness::Days } else { Fineness::Hours };
     let wanted = Wanted { range, fineness };
     let bucket = |bucket: u64| bucket - bucket % step_s;
-    let dimensions = [Dimension::Model, Dimension::Node, Dimension::App, Dimension::Surface];
-    let sums = match (asked, dimensions.into_iter().zip(names).find(|(_, name)| name.is_some())) {
-        (0, _) | (_, None) => by(connection, wanted, (Dimension::Total, None), |at, _| bucket(at))?,
-        (1, Some(one)) => by(connection, wanted, one, |at, _| bucket(at))?,
-        _ => cube(connection, wanted, names, |at, _| bucket(at))?,
+    let sums = match values {
+        Some(values) => by(connection, wanted, values, |at, _, _| bucket(at))?,
+        None => cube(connection, wanted, names, |at, _| bucket(at))?,
     };
     Ok(Trends { range, step_s, data: points(range, step_s, &sums) })
 }
 
-fn step(range: Range, step_s: u64, names: usize) -> u64 {
+fn step(range: Range, step_s: u64, whole_cube: bool) -> u64 {
     let (hour, day) = (HOUR_MS / 1_000, DAY_MS / 1_000);
     let seconds = (range.to_ms - range.from_ms) / 1_000;
     let least = seconds.div_ceil(POINTS).max(hour);
-    let least = if names > 1 && seconds > HOURS_OF_TWO_NAMES * hour { least.max(day) } else { least };
+    let least = if whole_cube && seconds > HOURS_OF_CUBE * hour { least.max(day) } else { least };
     let step_s = step_s.clamp(least, seconds.max(least));
     step_s.next_multiple_of(if step_s < day { hour } else { day })
 }

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::cells::{Names, Wanted, by, cube};
+use super::cells::{Names, Values, Wanted, by};
 use super::{ROWS, Range, Summary};
 use crate::store::rollup::{Cell, Grain};
 use crate::store::vocabulary::Dimension;
@@ -80,27 +80,26 @@ impl StoreHandle {
 type Key = (Option<u64>, Names<Option<String>>);
 
 fn usage(connection: &Connection, group_by: GroupBy, range: Range) -> Result<Usage, StoreError> {
-    let wanted = Wanted::sums(range);
-    let one = |dimension, key: fn(&str) -> Names<Option<String>>| {
-        by(connection, wanted, (dimension, None), |_, value| (None, key(value)))
-    };
-    let own = |name: &str| Some(name.to_owned());
     let day = |bucket: u64| Some(Grain::Daily.bucket(bucket * 1_000));
-    let sums = match group_by {
-        GroupBy::Node => one(Dimension::Node, |node| [Some(node.into()), None, None, None])?,
-        GroupBy::Model => one(Dimension::Model, |model| [None, Some(model.into()), None, None])?,
-        GroupBy::App => one(Dimension::App, |app| [None, None, Some(app.into()), None])?,
-        GroupBy::Surface => one(Dimension::Surface, |surface| [None, None, None, Some(surface.into())])?,
-        GroupBy::Day => by(connection, wanted, (Dimension::Total, None), |bucket, _| {
-            (day(bucket), Names::<Option<String>>::default())
-        })?,
-        GroupBy::NodeModel => {
-            cube(connection, wanted, [None; 4], |_, [model, node, ..]| (None, [own(node), own(model), None, None]))?
-        }
-        GroupBy::NodeModelDay => cube(connection, wanted, [None; 4], |bucket, [model, node, ..]| {
-            (day(bucket), [own(node), own(model), None, None])
-        })?,
+    let own = |name: &str| Some(name.to_owned());
+    let dimension = match group_by {
+        GroupBy::Node => Dimension::Node,
+        GroupBy::Model => Dimension::Model,
+        GroupBy::App => Dimension::App,
+        GroupBy::Surface => Dimension::Surface,
+        GroupBy::Day => Dimension::Total,
+        GroupBy::NodeModel | GroupBy::NodeModelDay => Dimension::NodeModel,
     };
+    let key = |bucket, value: &str, second: &str| match group_by {
+        GroupBy::Node => (None, [own(value), None, None, None]),
+        GroupBy::Model => (None, [None, own(value), None, None]),
+        GroupBy::App => (None, [None, None, own(value), None]),
+        GroupBy::Surface => (None, [None, None, None, own(value)]),
+        GroupBy::Day => (day(bucket), [const { None }; 4]),
+        GroupBy::NodeModel => (None, [own(value), own(second), None, None]),
+        GroupBy::NodeModelDay => (day(bucket), [own(value), own(second), None, None]),
+    };
+    let sums = by(connection, Wanted::sums(range), Values::all(dimension), key)?;
     let truncated = sums.len() > ROWS;
     let mut data: Vec<_> = sums.into_iter().map(row).collect();
     data.sort_by_key(|row| std::cmp::Reverse((row.day_bucket, row.summary.requests)));

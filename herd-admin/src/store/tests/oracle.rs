@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open};
-use crate::store::{DAY_MS, GroupBy, HOUR_MS, Range, Spread, Summary, TraceFilter, TraceRecord, TrendFilter};
+use crate::store::{
+    DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreHandle, Summary, TraceFilter, TraceRecord, TrendFilter,
+};
 
 /// What `records` add up to, counted one by one.
 #[derive(Debug, Default)]
@@ -114,8 +116,6 @@ async fn every_answer_counts_the_same_requests() {
     assert!(thread.close(LIMIT));
 }
 
-use crate::store::StoreHandle;
-
 async fn check_totals(store: &StoreHandle, counted: &Counted<'_>, range: Range) {
     let overview = store.overview(range).await.unwrap();
     counted.check(&overview.summary);
@@ -143,7 +143,9 @@ async fn check_totals(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
     let daily = store.apps_daily(range).await.unwrap();
     let by_day = counted.by(|one| (day(one), one.app.clone()));
     assert_eq!(daily.len(), by_day.len());
-    daily.iter().for_each(|one| by_day[&(one.day_bucket, one.app.clone())].check(&one.summary));
+    for one in &daily {
+        by_day[&(one.day_bucket, one.app.clone())].check(&one.summary);
+    }
 }
 
 async fn check_groups(store: &StoreHandle, counted: &Counted<'_>, range: Range) {

@@ -3,6 +3,8 @@
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open, record, written};
 use crate::store::{StoreError, StoreHandle, StoreSettings, TraceFilter, TraceRecord};
 
+type Passes = fn(&TraceRecord) -> bool;
+
 async fn all(store: &StoreHandle, filter: &TraceFilter, limit: u32) -> Vec<String> {
     let (mut ids, mut cursor) = (Vec::new(), None::<String>);
     loop {
@@ -24,7 +26,6 @@ async fn every_filter_finds_what_it_says_in_order() {
     fill(&store, &records).await;
     let is = |value: &str| Some(value.to_owned());
     let none = TraceFilter::default();
-    type Passes = fn(&TraceRecord) -> bool;
     let filters: Vec<(TraceFilter, Passes)> = vec![
         (none.clone(), |_| true),
         (TraceFilter { model: is("qwen3:8b"), ..none.clone() }, |one| one.model == "qwen3:8b"),
