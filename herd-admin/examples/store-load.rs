@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use herd_admin::store::{
     AttemptRecord, GroupBy, Range, Store, StoreError, StoreHandle, StoreSettings, TraceFilter, TraceRecord, TrendFilter,
 };
+use herd_core::histogram::Histogram;
 
 const DAY_MS: u64 = 86_400_000;
 const DAYS: u64 = 30;
@@ -34,6 +35,10 @@ async fn main() -> Result<(), Failure> {
     println!("ready: {} after {:?}", store.ready(LIMIT).await, begun.elapsed());
     let recent = store.latency_p75(now).await?;
     println!("{} pairs for the scorer after {:?}", recent.len(), begun.elapsed());
+    while store.health().backfill_left > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("nothing left to add up after {:?}", begun.elapsed());
     ask(&store, now).await?;
     println!("{:?}", store.health());
     println!("closed: {}", thread.close(LIMIT));
@@ -45,7 +50,7 @@ async fn write(dir: &std::path::Path, rows: u64, now: u64) -> Result<(), Failure
     store.ready(LIMIT).await;
     let mut random = 0x9e37_79b9_7f4a_7c15;
     let begun = Instant::now();
-    let mut slowest = Duration::ZERO;
+    let mut handed_over = Histogram::default();
     for id in 0..rows {
         while store.health().queue_len >= 8_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -53,13 +58,15 @@ async fn write(dir: &std::path::Path, rows: u64, now: u64) -> Result<(), Failure
         let made = request(id, now - DAYS * DAY_MS + id * DAYS * DAY_MS / rows, &mut random);
         let handed = Instant::now();
         store.record(made);
-        slowest = slowest.max(handed.elapsed());
+        handed_over.observe(handed.elapsed().as_secs_f64() * 1e6);
     }
     let closed = thread.close(LIMIT);
     let took = begun.elapsed();
     let health = store.health();
     println!("{rows} rows in {took:?}: {:.0} rows/s; all written: {closed}", rows as f64 / took.as_secs_f64());
-    println!("slowest hand-over {slowest:?}; {} bytes; dropped {}", health.file_bytes, health.dropped);
+    let [p50, p99, p9999] = [0.5, 0.99, 0.9999].map(|q| handed_over.quantile(q).unwrap_or_default());
+    println!("handing over took p50 {p50:.1}, p99 {p99:.1}, p99.99 {p9999:.1} microseconds");
+    println!("{} bytes; dropped {}", health.file_bytes, health.dropped);
     Ok(())
 }
 

@@ -127,6 +127,8 @@ impl Writer {
     fn session(&mut self) -> Result<(), (Trouble, String)> {
         let mut connection = file::open(&self.place).map_err(|failure| (failure.trouble, failure.message))?;
         self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
+        let left = backfill::left(&connection).map_err(|error| (Trouble::of(&error), error.to_string()))?;
+        self.shared.backfill_left.store(left, Relaxed);
         self.shared.generation.fetch_max(1, Relaxed);
         self.serve(&mut connection).map_err(|error| (Trouble::of(&error), error.to_string()))
     }

@@ -14,9 +14,9 @@ const PAGE: u32 = 1_000;
 /// Requests that are looked at in one go for those that a filter lets pass, when no index knows all of it.
 const FIRST_WINDOW: i64 = 1_000;
 /// And in each further go.
-const WINDOW: i64 = 5_000;
+const WINDOW: i64 = 2_000;
 /// After this a page ends, however few were found: its cursor says where to go on.
-const PAGE_TIME: Duration = Duration::from_millis(40);
+const PAGE_TIME: Duration = Duration::from_millis(20);
 
 /// Which requests; what is not said lets all pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

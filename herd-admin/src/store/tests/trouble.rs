@@ -160,6 +160,19 @@ async fn closing_writes_what_waits() {
 }
 
 #[tokio::test]
+async fn closing_does_not_wait_for_ever() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    let other = dir.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.record(record(1, NOON_MS));
+    assert!(!thread.close(Duration::from_millis(50)));
+    state(&store, StoreState::Closed).await;
+    assert_eq!((store.health().written, store.health().dropped), (0, 1));
+    assert_eq!(store.set_setting("key", &1).await, Err(StoreError::Unavailable));
+}
+
+#[tokio::test]
 async fn the_books_are_kept() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
