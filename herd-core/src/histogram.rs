@@ -46,6 +46,7 @@ impl Histogram {
         }
         self.widen(other.least, other.greatest, other.count);
         self.sum = self.sum.saturating_add(other.sum);
+        self.cover(other.first, other.first + other.counts.len() - 1);
         for (at, count) in other.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.add(other.first + at, *count);
         }
@@ -58,17 +59,22 @@ impl Histogram {
     }
 
     fn add(&mut self, bucket: usize, count: u64) {
+        self.cover(bucket, bucket);
+        let sum = &mut self.counts[bucket - self.first];
+        *sum = sum.saturating_add(count);
+    }
+
+    /// Makes room for the buckets from `first` to `last`.
+    fn cover(&mut self, first: usize, last: usize) {
         if self.counts.is_empty() {
-            self.first = bucket;
-        } else if bucket < self.first {
-            self.counts.splice(0..0, std::iter::repeat_n(0, self.first - bucket));
-            self.first = bucket;
+            self.first = first;
+        } else if first < self.first {
+            self.counts.splice(0..0, std::iter::repeat_n(0, self.first - first));
+            self.first = first;
         }
-        let at = bucket - self.first;
-        if at >= self.counts.len() {
-            self.counts.resize(at + 1, 0);
+        if last - self.first >= self.counts.len() {
+            self.counts.resize(last - self.first + 1, 0);
         }
-        self.counts[at] = self.counts[at].saturating_add(count);
     }
 
     /// How many measurements there are.
@@ -147,14 +153,21 @@ impl Histogram {
             return false;
         };
         let greatest = least.saturating_add(width).min(GREATEST);
+        let least = least.min(greatest);
+        let mut pairs = false;
         let mut next = 0_u64;
         while !bytes.is_empty() {
             let (Some(gap), Some(count)) = (take(&mut bytes), take(&mut bytes)) else { return false };
-            let bucket = next.saturating_add(gap);
-            let Some(index) = usize::try_from(bucket).ok().filter(|index| *index < BUCKETS) else { return false };
-            self.widen(least.min(greatest), greatest, count);
+            let place = next.saturating_add(gap);
+            let Some(index) = usize::try_from(place).ok().filter(|index| *index < BUCKETS) else { return false };
+            if !pairs {
+                // All at once: one by one the buckets would move at each step.
+                self.cover(bucket(least), bucket(greatest));
+                pairs = true;
+            }
+            self.widen(least, greatest, count);
             self.add(index, count);
-            next = bucket + 1;
+            next = place + 1;
         }
         self.sum = self.sum.saturating_add(sum);
         true
