@@ -33,6 +33,7 @@ mod serve;
 mod settings;
 mod state;
 mod status;
+pub mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

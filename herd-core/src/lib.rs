@@ -14,6 +14,7 @@ pub mod estimate;
 pub mod explain;
 pub mod fleet;
 pub mod health;
+pub mod histogram;
 pub mod history;
 pub mod inspect;
 pub mod launch;
