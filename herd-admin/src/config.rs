@@ -9,6 +9,7 @@ use crate::access::Keys;
 use crate::guard::Hosts;
 use crate::pull::PullSettings;
 use crate::secret::Secret;
+use crate::store::StoreHandle;
 
 /// Settings of the admin service. The edge builds it from its own configuration.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct AdminConfig {
     pub hides: fn(&ModelName) -> bool,
     /// How models are pulled.
     pub pull: PullSettings,
+    /// The trace store; `None` = nothing is kept.
+    pub store: Option<StoreHandle>,
     /// Bounds on the bodies that `POST /fleet/explain` reads.
     pub inspect: InspectLimits,
 }
@@ -73,6 +76,7 @@ impl Default for AdminConfig {
             node_timeout: Duration::from_secs(30),
             hides: |_| false,
             pull: PullSettings::default(),
+            store: None,
             inspect: InspectLimits::default(),
         }
     }

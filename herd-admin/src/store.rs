@@ -43,7 +43,7 @@ pub use record::{AttemptRecord, TraceRecord};
 pub const FILE_NAME: &str = "latency.db";
 
 /// How the store behaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
     /// Days for which single requests are kept.
     pub raw_days: u32,

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
@@ -126,6 +127,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Retries.
     pub retry: Retry,
+    /// The trace store.
+    pub store: StoreSettings,
     /// Bounds on what waits.
     pub queue: QueueLimits,
     /// Waiting for nodes.

@@ -8,9 +8,11 @@ pub mod connection;
 pub mod demo;
 pub mod dispatch;
 pub mod fleet;
+pub mod history;
 pub mod keys;
 pub mod live;
 pub mod proxy;
+pub mod record;
 pub mod route;
 pub mod selector;
 mod services;
@@ -24,14 +26,17 @@ pub mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use herd_admin::access::{Keys, random_hex};
+use herd_admin::store::{Store, StoreHandle, StoreThread};
 use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
+use prometheus::Registry;
 
 use active::Active;
 use aliases::AliasKeeper;
@@ -43,8 +48,9 @@ use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
+use record::Recorder;
 use selector::{Selector, balancer};
-use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership};
+use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
@@ -52,6 +58,9 @@ use telemetry::Telemetry;
 
 /// Threads of the admin service: it must never need many.
 const ADMIN_THREADS: usize = 1;
+
+/// How long the last traces may take to be written.
+const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Rounds in which Pingora asks for a peer: more than the edge's own limits ever allow.
 const PINGORA_ATTEMPTS: usize = 10_000;
@@ -85,8 +94,9 @@ pub fn run(
     let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
-    let registry = prometheus::Registry::new();
-    let telemetry = Telemetry::new(&registry)?;
+    let registry = Registry::new();
+    let (recorder, store, store_thread) = records(config, &registry)?;
+    let telemetry = Arc::clone(&recorder.telemetry);
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -100,7 +110,9 @@ pub fn run(
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
     let hosts = hosts(config, &[client_address, admin_address]);
-    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets), registry)?;
+    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets, &store), registry)?;
+    let dropped = store.clone();
+    state.feed_store_drops(move || dropped.health().dropped);
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -113,6 +125,7 @@ pub fn run(
         hosts,
         aliases: aliases.clone(),
         telemetry,
+        recorder,
         admin: admin_address,
         edge_secret: secrets.edge.clone(),
         config: live_config,
@@ -127,19 +140,42 @@ pub fn run(
     server.add_service(data_plane);
     server.add_service(admin_service);
     server.add_service(background_service("dispatch", Dispatch(dispatcher)));
+    server.add_service(background_service("history", Remember { fleet: Arc::clone(&fleet), store }));
     let look_after = LookAfterAliases { fleet: Arc::clone(&fleet), keeper: aliases.clone() };
     server.add_service(background_service("aliases", look_after));
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
-    server.add_service(background_service("agent", local_agent(config, admin_address, &secrets)?));
-    if demo {
-        let join_token = join_token(config, &secrets)?;
-        server.add_service(background_service("demo", demo::Demo { admin: admin_address, join_token }));
-    }
+    add_agents(&mut server, config, admin_address, &secrets, demo)?;
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    if !store_thread.close(STORE_CLOSES_WITHIN) {
+        tracing::warn!("the last traces could not be kept");
+    }
+    Ok(())
+}
+
+/// The counters, the trace store, and where traces go.
+fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, StoreHandle, StoreThread)> {
+    let telemetry = Telemetry::new(registry)?;
+    let (store, thread) = Store::open(&config.data_dir, config.store.clone()).context("the trace store's thread")?;
+    Ok((Arc::new(Recorder { telemetry, store: Some(store.clone()) }), store, thread))
+}
+
+/// The agent of this machine, and in the demo the simulated nodes.
+fn add_agents(
+    server: &mut Server,
+    config: &Config,
+    admin: SocketAddr,
+    secrets: &Secrets,
+    demo: bool,
+) -> anyhow::Result<()> {
+    server.add_service(background_service("agent", local_agent(config, admin, secrets)?));
+    if demo {
+        let join_token = join_token(config, secrets)?;
+        server.add_service(background_service("demo", demo::Demo { admin, join_token }));
+    }
     Ok(())
 }
 
@@ -179,7 +215,7 @@ fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
     Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
 }
 
-fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets) -> AdminConfig {
+fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets, store: &StoreHandle) -> AdminConfig {
     AdminConfig {
         edge_secret: Some(secrets.edge.as_str().into()),
         keys: keys.clone(),
@@ -192,6 +228,7 @@ fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets) 
         inspect: config.inspect,
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
+        store: Some(store.clone()),
         version: env!("CARGO_PKG_VERSION").into(),
         rustc: env!("HERD_RUSTC").into(),
         revision: env!("HERD_REVISION").into(),

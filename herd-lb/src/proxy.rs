@@ -9,6 +9,7 @@ pub mod ctx;
 mod end;
 mod error;
 mod guard;
+mod identify;
 mod pull;
 pub mod reply;
 pub mod retry;
@@ -34,6 +35,7 @@ use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
+use crate::record::Recorder;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
@@ -71,6 +73,8 @@ pub struct Edge {
     pub aliases: AliasKeeper,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
+    /// Where traces go.
+    pub recorder: Arc<Recorder>,
     /// Where the admin service listens.
     pub admin: SocketAddr,
     /// What tells the admin service that a request comes through the edge.
@@ -132,6 +136,10 @@ impl ProxyHttp for Edge {
         };
         for name in [header::TRANSFER_ENCODING, header::EXPECT, header::CONTENT_ENCODING, header::ORIGIN] {
             request.remove_header(&name);
+        }
+        // What a request says to herd alone.
+        for name in ["X-Herd-Tags", "X-Fleet-Priority", "X-Fleet-No-Fallback"] {
+            request.remove_header(name);
         }
         access::take_keys_out(request, ctx);
         // Ollama refuses host names that are not its own.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use herd_admin::Hosts;
+use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
@@ -23,8 +24,8 @@ use herd_core::rules::ModelRules;
 use herd_core::score::Weights;
 
 use super::file::{
-    AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, UpstreamFile,
-    WeightsFile,
+    AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, StoreFile,
+    UpstreamFile, WeightsFile,
 };
 use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Hold, Limits, Mdns, Probe, Retry, Upstream};
 
@@ -82,6 +83,7 @@ impl ConfigFile {
             pull: pull(&self.auto_pull)?,
             pull_wait: millis("auto_pull.max_wait_ms", self.auto_pull.max_wait_ms, 0..=DAY_MS)?,
             retry: retry(&self.retry)?,
+            store: store(&self.store)?,
             policy: self.policy()?,
             inspect: InspectLimits {
                 json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,
@@ -213,6 +215,14 @@ fn pull(file: &AutoPull) -> Result<PullPolicy, ConfigError> {
         disk_reserve_bytes: file.disk_reserve_bytes,
         ..PullPolicy::default()
     })
+}
+
+fn store(file: &StoreFile) -> Result<StoreSettings, ConfigError> {
+    let mut settings = StoreSettings::default();
+    settings.raw_days = in_range("store.raw_days", file.raw_days, 1..=3_650)?;
+    settings.rollup_days = in_range("store.rollup_days", file.rollup_days, 1..=3_650)?;
+    settings.max_bytes = in_range("store.max_bytes", file.max_bytes, 16 << 20..=1 << 44)?;
+    Ok(settings)
 }
 
 fn upstream(file: &UpstreamFile) -> Result<Upstream, ConfigError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::FallbackPolicy;
@@ -68,6 +69,8 @@ section! {
         reaper: Reaper = Reaper::default(),
         /// Pulling missing models.
         auto_pull: AutoPull = AutoPull::default(),
+        /// The trace store.
+        store: StoreFile = StoreFile::default(),
         /// Bounds on clients.
         limits: LimitsFile = LimitsFile::default(),
         /// Connections to nodes.
@@ -292,6 +295,18 @@ section! {
         disk_reserve_bytes: u64 = PullPolicy::default().disk_reserve_bytes,
         /// Longest that a request waits for a pull.
         max_wait_ms: u64 = 600_000,
+    }
+}
+
+section! {
+    /// The trace store.
+    StoreFile {
+        /// Days for which single requests are kept.
+        raw_days: u32 = StoreSettings::default().raw_days,
+        /// Days for which sums of hours and days are kept.
+        rollup_days: u32 = StoreSettings::default().rollup_days,
+        /// Largest size.
+        max_bytes: u64 = StoreSettings::default().max_bytes,
     }
 }
 

@@ -7,9 +7,9 @@ use herd_core::request::{RequestProfile, Surface};
 use pingora_proxy::Session;
 
 use super::access::KeyUse;
-use super::attempt::identify;
 use super::body::{Held, hold};
 use super::ctx::{Inference, RequestCtx};
+use super::identify::{caller, identify};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
 use crate::route::{Origin, Refusal, Route, route};
@@ -43,7 +43,8 @@ impl Edge {
         ctx: &mut RequestCtx,
         surface: Surface,
     ) -> Result<(), Reply> {
-        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.telemetry));
+        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.recorder));
+        trace.client = caller(session);
         self.retries.earn();
         let outcome = match self.enter(session, &mut trace) {
             Ok(key) => self.read(session, surface, key).await,

@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use herd_core::decide::Decision;
 use herd_core::fleet::{Condition, FleetSnapshot};
-use herd_core::name::fnv1a;
 use herd_core::patience::{Evidence, GiveUp, Verdict, Watch, evidence};
 use herd_core::protect::{ContextAction, Protection, overflow};
-use herd_core::queue::Class;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
-use super::access::KeyUse;
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
-use super::{Edge, client_ip, error, refused};
+use super::{Edge, error, refused};
 use crate::dispatch::{Answer, Ask, Handed, Ticket};
 use crate::selector::Choice;
 use crate::telemetry::Chosen;
@@ -245,22 +242,4 @@ pub(super) async fn client_leaves(session: &mut Session) -> Box<Error> {
             Err(error) => return error.into_down(),
         }
     }
-}
-
-/// How urgent a request is, and whose: from its headers, its body and where it comes from.
-pub(super) fn identify(session: &Session, inference: &mut Inference) {
-    let header = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
-    let class = header("X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
-    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
-    let strict = header("X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
-    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
-        Arc::make_mut(&mut inference.profile).fallback = Some(false);
-    }
-    let profile = &inference.profile;
-    let key = header("Authorization").or_else(|| header("X-Api-Key"));
-    let client = client_ip(session).map(|ip| ip.to_string());
-    let told = profile.tags.first().or(profile.user.as_ref()).map(String::as_str);
-    // What a client says of itself it can change at will; the key that it was given it cannot.
-    let app = inference.key.as_ref().map(KeyUse::id).or(told).or(key).or(client.as_deref());
-    inference.app = fnv1a(app.unwrap_or_default().as_bytes());
 }

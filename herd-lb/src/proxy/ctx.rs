@@ -197,8 +197,10 @@ impl Inference {
 
     /// Gives up the node that is asked now, and its slot; the trace keeps why.
     pub fn end_attempt(&mut self, outcome: &'static str) {
+        let age_ms = self.trace.age_ms();
         if let Some(attempted) = self.trace.attempts.last_mut() {
             attempted.outcome = outcome;
+            attempted.ended_ms = Some(age_ms);
         }
         self.attempt = None;
     }

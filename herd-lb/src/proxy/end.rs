@@ -1,7 +1,7 @@
 //! How a request ends: the last byte of its answer, or what the client is told instead; and what is learned from it.
 
 use bytes::Bytes;
-use herd_core::answer::Observer;
+use herd_core::answer::{Observer, Reason};
 use herd_core::estimate::needs_load;
 use herd_core::fleet::Loaded;
 use herd_core::launch::Signature;
@@ -129,6 +129,7 @@ impl Edge {
         inference.end(status, &error.map(ToString::to_string).unwrap_or_default());
         if let Some(observer) = inference.answer.as_ref().and_then(|answer| answer.observer()) {
             inference.trace.counts = observer.seen().counts;
+            inference.trace.finish_reason = observer.seen().reason.map_or("", Reason::name);
             if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
                 key.charge_answer(tokens, self.fleet.now_ms());
             }
