@@ -5,6 +5,7 @@
 mod alias;
 mod bodies;
 mod clients;
+mod context;
 mod failure;
 mod input;
 mod live;
