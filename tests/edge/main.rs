@@ -9,6 +9,7 @@ mod context;
 mod failure;
 mod input;
 mod live;
+mod queue;
 mod routing;
 mod settings;
 mod surfaces;

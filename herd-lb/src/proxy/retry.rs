@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::launch::Signature;
 use herd_core::patience::GiveUp;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -134,7 +134,8 @@ impl Edge {
         inference.trace.http_status = status;
         let Some(attempt) = &mut inference.attempt else { return };
         attempt.last_byte.came(now_ms);
-        if Failure::of_status(status).is_none() {
+        let failure = Failure::of_status(status);
+        if failure.is_none() {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
@@ -142,6 +143,10 @@ impl Edge {
             if let Some(model) = attempt.choice.model() {
                 model.load.accepted();
             }
+        }
+        if failure == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
+            let rests_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
+            drop(response.insert_header(RETRY_AFTER, rests_ms.div_ceil(1000).max(1)));
         }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
@@ -167,7 +172,8 @@ impl Edge {
         } else {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy || self.lost_alias(inference, failure) {
+        let rests = failure == Failure::Busy && !self.is_left_at_last(inference);
+        if rests || self.lost_alias(inference, failure) {
             // It rests a moment, and then may have room; or it gets a new alias.
             inference.tried.retain(|tried| *tried != number);
         }
@@ -182,6 +188,13 @@ impl Edge {
             inference.retrying = true;
         }
         may
+    }
+
+    /// Whether a busy node is not asked again: no more than one attempt is left, and another node can be asked, be it
+    /// that it must load the model.
+    fn is_left_at_last(&self, inference: &Inference) -> bool {
+        let last = inference.sent + 1 == self.config.now().retry.max_attempts;
+        last && !matches!(self.dispatcher.another(&inference.profile, &inference.tried), Outcome::Nobody(_))
     }
 
     fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
