@@ -10,6 +10,7 @@ mod failure;
 mod input;
 mod live;
 mod queue;
+mod resilience;
 mod routing;
 mod settings;
 mod surfaces;

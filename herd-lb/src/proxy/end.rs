@@ -76,9 +76,11 @@ impl Edge {
     /// Tells the client that its request has failed, in whatever way is left; returns the status for the log.
     pub(super) async fn tell_failure(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> u16 {
         let cancelled = ctx.connection.awaited().cancelled();
+        let gave_up = ctx.inference.as_ref().is_some_and(|inference| inference.gave_up.is_some());
+        let own = || if gave_up { error::silent() } else { error::reply(error) };
         let reply = match cancelled {
             Some(_) => Reply::new(503, "the request was cancelled by an operator"),
-            None => ctx.reply.take().unwrap_or_else(|| error::reply(error)),
+            None => ctx.reply.take().unwrap_or_else(own),
         };
         let clients = is_clients(error);
         let answered = session.response_written().is_some();

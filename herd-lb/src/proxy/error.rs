@@ -52,9 +52,12 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
 /// The last node failed without an answer.
 pub(super) fn reply(error: &Error) -> Reply {
     match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-            Reply::new(504, "the node did not answer in time")
-        }
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => silent(),
         _ => Reply::new(502, "the node could not be reached or broke off"),
     }
+}
+
+/// The last node was silent for too long.
+pub(super) fn silent() -> Reply {
+    Reply::new(504, "the node did not answer in time")
 }

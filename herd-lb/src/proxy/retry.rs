@@ -200,7 +200,7 @@ impl Edge {
     fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
         let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
         if matches!(outcome, Outcome::Nobody(_)) {
-            return !failure.was_sent() && self.may_hold_unreached(inference);
+            return !failure.was_sent() && (self.awaits_unreached(inference) || self.has_stand_in(inference));
         }
         // A retry of what was never sent adds no work to the fleet.
         if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
@@ -225,10 +225,20 @@ impl Edge {
         lost
     }
 
-    /// Whether nodes that were not reached are still worth waiting for.
-    fn may_hold_unreached(&self, inference: &Inference) -> bool {
+    /// Whether there are nodes that were not reached and are still worth waiting for.
+    pub(super) fn awaits_unreached(&self, inference: &Inference) -> bool {
         let held_ms = inference.held_since_ms.map_or(0, |since_ms| self.fleet.now_ms().saturating_sub(since_ms));
-        held_ms < self.config.now().hold.max_ms
+        !inference.unreached.is_empty() && held_ms < self.config.now().hold.max_ms
+    }
+
+    /// Whether another model can serve a request whose nodes have been waited for in vain; claimed if it can at once.
+    fn has_stand_in(&self, inference: &mut Inference) -> bool {
+        match self.dispatcher.last_chance(&inference.profile, &inference.tried) {
+            Outcome::Chosen(choice) => inference.next = Some(choice),
+            Outcome::Full(_) => {}
+            Outcome::Nobody(_) => return false,
+        }
+        true
     }
 
     fn blame(&self, inference: &Inference, failure: Failure) {
