@@ -4,11 +4,13 @@
 
 mod alias;
 mod bodies;
+mod chaos;
 mod clients;
 mod context;
 mod failure;
 mod input;
 mod live;
+mod pull;
 mod queue;
 mod resilience;
 mod routing;

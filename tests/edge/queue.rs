@@ -1,6 +1,6 @@
 //! Who waits at the edge, in which order, how long, and what those who look are told.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -23,7 +23,9 @@ fn occupy(edge: &Edge) -> TcpStream {
     let before = edge.in_flight();
     let mut client = connect(edge.address);
     client.write_all(&post("/api/chat", LONG)).unwrap();
-    eventually("it runs", || edge.in_flight() == before + 1);
+    // Its node writes.
+    client.read_exact(&mut [0; 64]).unwrap();
+    assert_eq!(edge.in_flight(), before + 1);
     client
 }
 

@@ -90,6 +90,29 @@ fn a_node_that_returns_is_waited_for() {
 }
 
 #[test]
+fn the_only_node_that_dies_at_work_is_waited_for_too() {
+    let edge = Edge::start(&[]);
+    let mut sim = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--decode-tps", "20"]);
+    edge.wait_for(&["a"]);
+    let mut client = connect(edge.address);
+    let body = br#"{"model":"tiny","stream":false,"prompt":"x","options":{"num_predict":400}}"#;
+    client.write_all(&post("/api/generate", body)).unwrap();
+    eventually("it works", || sim.stats()["in_flight"] == 1);
+    sim.process.kill();
+    eventually("it is missed", || edge.node("a")["probe_ok"] == false);
+    sim.restart(Some(&edge), "a", &["--hot", "tiny"]);
+    let answer = read_answer(&mut client);
+    assert_eq!((answer.status, told(&answer, "X-Fleet-Node")), (200, "a"), "{answer:?}");
+    // One that breaks every connection is not asked for ever.
+    sim.fault("reset");
+    let answer = edge.post("/api/chat", &chat("tiny", ""));
+    // A kept connection that had been closed does not count.
+    let attempts: u32 = told(&answer, "X-Fleet-Attempts").parse().unwrap();
+    assert!(answer.status == 502 && (3..=4).contains(&attempts), "{answer:?}");
+    eventually("nothing is left", || edge.in_flight() == 0 && edge.waiting().is_empty());
+}
+
+#[test]
 fn right_after_the_start_an_unknown_model_waits_for_the_first_heartbeats() {
     let edge = Edge::start(&[("FLEET_HOLD_START_MS", "10000")]);
     let mut client = connect(edge.address);
@@ -179,5 +202,94 @@ fn an_engine_that_hangs_is_given_up() {
     edge.wait_for(&["b"]);
     let answer = edge.post("/api/chat", &chat("tiny", ""));
     assert_eq!((answer.status, told(&answer, "X-Fleet-Node")), (200, "b"), "{answer:?}");
+    eventually("nothing is left", || edge.in_flight() == 0);
+}
+
+/// Two nodes that take a while to load `cold`, of which one has begun to for the first of three requests.
+fn loading() -> (Edge, [Sim; 2], Vec<std::net::TcpStream>) {
+    let edge = Edge::start(&[]);
+    let node = |id| Sim::start(Some(&edge), id, &["--model", "cold=2", "--load-ms", "2500"]);
+    let sims = [node("a"), node("b")];
+    edge.wait_for(&["a", "b"]);
+    let mut clients = Vec::new();
+    for waiting in 0..3 {
+        let mut client = connect(edge.address);
+        client.write_all(&post("/api/chat", &chat("cold", ""))).unwrap();
+        eventually("it loads, and the others wait", || {
+            (edge.in_flight(), edge.waiting().len()) == (1, waiting)
+                && sims.iter().any(|sim| sim.stats()["in_flight"] == 1)
+        });
+        clients.push(client);
+    }
+    (edge, sims, clients)
+}
+
+#[test]
+fn a_client_that_leaves_during_the_load_leaves_the_others_one_of_their_own() {
+    let (edge, sims, mut clients) = loading();
+    drop(clients.remove(0));
+    for client in &mut clients {
+        assert_eq!(read_answer(client).status, 200);
+    }
+    let count = |name: &str| sims.iter().map(|sim| sim.stats()[name].as_u64().unwrap()).sum::<u64>();
+    // Ollama gives a load up with the client that caused it.
+    assert_eq!((count("loads_cancelled"), count("loads")), (1, 1));
+    eventually("nothing is left", || edge.in_flight() == 0 && edge.waiting().is_empty());
+}
+
+#[test]
+fn a_node_that_dies_during_the_load_is_replaced() {
+    let (edge, mut sims, mut clients) = loading();
+    let (loads, other) = if edge.node("a")["in_flight"] == 1 { (0, "b") } else { (1, "a") };
+    sims[loads].process.kill();
+    for client in &mut clients {
+        let answer = read_answer(client);
+        assert_eq!((answer.status, told(&answer, "X-Fleet-Node")), (200, other), "{answer:?}");
+    }
+    assert_eq!(sims[1 - loads].stats()["loads"], 1);
+    eventually("nothing is left", || edge.in_flight() == 0 && edge.waiting().is_empty());
+}
+
+#[test]
+fn those_who_wait_for_a_node_that_dies_go_to_the_other() {
+    let edge = Edge::start(&[]);
+    let mut dying = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--decode-tps", "20"]);
+    let _other = Sim::start(Some(&edge), "b", &[]);
+    edge.wait_for(&["a", "b"]);
+    let mut clients: Vec<_> = ["400", "1", "1"]
+        .map(|tokens| {
+            let before = (edge.in_flight(), edge.waiting().len());
+            let mut client = connect(edge.address);
+            let body =
+                format!(r#"{{"model":"tiny","stream":false,"prompt":"x","options":{{"num_predict":{tokens}}}}}"#);
+            client.write_all(&post("/api/generate", body.as_bytes())).unwrap();
+            eventually("it is taken in", || (edge.in_flight(), edge.waiting().len()) != before);
+            client
+        })
+        .into();
+    dying.process.kill();
+    for client in &mut clients {
+        let answer = read_answer(client);
+        assert_eq!((answer.status, told(&answer, "X-Fleet-Node")), (200, "b"), "{answer:?}");
+    }
+    eventually("nothing is left", || edge.in_flight() == 0 && edge.waiting().is_empty());
+}
+
+#[test]
+fn a_node_that_fails_after_a_pull_has_begun_the_answer_is_told_in_it() {
+    let edge = Edge::start(&[]);
+    let library = ["--library", "new=0.5", "--library", "newer=0.5", "--pull-gbps", "0.2"];
+    let sim = Sim::start(Some(&edge), "a", &library);
+    edge.wait_for(&["a"]);
+    sim.fault("error_500");
+    for (path, model, error) in [("/api/chat", "new", "{\"error\":"), ("/v1/messages", "newer", "event: error\ndata: ")]
+    {
+        let body = format!(
+            r#"{{"model":"{model}","stream":true,"max_tokens":2,"messages":[{{"role":"user","content":"hi"}}]}}"#
+        );
+        let answer = edge.post(path, body.as_bytes());
+        assert!(answer.status == 200 && answer.whole && answer.text().contains(error), "{answer:?}");
+    }
+    assert_eq!(sim.stats()["faults_injected"]["error_500"], 2, "each was asked once");
     eventually("nothing is left", || edge.in_flight() == 0);
 }

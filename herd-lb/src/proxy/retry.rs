@@ -76,6 +76,11 @@ impl Failure {
         !matches!(self, Self::Refused | Self::ConnectTimeout | Self::Stale)
     }
 
+    /// Whether nobody was there, or is any more, so that the node may be asked again when it has come back.
+    fn is_absence(self) -> bool {
+        !self.was_sent() || self == Self::Reset
+    }
+
     /// Whether it tells against the node's health.
     fn is_nodes_fault(self) -> bool {
         !matches!(self, Self::Stale | Self::ModelNotFound | Self::Busy)
@@ -167,9 +172,8 @@ impl Edge {
     pub(super) fn retry(&self, inference: &mut Inference, failure: Failure) -> bool {
         self.blame(inference, failure);
         let Some(number) = inference.attempt.as_ref().map(|attempt| attempt.choice.node().number) else { return false };
-        if failure.was_sent() {
-            inference.sent += 1;
-        } else {
+        inference.sent += u32::from(failure.was_sent());
+        if failure.is_absence() {
             inference.unreached.push(number);
         }
         let rests = failure == Failure::Busy && !self.is_left_at_last(inference);
@@ -199,11 +203,13 @@ impl Edge {
 
     fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
         let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
-        if matches!(outcome, Outcome::Nobody(_)) {
-            return !failure.was_sent() && (self.awaits_unreached(inference) || self.has_stand_in(inference));
+        let nobody = matches!(outcome, Outcome::Nobody(_));
+        if nobody && !(failure.is_absence() && (self.awaits_unreached(inference) || self.has_stand_in(inference))) {
+            return false;
         }
         // A retry of what was never sent adds no work to the fleet.
         if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
+            inference.next = None;
             self.telemetry.budget_exhausted();
             return false;
         }
@@ -275,6 +281,8 @@ impl Edge {
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
+            // One of ours: what the node has done has been judged.
+            (None, ErrorType::InternalError) => return false,
             _ if is_clients(error) => return false,
             _ if reused => Failure::Stale,
             _ => Failure::Reset,
