@@ -37,6 +37,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use prometheus::Registry;
+use tokio::net::TcpSocket;
 
 use active::Active;
 use aliases::AliasKeeper;
@@ -179,11 +180,21 @@ fn add_agents(
     Ok(())
 }
 
+/// Connections that may wait to be accepted; the system has its own limit besides. With the 128 of the standard library
+/// the rest of a burst of clients tries again only after a second.
+const BACKLOG: u32 = 4_096;
+
 /// Listens before anything else starts, so that a port in use is an error with a name.
 fn listen(key: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let bind = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        // Only tokio's socket can be told how many may wait, and only within a runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _entered = runtime.enter();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of an edge that ran here before may still be open.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?.into_std()?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
@@ -275,4 +286,20 @@ fn advertise(config: &Config, address: SocketAddr) -> Option<Advertiser> {
         id: format!("{:016x}", fastrand::u64(..)),
     };
     Advertiser::start(&what).inspect_err(|error| tracing::warn!(%error, "cannot announce this edge by mDNS")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_of_clients_connects_before_any_is_accepted() {
+        let (_listener, address) = listen("listen", (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900));
+        let clients: Result<Vec<_>, _> = (0..300).map(connect).collect();
+        assert_eq!(clients.map(|clients| clients.len()).map_err(|error| error.kind()), Ok(300));
+    }
 }

@@ -79,7 +79,9 @@ impl Edge {
         loop {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
             self.pause_for_unreached(session, inference).await?;
-            let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
+            let awaits_unreached = self.awaits_unreached(inference);
+            let ask = Ask { awaits_unreached, ..ask(inference, &request_id) };
+            let answer = match self.dispatcher.ask(ask) {
                 Answer::Waits(ticket) => {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
                     self.wait(session, ticket, deadline).await?
@@ -231,6 +233,7 @@ fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
         app: inference.app,
         request_id: Arc::clone(request_id),
         held_since_ms: inference.held_since_ms,
+        awaits_unreached: false,
     }
 }
 

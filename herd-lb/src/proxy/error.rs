@@ -62,11 +62,14 @@ pub(super) fn stopping() -> Reply {
 pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
     match error.etype() {
         _ if gave_up == Some(GiveUp::Stopping) => stopping(),
-        _ if gave_up.is_some() => Reply::new(504, "the node did not answer in time"),
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-            Reply::new(504, "the node did not answer in time")
-        }
+        _ if gave_up.is_some() => silent(),
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => silent(),
         ErrorType::HTTPStatus(status) => Reply::new(*status, format!("the node answered with status {status}")),
         _ => Reply::new(502, "the node could not be reached or broke off"),
     }
+}
+
+/// The last node was silent for too long.
+pub(super) fn silent() -> Reply {
+    Reply::new(504, "the node did not answer in time")
 }

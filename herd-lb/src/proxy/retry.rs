@@ -77,6 +77,11 @@ impl Failure {
         !matches!(self, Self::Refused | Self::ConnectTimeout | Self::Stale)
     }
 
+    /// Whether nobody was there, or is any more, so that the node may be asked again when it has come back.
+    fn is_absence(self) -> bool {
+        !self.was_sent() || self == Self::Reset
+    }
+
     /// Whether it tells against the node's health.
     fn is_nodes_fault(self) -> bool {
         !matches!(self, Self::Stale | Self::ModelNotFound | Self::Busy)
@@ -136,7 +141,8 @@ impl Edge {
         inference.trace.http_status = status;
         let Some(attempt) = &mut inference.attempt else { return };
         attempt.last_byte.came(now_ms);
-        if Failure::of_status(status).is_none() {
+        let failure = Failure::of_status(status);
+        if failure.is_none() {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
@@ -146,9 +152,9 @@ impl Edge {
                 model.load.accepted();
             }
         }
-        if status == 503 && !response.headers.contains_key(RETRY_AFTER) {
-            let pause_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
-            drop(response.insert_header(RETRY_AFTER, pause_ms.div_ceil(1_000).max(1)));
+        if failure == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
+            let rests_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
+            drop(response.insert_header(RETRY_AFTER, rests_ms.div_ceil(1000).max(1)));
         }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
@@ -169,9 +175,8 @@ impl Edge {
     pub(super) fn retry(&self, inference: &mut Inference, failure: Failure) -> bool {
         self.blame(inference, failure);
         let Some(number) = inference.attempt.as_ref().map(|attempt| attempt.choice.node().number) else { return false };
-        if failure.was_sent() {
-            inference.sent += 1;
-        } else {
+        inference.sent += u32::from(failure.was_sent());
+        if failure.is_absence() {
             inference.unreached.push(number);
         }
         if self.lost_alias(inference, failure) {
@@ -191,18 +196,28 @@ impl Edge {
         may
     }
 
+    /// Whether a busy node is not asked again: no more than one attempt is left, and another node can be asked, be it
+    /// that it is busy too or must load the model.
+    fn is_left_at_last(&self, inference: &Inference, others: &Outcome) -> bool {
+        let last = inference.sent + 1 == self.config.now().retry.max_attempts;
+        last && !matches!(others, Outcome::Nobody(_))
+    }
+
     fn find_another(&self, inference: &mut Inference, failure: Failure, number: u32) -> bool {
         let mut outcome = self.dispatcher.another(&inference.profile, &inference.tried);
-        if failure == Failure::Busy && !matches!(outcome, Outcome::Chosen(_)) {
+        let free = matches!(outcome, Outcome::Chosen(_));
+        if failure == Failure::Busy && !free && !self.is_left_at_last(inference, &outcome) {
             // It rests a moment; then it may have room, sooner than the others perhaps.
             inference.tried.retain(|tried| *tried != number);
             outcome = self.dispatcher.another(&inference.profile, &inference.tried);
         }
-        if matches!(outcome, Outcome::Nobody(_)) {
-            return !failure.was_sent() && self.may_hold_unreached(inference);
+        let nobody = matches!(outcome, Outcome::Nobody(_));
+        if nobody && !(failure.is_absence() && (self.awaits_unreached(inference) || self.has_stand_in(inference))) {
+            return false;
         }
         // A retry of what was never sent adds no work to the fleet.
         if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
+            inference.next = None;
             self.telemetry.budget_exhausted();
             return false;
         }
@@ -224,10 +239,20 @@ impl Edge {
         lost
     }
 
-    /// Whether nodes that were not reached are still worth waiting for.
-    fn may_hold_unreached(&self, inference: &Inference) -> bool {
+    /// Whether there are nodes that were not reached and are still worth waiting for.
+    pub(super) fn awaits_unreached(&self, inference: &Inference) -> bool {
         let held_ms = inference.held_since_ms.map_or(0, |since_ms| self.fleet.now_ms().saturating_sub(since_ms));
-        held_ms < self.config.now().hold.max_ms
+        !inference.unreached.is_empty() && held_ms < self.config.now().hold.max_ms
+    }
+
+    /// Whether another model can serve a request whose nodes have been waited for in vain; claimed if it can at once.
+    fn has_stand_in(&self, inference: &mut Inference) -> bool {
+        match self.dispatcher.last_chance(&inference.profile, &inference.tried) {
+            Outcome::Chosen(choice) => inference.next = Some(choice),
+            Outcome::Full(_) => {}
+            Outcome::Nobody(_) => return false,
+        }
+        true
     }
 
     /// Notes what a failure says of the node. That it answered with an error may be the request's own fault, which
@@ -271,6 +296,8 @@ impl Edge {
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
+            // One of ours: what the node has done has been judged.
+            (None, ErrorType::InternalError) => return false,
             _ if is_clients(error) => return false,
             // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
             // must not go through the whole fleet.
