@@ -123,6 +123,7 @@ struct Ranked<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "units stand in names")]
 struct Predicted {
     wait_ms: f64,
     load_ms: f64,

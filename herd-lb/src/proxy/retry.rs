@@ -292,12 +292,11 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
-            (Some(GiveUp::Stopping), _) => return false,
+            // The edge stops; or an error of ours: what the node has done has been judged.
+            (Some(GiveUp::Stopping), _) | (None, ErrorType::InternalError) => return false,
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
-            // One of ours: what the node has done has been judged.
-            (None, ErrorType::InternalError) => return false,
             _ if is_clients(error) => return false,
             // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
             // must not go through the whole fleet.
