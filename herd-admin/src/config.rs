@@ -1,5 +1,6 @@
 //! What the admin service is told at its start.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use herd_core::inspect::InspectLimits;
@@ -16,6 +17,8 @@ pub struct AdminConfig {
     /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
     /// forwards, and `X-Forwarded-For` is never believed.
     pub edge_secret: Option<Secret>,
+    /// Where the edge takes clients, for benchmarks; `None` = there are none.
+    pub edge: Option<SocketAddr>,
     /// What agents must show as `Authorization: Bearer`; `None` = any agent from a local address may join.
     pub join_token: Option<Secret>,
     /// Agents at public addresses may join.
@@ -45,6 +48,7 @@ impl Default for AdminConfig {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             edge_secret: None,
+            edge: None,
             join_token: None,
             allow_public_nodes: false,
             heartbeat_body_bytes: 1 << 20,

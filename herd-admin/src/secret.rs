@@ -3,6 +3,8 @@
 use std::fmt;
 use std::hint::black_box;
 
+use http::HeaderValue;
+
 /// A token that callers show. Its text is in no log, and comparing it takes the same time whatever is shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
@@ -20,6 +22,13 @@ impl Secret {
         // `black_box` keeps the compiler from leaving the loop at the first difference.
         let difference = own.iter().zip(shown).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
         difference == 0
+    }
+
+    /// As the value of a header that is not shown in logs either; `None` = it is empty, or cannot be one.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0).ok().filter(|value| !value.is_empty())?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

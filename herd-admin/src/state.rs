@@ -10,6 +10,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use crate::FleetSource;
+use crate::benchmark::Benchmarks;
 use crate::config::AdminConfig;
 use crate::metrics::FleetCollector;
 use crate::pull::Pulls;
@@ -38,6 +39,7 @@ struct Shared {
     registry: Registry,
     nodes: reqwest::Client,
     pulls: Pulls,
+    benchmarks: Benchmarks,
     explanations: Semaphore,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
@@ -52,15 +54,22 @@ impl AdminState {
         registry.register(Box::new(FleetCollector::new(Arc::clone(&source), &config.version)?))?;
         let nodes = node_client(config.node_connect_timeout).timeout(config.node_timeout).build()?;
         let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
+        let benchmarks = Benchmarks::new(Arc::clone(&source), &config)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
-        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, epoch_unix_ms })))
+        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, benchmarks, explanations, epoch_unix_ms })))
     }
 
     /// The pulls of models. They run as long as [`crate::serve`] does.
     #[must_use]
     pub fn pulls(&self) -> &Pulls {
         &self.0.pulls
+    }
+
+    /// The benchmarks. They run as long as [`crate::serve`] does.
+    #[must_use]
+    pub fn benchmarks(&self) -> &Benchmarks {
+        &self.0.benchmarks
     }
 
     pub(crate) fn source(&self) -> &dyn FleetSource {
