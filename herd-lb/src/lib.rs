@@ -94,7 +94,7 @@ pub fn run(
     let registry = prometheus::Registry::new();
     let telemetry = Telemetry::new(&registry)?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
-    let state = AdminState::new(Arc::new(source), admin_config(config, edge_secret.clone()), registry)?;
+    let state = AdminState::new(Arc::new(source), admin_config(config, client_address, edge_secret.clone()), registry)?;
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -157,8 +157,9 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
+fn admin_config(config: &Config, clients: SocketAddr, edge_secret: String) -> AdminConfig {
     AdminConfig {
+        edge: Some(reachable(clients)),
         edge_secret: Some(edge_secret.into()),
         join_token: config.join_token.clone().map(Into::into),
         allow_public_nodes: config.allow_public_nodes,

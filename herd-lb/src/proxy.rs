@@ -8,6 +8,7 @@ pub mod ctx;
 mod end;
 mod error;
 mod guard;
+mod marks;
 mod pull;
 pub mod reply;
 pub mod retry;
@@ -36,6 +37,7 @@ use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
 use ctx::RequestCtx;
+use marks::Marks;
 use retry::{Failure, Retries};
 
 /// How long a connection to the admin service is kept idle.
@@ -86,6 +88,7 @@ impl ProxyHttp for Edge {
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }
+        ctx.marks = Marks::take(session.req_header_mut(), &self.edge_secret);
         ctx.dialect = dialect(session.req_header().uri.path());
         Ok(())
     }

@@ -27,6 +27,7 @@ pub struct Telemetry {
     ttft_seconds: Histogram,
     overflows: IntCounter,
     auto_pulls: IntCounter,
+    benchmarks: IntCounterVec,
 }
 
 impl Telemetry {
@@ -67,6 +68,11 @@ impl Telemetry {
                 "Prompts estimated to exceed the window that served them.",
             )?,
             auto_pulls: counter("herd_auto_pulls_total", "Requests that began or joined a pull of their model.")?,
+            benchmarks: counters(
+                "herd_benchmark_requests_total",
+                "Requests of benchmarks that have ended; no other metric of requests has them.",
+                &["status"],
+            )?,
         };
         for one in telemetry.all() {
             registry.register(one)?;
@@ -74,7 +80,7 @@ impl Telemetry {
         Ok(Arc::new(telemetry))
     }
 
-    fn all(&self) -> [Box<dyn Collector>; 11] {
+    fn all(&self) -> [Box<dyn Collector>; 12] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.context.clone()),
@@ -87,12 +93,17 @@ impl Telemetry {
             Box::new(self.ttft_seconds.clone()),
             Box::new(self.overflows.clone()),
             Box::new(self.auto_pulls.clone()),
+            Box::new(self.benchmarks.clone()),
         ]
     }
 
     /// A request has ended.
     pub fn ended(&self, trace: &Trace) {
         let status = trace.status.unwrap_or(Status::Incomplete).name();
+        if trace.benchmark {
+            self.benchmarks.with_label_values(&[status]).inc();
+            return;
+        }
         self.requests.with_label_values(&[trace.surface.name(), status]).inc();
         if trace.attempts.is_empty() {
             return;

@@ -66,6 +66,8 @@ impl Attempted {
 pub struct Trace {
     /// The request's id.
     pub request_id: String,
+    /// It measures: it counts as nobody's use.
+    pub benchmark: bool,
     /// Where it came in.
     pub surface: Surface,
     /// The model it asked for; empty = that could not be read.
@@ -113,6 +115,7 @@ impl Trace {
     pub fn begin(request_id: String, surface: Surface, telemetry: Arc<Telemetry>) -> Self {
         Self {
             request_id,
+            benchmark: false,
             surface,
             model: String::new(),
             served_model: String::new(),
@@ -175,6 +178,7 @@ impl Drop for Trace {
         tracing::info!(
             target: "herd::request",
             request_id = self.request_id,
+            benchmark = self.benchmark,
             surface = self.surface.name(),
             model = self.model,
             served_model = self.served_model,

@@ -41,12 +41,18 @@ impl Edge {
         ctx: &mut RequestCtx,
         surface: Surface,
     ) -> Result<(), Reply> {
+        let marks = std::mem::take(&mut ctx.marks);
         let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.telemetry));
-        self.retries.earn();
+        trace.benchmark = marks.benchmark;
+        if !marks.benchmark {
+            self.retries.earn();
+        }
         let outcome = self.read(session, surface).await;
         match outcome {
             Ok((profile, held)) => {
                 let mut inference = Inference::new(profile, held, trace);
+                inference.tried = marks.others(&self.fleet.snapshot());
+                inference.marks = marks;
                 identify(session, &mut inference);
                 let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());
                 let request_id = ctx.request_id.as_str().into();

@@ -23,6 +23,8 @@ use crate::trace::Status;
 
 /// Pause before nodes that were not reached are asked again.
 const UNREACHED_PAUSE: Duration = Duration::from_millis(250);
+/// The application that benchmarks are shown as.
+const BENCHMARK_TAG: &str = "benchmark";
 
 impl Edge {
     /// Chooses a node, waits for one of its slots where there is none free, and begins to ask it.
@@ -79,20 +81,27 @@ impl Edge {
             let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
                 Answer::Waits(ticket) => {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
-                    self.wait(session, ticket, deadline).await?
+                    self.wait(session, inference, ticket, deadline).await?
                 }
-                Answer::Chosen(choice) => return Ok(choice),
+                Answer::Chosen(choice) => Handed::Chosen(choice),
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
-                    self.telemetry.queue_refused("full");
+                    self.queue_refused(inference, "full");
                     let reply = Reply::new(503, format!("the queue is full: {full}")).retry_after_ms(predicted_ms);
                     return Err(Unserved::Refused(Status::Rejected, reply));
                 }
             };
             let nobody = match answer {
+                Handed::Chosen(choice) if inference.marks.forbid(&choice) => {
+                    inference.tried.push(choice.node().number);
+                    continue;
+                }
                 Handed::Chosen(choice) => return Ok(choice),
                 Handed::Nobody(nobody) => nobody,
             };
+            if inference.marks.benchmark {
+                return Err(unserved(inference, &nobody));
+            }
             if self.may_ask_again(inference) {
                 continue;
             }
@@ -104,7 +113,13 @@ impl Edge {
     }
 
     /// Waits for the turn of `ticket`, the client's leaving, or the deadline, whichever is first.
-    async fn wait(&self, session: &mut Session, mut ticket: Ticket, deadline: Instant) -> Result<Handed, Unserved> {
+    async fn wait(
+        &self,
+        session: &mut Session,
+        inference: &mut Inference,
+        mut ticket: Ticket,
+        deadline: Instant,
+    ) -> Result<Handed, Unserved> {
         let turn = tokio::select! {
             biased;
             turn = timeout_at(deadline, ticket.turn()) => turn,
@@ -114,11 +129,17 @@ impl Edge {
             Ok(Some(handed)) => Ok(handed),
             Ok(None) => Err(Unserved::Refused(Status::Rejected, stopping())),
             Err(_) => {
-                self.telemetry.queue_refused("timeout");
+                self.queue_refused(inference, "timeout");
                 let message = "no slot became free in time (queue.max_wait_ms)";
                 let reply = Reply::new(503, message).retry_after_ms(ticket.predicted_ms());
                 Err(Unserved::Refused(Status::Rejected, reply))
             }
+        }
+    }
+
+    fn queue_refused(&self, inference: &Inference, reason: &str) {
+        if !inference.marks.benchmark {
+            self.telemetry.queue_refused(reason);
         }
     }
 
@@ -222,6 +243,7 @@ fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
         class: inference.class,
         app: inference.app,
         request_id: Arc::clone(request_id),
+        holds: !inference.marks.benchmark,
         held_since_ms: inference.held_since_ms,
     }
 }
@@ -238,6 +260,9 @@ pub(super) async fn client_leaves(session: &mut Session) -> Box<Error> {
 
 /// How urgent a request is, and whose: from its headers, its body and where it comes from.
 pub(super) fn identify(session: &Session, inference: &mut Inference) {
+    if inference.marks.benchmark {
+        return identify_benchmark(inference);
+    }
     let header = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
     let class = header("X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
     inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
@@ -250,4 +275,14 @@ pub(super) fn identify(session: &Session, inference: &mut Inference) {
     let client = client_ip(session).map(|ip| ip.to_string());
     let app = profile.tags.first().or(profile.user.as_ref()).map(String::as_str).or(key).or(client.as_deref());
     inference.app = fnv1a(app.unwrap_or_default().as_bytes());
+}
+
+/// A benchmark gives way to everybody else, and is to measure the model that it names.
+fn identify_benchmark(inference: &mut Inference) {
+    let profile = Arc::make_mut(&mut inference.profile);
+    profile.fallback = Some(false);
+    profile.fallback_models.clear();
+    profile.tags = vec![BENCHMARK_TAG.to_owned()];
+    inference.class = Class::Batch;
+    inference.app = fnv1a(BENCHMARK_TAG.as_bytes());
 }

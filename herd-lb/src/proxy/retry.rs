@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
-use herd_core::launch::Signature;
 use herd_core::patience::GiveUp;
 use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
@@ -138,10 +137,11 @@ impl Edge {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
-            self.note_load(attempt, Signature::new(&inference.profile.launch));
-            if let Some(model) = attempt.choice.model() {
-                model.load.accepted();
-            }
+            self.note_load(inference);
+        }
+        let Some(attempt) = &inference.attempt else { return };
+        if let Some(model) = attempt.choice.model().filter(|_| status == 200) {
+            model.load.accepted();
         }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
@@ -167,7 +167,9 @@ impl Edge {
         } else {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy || self.lost_alias(inference, failure) {
+        let benchmark = inference.marks.benchmark;
+        let lost_alias = self.lost_alias(inference, failure);
+        if failure == Failure::Busy || lost_alias || (benchmark && failure == Failure::Stale) {
             // It rests a moment, and then may have room; or it gets a new alias.
             inference.tried.retain(|tried| *tried != number);
         }
@@ -175,9 +177,13 @@ impl Edge {
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
+            // A benchmark is to see the failures of its node.
+            && (!benchmark || lost_alias || failure == Failure::Stale)
             && self.find_another(inference, failure);
         if may {
-            self.telemetry.retried(failure.name());
+            if !benchmark {
+                self.telemetry.retried(failure.name());
+            }
             inference.end_attempt(failure.name());
             inference.retrying = true;
         }
@@ -195,6 +201,9 @@ impl Edge {
             return false;
         }
         if let Outcome::Chosen(choice) = outcome {
+            if inference.marks.forbid(&choice) {
+                return false;
+            }
             inference.next = Some(choice);
         }
         true
@@ -227,7 +236,9 @@ impl Edge {
         let Some(model) = attempt.choice.model() else { return };
         match failure {
             Failure::Busy => model.load.refused_as_busy(now_ms),
-            _ if failure.is_nodes_fault() => model.load.observe(FAILURE_PENALTY_MS, now_ms),
+            _ if failure.is_nodes_fault() && !inference.marks.benchmark => {
+                model.load.observe(FAILURE_PENALTY_MS, now_ms);
+            }
             _ => {}
         }
     }
