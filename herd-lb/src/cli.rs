@@ -2,12 +2,22 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::bench::BenchFlags;
 
 /// The flags; each is a key of the configuration or a way of running.
 #[derive(Debug, Parser)]
-#[command(name = "herd", version, about = "Load balancer for fleets of Ollama nodes: one endpoint, the best machine")]
+#[command(
+    name = "herd",
+    version,
+    args_conflicts_with_subcommands = true,
+    about = "Load balancer for fleets of Ollama nodes: one endpoint, the best machine"
+)]
 pub struct Flags {
+    /// What to do instead of running the edge
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Configuration file; conf/herd.yaml shows every key
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -32,6 +42,13 @@ pub struct Flags {
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+}
+
+/// What `herd` does besides running the edge.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure nodes and models through a running herd
+    Bench(BenchFlags),
 }
 
 impl Flags {

@@ -2,6 +2,7 @@
 
 pub mod active;
 pub mod aliases;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod connection;

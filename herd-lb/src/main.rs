@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use herd_lb::cli::Flags;
+use herd_lb::cli::{Command, Flags};
 use herd_lb::config::{Config, Layers};
 use herd_lb::settings::load;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(Command::Bench(flags)) = &flags.command {
+        return herd_lb::bench::run(flags).unwrap_or_else(|error| fail(&error, 1));
+    }
     let (layers, config, passed_over) = match configure(&flags) {
         Ok(configured) => configured,
         Err(error) => return fail(&error, EXIT_USAGE),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod alias;
+mod benchmark;
 mod bodies;
 mod clients;
 mod failure;
