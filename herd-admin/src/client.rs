@@ -3,6 +3,7 @@
 use reqwest::{Client, Method, Url};
 use serde_json::Value;
 
+use crate::secret::Secret;
 use crate::state::node_client;
 
 /// Longest time for a whole answer.
@@ -42,6 +43,7 @@ pub enum ClientError {
 pub struct AdminClient {
     base: Url,
     client: Client,
+    key: Option<Secret>,
 }
 
 impl AdminClient {
@@ -53,7 +55,13 @@ impl AdminClient {
         let wrong = || ClientError::Address(base.to_owned());
         let url = Url::parse(base).ok().filter(|url| url.scheme() == "http" && url.has_host()).ok_or_else(wrong)?;
         let client = node_client(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build().map_err(|_| wrong())?;
-        Ok(Self { base: url, client })
+        Ok(Self { base: url, client, key: None })
+    }
+
+    /// The same with an API key.
+    #[must_use]
+    pub fn with_key(self, key: Option<Secret>) -> Self {
+        Self { key, ..self }
     }
 
     /// Asks for `path`.
@@ -76,6 +84,9 @@ impl AdminClient {
         let address = self.base.to_string();
         let url = self.base.join(path).map_err(|_| ClientError::Address(format!("{address}{path}")))?;
         let mut request = self.client.request(method, url);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.text());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

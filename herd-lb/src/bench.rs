@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use herd_admin::{AdminClient, BenchmarkRecord, BenchmarkState};
+use herd_admin::{AdminClient, BenchmarkRecord, BenchmarkState, Secret};
 use serde_json::{Map, Value, json};
 
 /// How often a run is looked at.
@@ -23,6 +23,9 @@ pub struct BenchFlags {
     /// Address of a running herd: its edge, or its admin service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:11435")]
     pub edge: String,
+    /// API key of scope admin, where herd asks for one
+    #[arg(long, value_name = "KEY", env = "HERD_KEY", hide_env_values = true, value_parser = secret)]
+    pub key: Option<Secret>,
     /// Model to measure, more than once for more [default: those in memory]
     #[arg(long = "model", value_name = "MODEL")]
     pub models: Vec<String>,
@@ -50,6 +53,11 @@ pub struct BenchFlags {
     /// Print JSON, and progress as JSON lines to standard error
     #[arg(long)]
     pub json: bool,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::from(text))
 }
 
 impl BenchFlags {
@@ -86,7 +94,7 @@ pub fn run(flags: &BenchFlags) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(flags: &BenchFlags) -> anyhow::Result<BenchmarkRecord> {
-    let client = AdminClient::new(&flags.edge)?;
+    let client = AdminClient::new(&flags.edge)?.with_key(flags.key.clone());
     let begun = client.post(&format!("{PATH}/start"), &flags.ask()).await?;
     let run_id = begun["run_id"].as_str().context("herd named no run")?.to_owned();
     let told = Told { json: flags.json, terminal: std::io::stderr().is_terminal() };

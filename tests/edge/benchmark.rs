@@ -24,7 +24,15 @@ fn over(edge: &Edge, run_id: &str) -> Value {
 /// What the edge counts of requests, and what it has learned of the models' speeds.
 fn learned(edge: &Edge) -> (Vec<String>, Vec<Value>) {
     let metrics = get(edge.admin, "/metrics").text();
-    let of_requests = ["herd_requests_total", "herd_request_", "herd_context_actions_total", "herd_retries_total"];
+    let of_requests = [
+        "herd_requests_total",
+        "herd_request_",
+        "herd_context_actions_total",
+        "herd_retries_total",
+        "herd_choice_",
+        "herd_tokens_total",
+        "herd_model_requests_total",
+    ];
     let counts = metrics.lines().filter(|line| of_requests.iter().any(|name| line.starts_with(name)));
     let explained = edge.admin("POST", "/fleet/explain", r#"{"model":"tiny"}"#);
     let status = edge.admin("GET", "/fleet/status", "");
@@ -38,7 +46,8 @@ fn learned(edge: &Edge) -> (Vec<String>, Vec<Value>) {
 
 fn benchmark_requests(edge: &Edge) -> String {
     let metrics = get(edge.admin, "/metrics").text();
-    metrics.lines().filter(|line| line.starts_with("herd_benchmark_requests_total")).collect()
+    let lines = metrics.lines().filter(|line| line.starts_with("herd_benchmark_requests_total"));
+    lines.filter(|line| !line.ends_with(" 0")).collect()
 }
 
 #[test]

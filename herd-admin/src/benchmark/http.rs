@@ -77,7 +77,7 @@ pub(crate) async fn start(
     let ask = fields.and_then(|fields| serde_json::from_value(Value::Object(fields)));
     let ask: BenchmarkAsk = ask.map_err(|error| Refusal::bad_request("invalid_request", body::json_error(&error)))?;
     let run_id = state.benchmarks().start(&ask, &state.view()).map_err(|refusal| refused(&refusal))?;
-    tracing::info!(target: "herd::audit", run_id, by = %operator.caller.ip, "benchmark started");
+    state.audit(&operator.actor, "benchmark_start", &run_id, "");
     Ok(json(StatusCode::ACCEPTED, JSON, &Begun { run_id }))
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn cancel(State(state): State<AdminState>, operator: Operator) 
     let Some(run_id) = cancelled else {
         return Err(Refusal::new(StatusCode::CONFLICT, "no_benchmark", "no benchmark is under way"));
     };
-    tracing::info!(target: "herd::audit", run_id, by = %operator.caller.ip, "benchmark cancelled");
+    state.audit(&operator.actor, "benchmark_cancel", &run_id, "");
     Ok(json(StatusCode::OK, JSON, &Cancelled { run_id, cancelled: true }))
 }
 

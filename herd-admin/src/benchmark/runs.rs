@@ -214,7 +214,7 @@ impl Shared {
         let record = run.record(Some(unix_ms()));
         let (requests, errors) = (record.run.summary.requests, record.run.summary.errors);
         let error = record.run.error.as_deref();
-        tracing::info!(target: "herd::audit", run_id = run.id, outcome = state.name(), requests, errors, error, "benchmark ended");
+        tracing::info!(run_id = run.id, outcome = state.name(), requests, errors, error, "benchmark ended");
         // In this order, so that it is always found in one place.
         self.store().keep(record);
         let mut current = self.current();

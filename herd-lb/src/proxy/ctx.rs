@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::name::ModelName;
 use herd_core::patience::GiveUp;
 use herd_core::protect::overflow;
 use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
 
+use super::access::KeyUse;
 use super::answer::Answer;
 use super::body::Held;
 use super::marks::Marks;
@@ -25,8 +27,6 @@ use crate::watch::LastByte;
 pub struct RequestCtx {
     /// Its connection.
     pub connection: Arc<Connection>,
-    /// Its place among the requests under way.
-    pub active: Option<ActiveGuard>,
     /// Its name: the client's, or made here.
     pub request_id: String,
     /// The form of errors that it understands.
@@ -37,6 +37,9 @@ pub struct RequestCtx {
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
+    /// Its place among the requests under way. Dropped last: once there are none the process ends, and what the others
+    /// write when they are dropped, the trace above all, would be lost.
+    pub active: Option<ActiveGuard>,
 }
 
 /// The part of an inference request.
@@ -49,6 +52,8 @@ pub struct Inference {
     pub class: Class,
     /// Whose it is, for fairness.
     pub app: u64,
+    /// The API key that it showed, and its place among the key's requests.
+    pub key: Option<KeyUse>,
     /// The model's name as the client spelled it.
     pub spelled: String,
     /// Its body, until an answer has been accepted.
@@ -57,6 +62,8 @@ pub struct Inference {
     pub tried: Vec<u32>,
     /// Those of them that were not reached, so that they may be asked again.
     pub unreached: Vec<u32>,
+    /// Nodes that answered with an error: theirs, if another node serves the request.
+    pub suspects: Vec<(Arc<NodeLoad>, Arc<ModelLoad>)>,
     /// Attempts in which a node may have begun to work on it, as far as they are over.
     pub sent: u32,
     /// The attempt that is over is followed by another, as has been decided.
@@ -102,7 +109,7 @@ impl RequestCtx {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let dialect = Dialect::Ollama;
         let marks = Marks::default();
-        Self { connection, active: None, request_id, dialect, marks, inference: None, reply: None }
+        Self { connection, request_id, dialect, marks, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
@@ -156,9 +163,11 @@ impl Inference {
             marks: Marks::default(),
             class: Class::default(),
             app: 0,
+            key: None,
             held: Some(held),
             tried: Vec::new(),
             unreached: Vec::new(),
+            suspects: Vec::new(),
             sent: 0,
             retrying: false,
             gave_up: None,
@@ -195,8 +204,10 @@ impl Inference {
 
     /// Gives up the node that is asked now, and its slot; the trace keeps why.
     pub fn end_attempt(&mut self, outcome: &'static str) {
+        let age_ms = self.trace.age_ms();
         if let Some(attempted) = self.trace.attempts.last_mut() {
             attempted.outcome = outcome;
+            attempted.ended_ms = Some(age_ms);
         }
         self.attempt = None;
     }
