@@ -57,7 +57,8 @@ fn the_faster_node_shows_more_tokens_and_the_edge_learns_nothing() {
     let slow = Sim::start(Some(&edge), "slow", &["--hot", "tiny", "--decode-tps", "40"]);
     edge.wait_for(&["fast", "slow"]);
     assert_eq!(edge.post("/api/chat", CHAT).status, 200);
-    eventually("it is counted", || learned(&edge).0.iter().any(|line| line.contains("completed")));
+    let is_counted = |line: &String| line.starts_with("herd_model_requests_total") && line.ends_with(" 1");
+    eventually("it is counted, in what is counted last", || learned(&edge).0.iter().any(is_counted));
     let before = learned(&edge);
     let run_id = start(&edge, r#"{"models":["tiny"],"requests":4,"concurrency":2,"max_tokens":12,"prompt_tokens":40}"#);
     let record = over(&edge, &run_id);
