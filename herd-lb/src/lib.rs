@@ -2,6 +2,7 @@
 
 pub mod active;
 pub mod aliases;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -113,8 +114,8 @@ pub fn run(
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
     let hosts = hosts(config, &[client_address, admin_address]);
-    let state =
-        AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets, store.clone()), registry)?;
+    let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
+    let state = AdminState::new(Arc::new(source), admin_config, registry)?;
     let dropped = store.clone();
     state.feed_store_drops(move || dropped.as_ref().map_or(0, |store| store.health().dropped));
     let edge = Edge {
@@ -129,6 +130,7 @@ pub fn run(
         hosts,
         aliases: aliases.clone(),
         telemetry,
+        benchmarks: recorder.for_benchmarks()?,
         recorder,
         admin: admin_address,
         edge_secret: secrets.edge.clone(),
@@ -157,7 +159,7 @@ fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder
     let opened = Store::open(&config.data_dir, config.store.clone());
     let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
     let (store, thread) = opened.unzip();
-    Ok((Arc::new(Recorder { telemetry, store }), thread))
+    Ok((Arc::new(Recorder { telemetry, benchmarks: None, store }), thread))
 }
 
 /// The data plane and the admin service, each with its own threads.
@@ -256,8 +258,10 @@ fn admin_config(
     hosts: &Hosts,
     secrets: &Secrets,
     store: Option<StoreHandle>,
+    edge: SocketAddr,
 ) -> AdminConfig {
     AdminConfig {
+        edge: Some(edge),
         edge_secret: Some(secrets.edge.as_str().into()),
         keys: keys.clone(),
         hosts: hosts.clone(),
