@@ -23,6 +23,8 @@ pub use record::{BenchmarkConfig, BenchmarkRecord, BenchmarkRun, BenchmarkState,
 pub use runs::{BenchmarkProgress, Benchmarks};
 pub use store::BenchmarkStore;
 
+pub(crate) use store::Memory;
+
 pub(crate) use http::{cancel, list, progress, show, start};
 
 /// Beside the edge's secret: the request belongs to the benchmark that it names.

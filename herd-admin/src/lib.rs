@@ -21,6 +21,7 @@ mod guard;
 mod health;
 mod heartbeat;
 mod identity;
+mod kept;
 mod live;
 mod metrics;
 mod node_facts;

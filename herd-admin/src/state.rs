@@ -13,6 +13,7 @@ use crate::FleetSource;
 use crate::access::{Actor, Audit, Keys};
 use crate::benchmark::Benchmarks;
 use crate::config::AdminConfig;
+use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pull::Pulls;
 
@@ -65,6 +66,10 @@ impl AdminState {
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
         let audit = Audit::default();
+        if let Some(store) = &config.store {
+            audit.keep_in(KeptAudit(store.clone()));
+            benchmarks.keep_in(Arc::new(KeptBenchmarks::new(store.clone())));
+        }
         let shared = Shared {
             source,
             config,

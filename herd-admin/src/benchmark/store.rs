@@ -22,7 +22,7 @@ pub trait BenchmarkStore: Send + Sync + 'static {
 
 /// The last runs, in memory.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<VecDeque<BenchmarkRecord>>);
+pub(crate) struct Memory(Mutex<VecDeque<BenchmarkRecord>>);
 
 impl BenchmarkStore for Memory {
     fn keep(&self, record: BenchmarkRecord) {

@@ -52,17 +52,15 @@ impl StoreHandle {
     /// # Errors
     /// When the database cannot be written now.
     pub async fn append_audit(&self, entry: AuditEntry) -> Result<u64, StoreError> {
-        self.write(move |connection| {
-            let sql = "INSERT INTO audit_log (timestamp, actor, action, target, detail) VALUES (?1, ?2, ?3, ?4, ?5)";
-            let [actor, action, target, detail] =
-                [&entry.actor, &entry.action, &entry.target, &entry.detail].map(|field| bounded(field));
-            let seconds = entry.timestamp_ms as f64 / 1_000.0;
-            connection.prepare_cached(sql)?.execute((seconds, actor, action, target, detail))?;
-            let id = connection.last_insert_rowid();
-            connection.prepare_cached("DELETE FROM audit_log WHERE id <= ?1")?.execute([id - AUDIT_KEPT])?;
-            Ok(from_db(id))
-        })
-        .await
+        self.write(move |connection| append(connection, &entry)).await
+    }
+
+    /// As [`Self::append_audit`], without waiting: what fails later is only logged.
+    ///
+    /// # Errors
+    /// When it is certain at once that it will not be kept.
+    pub fn post_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.post("an entry of the audit log", move |connection| append(connection, &entry).map(drop))
     }
 
     /// The audit log, newest first, from before entry `before` (`None` = from its end).
@@ -127,15 +125,15 @@ impl StoreHandle {
     /// # Errors
     /// When the database cannot be written now.
     pub async fn put_benchmark(&self, run: BenchmarkRun) -> Result<(), StoreError> {
-        let (config, results) = (to_json(&run.config)?, to_json(&run.results)?);
-        self.write(move |connection| {
-            let sql = "INSERT INTO benchmark_runs (run_id, timestamp, status, config, results) \
-                       VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET timestamp = excluded.timestamp, \
-                       status = excluded.status, config = excluded.config, results = excluded.results";
-            let seconds = run.timestamp_ms as f64 / 1_000.0;
-            connection.execute(sql, (run.run_id, seconds, run.status, config, results)).map(drop)
-        })
-        .await
+        self.write(move |connection| put(connection, run)).await
+    }
+
+    /// As [`Self::put_benchmark`], without waiting: what fails later is only logged.
+    ///
+    /// # Errors
+    /// When it is certain at once that it will not be kept.
+    pub fn post_benchmark(&self, run: BenchmarkRun) -> Result<(), StoreError> {
+        self.post("a benchmark", move |connection| put(connection, run))
     }
 
     /// The benchmark run with that id; `None` = there is none.
@@ -158,6 +156,26 @@ impl StoreHandle {
     pub async fn benchmarks(&self, limit: u32) -> Result<Vec<BenchmarkRun>, StoreError> {
         self.read(move |connection| benchmarks(connection, limit)).await
     }
+}
+
+fn append(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<u64> {
+    let sql = "INSERT INTO audit_log (timestamp, actor, action, target, detail) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let [actor, action, target, detail] =
+        [&entry.actor, &entry.action, &entry.target, &entry.detail].map(|field| bounded(field));
+    let seconds = entry.timestamp_ms as f64 / 1_000.0;
+    connection.prepare_cached(sql)?.execute((seconds, actor, action, target, detail))?;
+    let id = connection.last_insert_rowid();
+    connection.prepare_cached("DELETE FROM audit_log WHERE id <= ?1")?.execute([id - AUDIT_KEPT])?;
+    Ok(from_db(id))
+}
+
+fn put(connection: &Connection, run: BenchmarkRun) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO benchmark_runs (run_id, timestamp, status, config, results) \
+               VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET timestamp = excluded.timestamp, \
+               status = excluded.status, config = excluded.config, results = excluded.results";
+    let seconds = run.timestamp_ms as f64 / 1_000.0;
+    let (config, results) = (run.config.to_string(), run.results.to_string());
+    connection.execute(sql, (run.run_id, seconds, run.status, config, results)).map(drop)
 }
 
 fn benchmarks(connection: &Connection, limit: u32) -> Result<Vec<BenchmarkRun>, StoreError> {

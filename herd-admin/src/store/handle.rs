@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::health::{Shared, StoreHealth, StoreState};
 use super::reader::Readers;
 use super::record::TraceRecord;
-use super::writer::{Commands, Letter, Writer};
+use super::writer::{Command, Commands, Letter, Writer};
 use super::{Place, StoreError, StoreSettings};
 
 /// Longest wait for the writer to do something: it may be bringing a large database up to date.
@@ -121,6 +121,27 @@ impl StoreHandle {
             // Who asked may be gone; it is done all the same.
             drop(answer.send(done));
         });
+        self.command(command)?;
+        match tokio::time::timeout(WRITE_LIMIT, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
+            Err(_) => Err(StoreError::Deadline),
+        }
+    }
+
+    /// Lets the writer do something between two batches, without waiting for it; what fails then is only logged.
+    pub(super) fn post<F>(&self, what: &'static str, act: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&mut Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        self.command(Box::new(move |connection| {
+            let done = connection.map_or(Err(StoreError::Unavailable), |connection| Ok(act(connection)?));
+            if let Err(error) = done {
+                tracing::warn!(what, %error, "not kept");
+            }
+        }))
+    }
+
+    fn command(&self, command: Command) -> Result<(), StoreError> {
         if self.shared.closing() {
             return Err(StoreError::Unavailable);
         }
@@ -128,12 +149,9 @@ impl StoreHandle {
             return Err(StoreError::Busy);
         }
         // A full channel wakes it as well.
-        if let Err(TrySendError::Disconnected(_)) = self.sender.try_send(Letter::Wake) {
-            return Err(StoreError::Unavailable);
-        }
-        match tokio::time::timeout(WRITE_LIMIT, answered).await {
-            Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
-            Err(_) => Err(StoreError::Deadline),
+        match self.sender.try_send(Letter::Wake) {
+            Err(TrySendError::Disconnected(_)) => Err(StoreError::Unavailable),
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
         }
     }
 }

@@ -23,10 +23,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const NOON_MS: u64 = 1_795_348_800_000;
 
 /// A folder for one test, removed at its end.
-struct TestDir(PathBuf);
+pub(crate) struct TestDir(PathBuf);
 
 impl TestDir {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("herd-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -34,7 +34,7 @@ impl TestDir {
         Self(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
