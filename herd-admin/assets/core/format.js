@@ -41,10 +41,10 @@ export function age(ms) {
   const seconds = Math.floor(ms / 1_000);
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  if (minutes < 60) return seconds % 60 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
   const hours = Math.floor(minutes / 60);
-  if (hours < 48) return `${hours} h ${minutes % 60} min`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return hours % 24 ? `${Math.floor(hours / 24)} d ${hours % 24} h` : `${hours / 24} d`;
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -73,5 +73,21 @@ export function moment(unixMs) {
   const today = new Date().toDateString() === date.toDateString();
   return today ? clock.format(date) : `${day.format(date)} ${clock.format(date)}`;
 }
+
+const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const DAY_MS = 86_400_000;
+
+// Marks of an axis of time: as fine as their distance.
+export function marks(unixMs) {
+  const step = unixMs.length > 1 ? unixMs[1] - unixMs[0] : 0;
+  const show = step >= DAY_MS ? day : step < 60_000 ? clock : minute;
+  const midnight = (date) => date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0;
+  return unixMs.map((ms) => {
+    const date = new Date(ms);
+    return midnight(date) ? day.format(date) : show.format(date);
+  });
+}
+
+export const nodesOf = (number) => `${count(number)} ${number === 1 ? "node" : "nodes"}`;
 
 export const words = (name) => String(name ?? "").replaceAll("_", " ");

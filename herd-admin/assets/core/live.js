@@ -98,10 +98,12 @@ function tryStream() {
 }
 
 function lost() {
+  const worked = live.link === "stream";
   stream?.close();
   stream = null;
   live.link = "poll";
-  streamFailedAt = performance.now();
+  // One that worked comes back as soon as herd does.
+  streamFailedAt = worked ? -Infinity : performance.now();
   clearTimeout(timer);
   poll();
 }

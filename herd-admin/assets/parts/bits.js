@@ -4,7 +4,7 @@ import { retry } from "../core/resource.js";
 import { NONE, words } from "../core/format.js";
 
 const TONES = {
-  online: "good", completed: "good", succeeded: "good", free: "good", kept: "good", decode: "good", info: "info", open: "warn",
+  online: "good", hot: "good", completed: "good", succeeded: "good", free: "good", kept: "good", decode: "good", info: "info", open: "warn",
   degraded: "warn", stale: "warn", draining: "warn", warning: "warn", queued: "warn", incomplete: "warn", reload: "warn", running: "info",
   prefill: "info", load: "info", raised: "info", pinned: "info", upgraded: "info",
   offline: "bad", failed: "bad", critical: "bad", rejected: "bad", reaped: "bad",
@@ -25,7 +25,7 @@ export const stat = (label, value, { unit = "", note = nothing, tone = "", bar =
   <div class="stat ${tone}">
     <span class="label">${label}</span>
     <span class="value">${value}${unit ? html`<span class="unit"> ${unit}</span>` : nothing}</span>
-    <span class="note">${note}</span>
+    ${note === nothing ? nothing : html`<span class="note">${note}</span>`}
     ${bar === null ? nothing : meter(bar, label)}
   </div>`;
 
@@ -66,7 +66,7 @@ export function shown(resource, what, view, { rows = 3 } = {}) {
   if (resource.missing) return missing(what);
   if (resource.data === undefined) return resource.error ? errorBox(resource.error, () => retry(resource)) : skeleton(rows);
   const failed = resource.error ? errorBox(resource.error, () => retry(resource)) : nothing;
-  return html`${failed}<div class=${resource.stale && resource.loading ? "stale" : ""}>${view(resource.data)}</div>`;
+  return html`<div class="shown ${resource.stale && resource.loading ? "stale" : ""}">${failed}${view(resource.data)}</div>`;
 }
 
 export const csv = (path) => html`<a class="quiet" download href=${`${path}${path.includes("?") ? "&" : "?"}format=csv`}>CSV</a>`;

@@ -1,9 +1,10 @@
 // Charts of time series: a thin element around uPlot, which is loaded when the first is shown.
 import { html } from "../core/view.js";
 import { setParams } from "../core/route.js";
-import { NONE } from "../core/format.js";
+import { NONE, marks, moment } from "../core/format.js";
 
 const HEIGHT = 190;
+const WHOLE = [1, 2, 5].flatMap((one) => Array.from({ length: 9 }, (_, power) => one * 10 ** power)).sort((a, b) => a - b);
 let library = null;
 
 const load = () => (library ??= import("../vendor/uplot/uPlot.esm.js").then((module) => module.default));
@@ -96,10 +97,10 @@ class HerdChart extends HTMLElement {
       select: { show: true },
       scales: { x: { time: true, ...this.#span() }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 28 },
-        { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => spec.show(tick)) },
+        { ...axis, size: 28, space: 64, values: (_, ticks) => marks(ticks.map((tick) => tick * 1_000)) },
+        { ...axis, size: 58, ...(spec.whole ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((tick) => spec.show(tick)) },
       ],
-      series: [{ value: (_, at) => (at == null ? NONE : new Date(at * 1_000).toLocaleString()) }, ...spec.series.map((one) => this.#series(UPlot, one))],
+      series: [{ value: (_, at) => (at == null ? NONE : moment(at * 1_000)) }, ...spec.series.map((one) => this.#series(UPlot, one))],
       hooks: { setSelect: [(plot) => this.#mark(plot)] },
     };
   }

@@ -11,7 +11,7 @@ import { table } from "../parts/table.js";
 
 const DAY_MS = 86_400_000;
 const APPS_IN_CHART = 8;
-const HOW = `curl http://localhost:11435/api/chat -H 'X-Herd-Tags: my-app' -d '{"model": "llama3.2:3b", "messages": []}'`;
+const HOW = `"metadata": {"tags": ["my-app"]}`;
 
 function columns(field, title) {
   const link = (one) => (field === "app" ? href("apps", { app: one.app }) : href("traces", { tag: one.tag }));
@@ -40,7 +40,7 @@ function overTime(days, only) {
   const cell = new Map(rows.map((one) => [`${one.day} ${one.app}`, one.requests]));
   const series = apps.map((app) => ({ label: app || "not said", colour: hue(`app ${app}`), bars: apps.length === 1,
     values: dates.map((day) => cell.get(`${day} ${app}`) ?? 0) }));
-  return chart({ title: "Requests per day", show: count, times, series, from: times[0], to: Math.max(times.at(-1) + DAY_MS, times[0] + 7 * DAY_MS) });
+  return chart({ title: "Requests per day", show: count, whole: true, times, series, from: times[0], to: Math.max(times.at(-1) + DAY_MS, times[0] + 7 * DAY_MS) });
 }
 
 function detail(app, apps) {
@@ -65,7 +65,7 @@ export function view() {
     ${only && apps.data ? detail(only, apps.data.apps) : nothing}
     ${section("Applications", shown(apps, "Apps", (data) => data.apps.length
       ? table("apps", columns("app", "App"), data.apps, { key: (one) => one.app, first: { id: "requests", up: false }, selected: (one) => one.app === only })
-      : empty("No application has said its name in this range", html`Give requests a tag: <code>${HOW}</code> ${copyButton(HOW)}`)), { tools: csv(path) })}
+      : empty("No application has said its name in this range", html`A request says it in its body, whatever the API: <code>${HOW}</code> ${copyButton(HOW)}`)), { tools: csv(path) })}
     ${apps.data?.tags?.length ? section("Tags", table("tags", columns("tag", "Tag"), apps.data.tags, { key: (one) => one.tag, first: { id: "requests", up: false } })) : nothing}
     ${shown(daily, "Apps over time", (data) => overTime(data.days, only))}`;
 }

@@ -5,7 +5,7 @@ import { live, nodes } from "../core/live.js";
 import { use } from "../core/resource.js";
 import { hue } from "../core/hues.js";
 import { href, param, rangeParams, setParams } from "../core/route.js";
-import { bytes, count, duration, percent, rate, tokens } from "../core/format.js";
+import { bytes, count, duration, nodesOf, percent, rate, tokens } from "../core/format.js";
 import { badge, csv, empty, meter, section, shown, stat } from "../parts/bits.js";
 import { table } from "../parts/table.js";
 import { sizeInMemory } from "../parts/node-card.js";
@@ -107,7 +107,7 @@ function inventory() {
   const columns = [
     { id: "model", title: "Model", value: (one) => one.model, cell: name },
     { id: "hot", title: "In memory on", value: (one) => one.hot.length, cell: (one) => (one.hot.length ? one.hot.map((id) => html`<span class="chip">${id}</span> `) : html`<span class="dim">–</span>`) },
-    { id: "disk", title: "On disk", number: true, value: (one) => one.all, cell: (one) => `${one.all} nodes` },
+    { id: "disk", title: "On disk", number: true, value: (one) => one.all, cell: (one) => nodesOf(one.all) },
     { id: "size", title: "Size", number: true, value: (one) => one.size, cell: (one) => bytes(one.size) },
     { id: "flight", title: "In flight", number: true, value: (one) => one.flight, cell: (one) => count(one.flight) },
   ];

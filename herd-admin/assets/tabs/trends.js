@@ -68,14 +68,14 @@ function charts(data) {
       ${stat("Reloads", count(all.reloads), { tone: all.reloads ? "warn" : "" })}${stat("Retries", count(all.retries))}
     </div>
     <div class="charts">
-      ${chart({ ...base, title: "Requests", unit: `per ${duration(data.step_ms)}`, show: count, series: requests, summary: `Requests: ${all.requests}, errors: ${all.errors}` })}
+      ${chart({ ...base, title: "Requests", unit: `per ${duration(data.step_ms)}`, show: count, whole: true, series: requests, summary: `Requests: ${all.requests}, errors: ${all.errors}` })}
       ${chart({ ...base, title: "Time to first token", show: duration, series: quantiles(points, "ttft_ms", data) })}
       ${chart({ ...base, title: "Latency", unit: "whole answer", show: duration, series: quantiles(points, "latency_ms", data) })}
       ${chart({ ...base, title: "Queue time", unit: "at the edge", show: duration, series: quantiles(points, "queue_ms", data) })}
       ${chart({ ...base, title: "Tokens", unit: "written per second", show: rate, series: [
         { label: "tokens/s", values: column(points, (one) => one.tokens_per_s), colour: "var(--series-2)", fill: true },
         ...(before(data, (one) => one.tokens_per_s) ? [{ label: "before", values: before(data, (one) => one.tokens_per_s), colour: "var(--muted)", dash: true }] : [])] })}
-      ${chart({ ...base, title: "Loads and retries", unit: `per ${duration(data.step_ms)}`, show: count, series: [
+      ${chart({ ...base, title: "Loads and retries", unit: `per ${duration(data.step_ms)}`, show: count, whole: true, series: [
         { label: "cold loads", values: column(points, (one) => one.cold_loads), colour: "var(--series-1)" },
         { label: "reloads", values: column(points, (one) => one.reloads), colour: "var(--series-3)" },
         { label: "retries", values: column(points, (one) => one.retries), colour: "var(--series-5)" }] })}
