@@ -43,6 +43,7 @@ drawWith(() => {
   syncDialog();
   if (lastTab !== route.tab) {
     lastTab = route.tab;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     document.title = `${route.tab.title} · herd`;
   }
 });

@@ -82,5 +82,5 @@ fn hostile_names_stay_text_on_every_tab() {
         assert!(!browser.text("document.body.textContent").contains("49javascript"), "{path}");
     }
     // An error of the service, in its own words.
-    browser.is_clean(&[&TO_COME[..], &["400 (Bad Request)"]].concat());
+    browser.is_clean(&[&TO_COME[..], &["status of 400"]].concat());
 }

@@ -87,7 +87,7 @@ fn changes_are_asked_for_sent_and_their_failures_told_in_place() {
     act("/benchmarks", "main", "Start…", "Start");
     closed();
     assert!(service.asked("POST", "/dashboard/api/benchmarks/start")[0].contains("\"concurrency\":2"));
-    browser.is_clean(&["/dashboard/events", "403 (Forbidden)"]);
+    browser.is_clean(&["/dashboard/events", "status of 403"]);
 }
 
 /// Bytes of the page's heap and its elements, after what is not used is given back.

@@ -3,6 +3,7 @@ export const NONE = "–";
 
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const precise = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
@@ -11,6 +12,9 @@ export function count(value) {
   if (!known(value)) return NONE;
   return Math.abs(value) < 10_000 ? whole.format(value) : short.format(value);
 }
+
+// As it is, for evidence.
+export const exact = (value) => (known(value) ? precise.format(value) : NONE);
 
 export function decimal(value, digits = 1) {
   return known(value) ? value.toFixed(digits) : NONE;

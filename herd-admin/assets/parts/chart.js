@@ -116,10 +116,15 @@ class HerdChart extends HTMLElement {
       dash: one.dash ? [4, 4] : undefined,
       points: { show: false },
       spanGaps: false,
-      value: (_, value) => (value == null ? NONE : this.#spec.show(value)),
+      // The value under the pointer; without one the last.
+      value: (plot, value, series, at) => this.#shown(at == null ? plot.data[series]?.findLast((one) => one != null) : value),
       ...bars,
       ...fill,
     };
+  }
+
+  #shown(value) {
+    return value == null ? NONE : this.#spec.show(value);
   }
 
   // A stretch marked with the pointer becomes the range of the page.

@@ -4,7 +4,7 @@ import { post, query } from "../core/api.js";
 import { live } from "../core/live.js";
 import { reload, use } from "../core/resource.js";
 import { href, param, rangeMs, rangeParams, setParams, stretch } from "../core/route.js";
-import { count, moment } from "../core/format.js";
+import { count, exact, moment } from "../core/format.js";
 import { badge, copyButton, empty, section, shown } from "../parts/bits.js";
 import { chart } from "../parts/chart.js";
 import { dialog } from "../parts/dialog.js";
@@ -57,7 +57,7 @@ function unmute(finding) {
 
 const evidence = (told) =>
   Array.isArray(told)
-    ? html`<dl class="evidence">${told.map((one) => html`<div><dt class="dim">${String(one.name).replaceAll("_", " ")}</dt><dd class="number">${typeof one.value === "number" ? count(one.value) : String(one.value)}</dd></div>`)}</dl>`
+    ? html`<dl class="evidence">${told.map((one) => html`<div><dt class="dim">${String(one.name).replaceAll("_", " ")}</dt><dd class="number">${typeof one.value === "number" ? exact(one.value) : String(one.value)}</dd></div>`)}</dl>`
     : told ? html`<p>${told}</p>` : nothing;
 
 const PASTED = /^(curl|ollama|herd|export|OLLAMA_|FLEET_|[a-z_.]+:)/;

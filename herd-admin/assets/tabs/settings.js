@@ -109,7 +109,7 @@ function row(setting, help) {
     <div class="now">
       ${editing ? editor(setting) : html`${value(setting)}`}
       ${edit?.key === setting.key && edit.note ? html`<p class="warn-text">${edit.note}</p>` : nothing}
-      <p class="dim">default <span class="mono">${text(setting.default) || '""'}</span></p>
+      ${setting.source === "default" ? nothing : html`<p class="dim">default <span class="mono">${text(setting.default) || '""'}</span></p>`}
     </div>
     <div class="from">
       <span class="badge ${setting.source === "default" ? "plain" : "info"}" title=${setting.variable}>${setting.source}</span>
@@ -167,7 +167,7 @@ export function view() {
   const limits = use("/fleet/limits", { every: 5_000 });
   return html`
     <div class="filters">
-      <input type="search" placeholder="Find a key (/)" aria-label="find a key" .value=${param("q")} @input=${(event) => setParams({ q: event.target.value })}>
+      <input type="search" class="wide" placeholder="Find a key (/)" aria-label="find a key" .value=${param("q")} @input=${(event) => setParams({ q: event.target.value })}>
       <label class="check"><input type="checkbox" .checked=${param("only") === "changed"} @change=${(event) => setParams({ only: event.target.checked ? "changed" : "" })}> not at their default</label>
     </div>
     ${shown(settings, "Settings", (data) => groups(data.settings), { rows: 8 })}
