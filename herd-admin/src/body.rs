@@ -3,13 +3,42 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::refusal::Refusal;
+use crate::state::AdminState;
+
+/// Bodies up to here are read before a request is looked at.
+const READ_FIRST_BYTES: u64 = 64 << 10;
+
+/// Reads small bodies whoever wants them, and closes connections on which a larger one was refused.
+///
+/// A connection whose request was answered and not read cannot serve another one, and the edge, which keeps connections
+/// to this service, would find out by failing that one.
+pub(crate) async fn read_first(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let exact = body.size_hint().exact();
+    let small = exact.filter(|bytes| *bytes <= READ_FIRST_BYTES).and_then(|bytes| usize::try_from(bytes).ok());
+    let body = match small {
+        Some(bytes) => match read(body, bytes, state.config().body_timeout).await {
+            Ok(bytes) => Body::from(bytes),
+            Err(refusal) => return refusal.into_response(),
+        },
+        None => body,
+    };
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if small.is_none() && !response.status().is_success() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
 
 /// The whole of `body`, refused as soon as it is known to be larger than `limit` bytes or slower than `timeout`.
 pub(crate) async fn read(body: Body, limit: usize, timeout: Duration) -> Result<Bytes, Refusal> {

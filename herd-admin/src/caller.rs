@@ -13,7 +13,28 @@ use crate::state::AdminState;
 /// The header by which the edge proves that a request was forwarded by it, and that `X-Forwarded-For` is its word.
 pub const EDGE_SECRET_HEADER: HeaderName = HeaderName::from_static("x-herd-edge");
 
+/// The header by which the edge says that its client is a proxy in front of it: what comes from there does not come
+/// from this machine's own people.
+pub const PROXIED_HEADER: HeaderName = HeaderName::from_static("x-herd-proxied");
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What proxies add to requests that they forward.
+const PROXY_HEADERS: [HeaderName; 7] = [
+    FORWARDED_FOR,
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("via"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("cf-connecting-ip"),
+];
+
+/// Whether a request says that a proxy has forwarded it. Who lies about that can only lose by it.
+#[must_use]
+pub fn is_proxied(headers: &HeaderMap) -> bool {
+    PROXY_HEADERS.iter().any(|name| headers.contains_key(name))
+}
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +43,8 @@ pub(crate) struct Caller {
     pub(crate) ip: IpAddr,
     /// It came through the edge's own listener.
     pub(crate) via_edge: bool,
+    /// It came through a proxy in front of herd.
+    pub(crate) proxied: bool,
 }
 
 impl Caller {
@@ -33,7 +56,13 @@ impl Caller {
         let shown = headers.get(EDGE_SECRET_HEADER).map(http::HeaderValue::as_bytes);
         let via_edge = matches!((edge_secret, shown), (Some(secret), Some(shown)) if secret.is(shown));
         let ip = if via_edge { forwarded_for(headers)? } else { peer };
-        Some(Self { ip: ip.to_canonical(), via_edge })
+        let proxied = if via_edge { headers.contains_key(PROXIED_HEADER) } else { is_proxied(headers) };
+        Some(Self { ip: ip.to_canonical(), via_edge, proxied })
+    }
+
+    /// Whether it comes from this machine itself.
+    pub(crate) fn is_local(&self) -> bool {
+        self.ip.is_loopback() && !self.proxied
     }
 }
 
@@ -69,8 +98,8 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         let caller = Caller::read(&map, "::ffff:10.0.0.9".parse().unwrap(), Some(&Secret::from(EDGE)));
-        let expected = expected.map(|(ip, via_edge)| Caller { ip: ip.parse().unwrap(), via_edge });
-        assert_eq!(caller, expected, "{headers:?}");
+        let caller = caller.map(|caller| (caller.ip.to_string(), caller.via_edge));
+        assert_eq!(caller, expected.map(|(ip, via_edge)| (ip.to_owned(), via_edge)), "{headers:?}");
     }
 
     #[test]
@@ -88,13 +117,31 @@ mod tests {
         check(&[(&FORWARDED_FOR, "127.0.0.1"), (&FORWARDED_FOR, "10.0.0.1"), (secret, EDGE)], None);
     }
 
+    #[track_caller]
+    fn is_local(headers: &[(&HeaderName, &str)], expected: bool) {
+        let map = headers.iter().map(|(name, value)| ((*name).clone(), value.parse().unwrap())).collect();
+        let caller = Caller::read(&map, "127.0.0.1".parse().unwrap(), Some(&Secret::from(EDGE))).unwrap();
+        assert_eq!(caller.is_local(), expected, "{headers:?}");
+    }
+
+    #[test]
+    fn what_a_proxy_on_this_machine_forwards_does_not_come_from_here() {
+        let (edge, here) = ((&EDGE_SECRET_HEADER, EDGE), (&FORWARDED_FOR, "127.0.0.1"));
+        is_local(&[], true);
+        is_local(&[here], false);
+        is_local(&[(&HeaderName::from_static("via"), "1.1 nginx")], false);
+        is_local(&[edge, here], true);
+        is_local(&[edge, here, (&PROXIED_HEADER, "1")], false);
+        is_local(&[edge, (&FORWARDED_FOR, "192.168.1.7")], false);
+    }
+
     #[test]
     fn without_a_configured_secret_nothing_is_forwarded() {
         let mut map = HeaderMap::new();
         map.insert(EDGE_SECRET_HEADER, "".parse().unwrap());
         map.insert(FORWARDED_FOR, "127.0.0.1".parse().unwrap());
         let peer = "10.0.0.9".parse().unwrap();
-        let expected = Some(Caller { ip: peer, via_edge: false });
+        let expected = Some(Caller { ip: peer, via_edge: false, proxied: true });
         assert_eq!(Caller::read(&map, peer, None), expected);
         assert_eq!(Caller::read(&map, peer, Some(&Secret::from(""))), expected);
     }

@@ -5,19 +5,33 @@ use std::time::Duration;
 use herd_core::inspect::InspectLimits;
 use herd_core::name::ModelName;
 
+use crate::access::Keys;
+use crate::guard::Hosts;
 use crate::pull::PullSettings;
 use crate::secret::Secret;
+use crate::store::StoreHandle;
 
 /// Settings of the admin service. The edge builds it from its own configuration.
 #[derive(Debug, Clone)]
 pub struct AdminConfig {
     /// Version of herd, for people and `herd_build_info`.
     pub version: String,
+    /// The commit it was built from, for `herd_build_info`.
+    pub revision: String,
+    /// The compiler it was built with, for `herd_build_info`.
+    pub rustc: String,
     /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
     /// forwards, and `X-Forwarded-For` is never believed.
     pub edge_secret: Option<Secret>,
-    /// What agents must show as `Authorization: Bearer`; `None` = any agent from a local address may join.
+    /// API keys, and when they are asked for.
+    pub keys: Keys,
+    /// The names and addresses by which changes may be asked for.
+    pub hosts: Hosts,
+    /// What agents must show as `Authorization: Bearer`, unless they show a key; `None` = any agent from a local address
+    /// may join, as long as there are no keys for nodes.
     pub join_token: Option<Secret>,
+    /// What the edge's own agent shows, which has no key of its own.
+    pub own_agent: Option<Secret>,
     /// Agents at public addresses may join.
     pub allow_public_nodes: bool,
     /// Largest heartbeat.
@@ -36,6 +50,8 @@ pub struct AdminConfig {
     pub hides: fn(&ModelName) -> bool,
     /// How models are pulled.
     pub pull: PullSettings,
+    /// The trace store; `None` = nothing is kept.
+    pub store: Option<StoreHandle>,
     /// Bounds on the bodies that `POST /fleet/explain` reads.
     pub inspect: InspectLimits,
 }
@@ -44,8 +60,13 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
+            revision: "unknown".into(),
+            rustc: "unknown".into(),
             edge_secret: None,
+            keys: Keys::default(),
+            hosts: Hosts::default(),
             join_token: None,
+            own_agent: None,
             allow_public_nodes: false,
             heartbeat_body_bytes: 1 << 20,
             explain_body_bytes: 64 << 20,
@@ -55,6 +76,7 @@ impl Default for AdminConfig {
             node_timeout: Duration::from_secs(30),
             hides: |_| false,
             pull: PullSettings::default(),
+            store: None,
             inspect: InspectLimits::default(),
         }
     }

@@ -1,11 +1,15 @@
-//! Who may change the fleet: somebody at this machine, and not a web page in their browser.
+//! What a change must not be: the work of a web page in somebody's browser. Whether its sender may change anything is
+//! asked by the gate before.
+
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::FromRequestParts;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::access::Actor;
 use crate::body::require_json;
 use crate::caller::Caller;
 use crate::refusal::Refusal;
@@ -13,74 +17,135 @@ use crate::state::AdminState;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The proof that a request may change the fleet.
-#[derive(Debug, Clone, Copy)]
+/// What pages inside applications come from, as Ollama has it.
+const APP_SCHEMES: [&str; 5] = ["app", "file", "tauri", "vscode-webview", "vscode-file"];
+
+/// The proof that a request may change the fleet. Only the gate makes one.
+#[derive(Debug, Clone)]
 pub(crate) struct Operator {
-    /// Who.
+    /// Where from.
     pub(crate) caller: Caller,
+    /// Who, for the audit log.
+    pub(crate) actor: Actor,
 }
+
+/// The same for a change through Ollama's own API.
+pub(crate) type ModelOperator = Operator;
 
 impl FromRequestParts<AdminState> for Operator {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        check(caller, &parts.headers)?;
-        require_json(&parts.headers)?;
-        Ok(Self { caller })
+    async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Self, Refusal> {
+        let unguarded =
+            || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unguarded", "the route is not one that changes things");
+        parts.extensions.get().cloned().ok_or_else(unguarded)
     }
 }
 
-/// The proof that a request may change models through Ollama's own API.
+/// The names and addresses by which changes may be asked for.
 ///
-/// The same as [`Operator`], but for the content type, which Ollama never asks for: its documentation posts with curl,
-/// which says that it sends a form. A browser would say so unasked too, so it still has to name JSON. What tells one is
-/// its `User-Agent`; the headers that it sends besides are checked in any case.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ModelOperator {
-    /// Who.
-    pub(crate) caller: Caller,
+/// Against DNS rebinding: a page of another site can have its own name resolve to this machine, but cannot make a
+/// browser reach it by one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// In lower case, with a port where only that one is meant.
+    names: Vec<(String, Option<u16>)>,
+    addresses: Vec<IpAddr>,
+    any_address: bool,
 }
 
-impl FromRequestParts<AdminState> for ModelOperator {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        check(caller, &parts.headers)?;
-        if is_browser(&parts.headers) {
-            require_json(&parts.headers)?;
+impl Hosts {
+    /// Loopback, the addresses of `listeners`, and `names`, each with a port where only that one is meant.
+    ///
+    /// A listener on all interfaces has every address of the machine, and those that are forwarded to it, so then any
+    /// address will do: rebinding needs a name. Ports are not compared, as they are forwarded too.
+    #[must_use]
+    pub fn new(listeners: &[SocketAddr], names: impl IntoIterator<Item = String>) -> Self {
+        let addresses = listeners.iter().map(|listener| listener.ip().to_canonical());
+        Self {
+            names: names.into_iter().filter_map(|name| parse(&name)).collect(),
+            addresses: addresses.clone().filter(|ip| !ip.is_unspecified()).collect(),
+            any_address: addresses.into_iter().any(|ip| ip.is_unspecified()),
         }
-        Ok(Self { caller })
     }
+
+    /// Whether `text` can be one of the names.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        parse(text).is_some()
+    }
+
+    /// Whether a page of `origin` may ask models: one of ours, one on this machine, one that is listed by its name, or no
+    /// web page at all. Ollama is as careful, but never sees where a request comes from.
+    #[must_use]
+    pub fn trusts_page(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        if !matches!(scheme, "http" | "https") {
+            return APP_SCHEMES.contains(&scheme);
+        }
+        let Some((name, port)) = parse(authority) else { return false };
+        let is_ours = host.is_some_and(|host| authority.eq_ignore_ascii_case(host) && self.has(host));
+        let on_this_machine =
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+        is_ours || on_this_machine || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let Some((name, port)) = parse(host) else { return false };
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            let ip = ip.to_canonical();
+            let listed = || self.names.iter().any(|(known, only)| fits(known, *only, &name, port));
+            return ip.is_loopback() || self.any_address || self.addresses.contains(&ip) || listed();
+        }
+        name == "localhost" || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
+    }
+}
+
+fn fits(known: &str, only: Option<u16>, name: &str, port: Option<u16>) -> bool {
+    known == name && only.is_none_or(|only| port == Some(only))
+}
+
+/// Name and port, the name in lower case and an IPv6 address without its brackets; `None` = it is no host.
+fn parse(host: &str) -> Option<(String, Option<u16>)> {
+    let authority: Authority = host.parse().ok()?;
+    let name = authority.host();
+    let port = authority.as_str().strip_prefix(name)?;
+    let port = match port.strip_prefix(':') {
+        Some(digits) => Some(digits.parse().ok()?),
+        None if port.is_empty() => None,
+        None => return None,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok().map(|ip| (ip.to_string(), port)),
+        None => (!name.is_empty()).then(|| (name.to_ascii_lowercase(), port)),
+    }
+}
+
+/// Refuses a change that a page of another site could have asked for.
+///
+/// Changes name JSON as what they are, which a page cannot do unasked. Ollama's own paths are the exception: its
+/// documentation posts with curl, which says that it sends a form; there a browser alone has to name JSON. What tells
+/// one is its `User-Agent`, and the headers that it sends besides.
+pub(crate) fn check(headers: &HeaderMap, path: &str, hosts: &Hosts) -> Result<(), Refusal> {
+    let host = header(headers, &HOST).filter(|host| hosts.has(host));
+    let Some(host) = host else {
+        let message = "Host is none of this machine's names and addresses (admin.hosts)";
+        return Err(Refusal::forbidden("foreign_host", message));
+    };
+    if !is_same_origin(headers, host) {
+        return Err(Refusal::forbidden("foreign_origin", "requests from other sites are refused"));
+    }
+    if !path.starts_with("/api/") || is_browser(headers) {
+        require_json(headers)?;
+    }
+    Ok(())
 }
 
 /// Every browser says that it is Mozilla.
 fn is_browser(headers: &HeaderMap) -> bool {
     let says_so = header(headers, &USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/") || agent == "?");
     says_so || headers.contains_key(ORIGIN) || headers.contains_key(FETCH_SITE)
-}
-
-fn check(caller: Caller, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !caller.ip.is_loopback() {
-        return Err(Refusal::forbidden("not_local", "the fleet can be changed from this machine only"));
-    }
-    let host = header(headers, &HOST);
-    if !host.is_some_and(is_this_machine) {
-        return Err(Refusal::forbidden("foreign_host", "Host must be localhost or an IP address"));
-    }
-    if !is_same_origin(headers, host.unwrap_or_default()) {
-        return Err(Refusal::forbidden("foreign_origin", "requests from other sites are refused"));
-    }
-    Ok(())
-}
-
-/// Against DNS rebinding: a page of another site can have its own name resolve to this machine, but cannot be reached
-/// by an address or by `localhost`.
-fn is_this_machine(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host().trim_matches(['[', ']']);
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// Browsers say where a request comes from in one or both of these headers; programs that are not browsers in none.
@@ -93,9 +158,11 @@ fn is_same_origin(headers: &HeaderMap, host: &str) -> bool {
     site_is_own && origin_is_own
 }
 
-/// Its text; one that is not text is as good as a foreign one.
+/// Its text; one that is not text, or stands there twice, is as good as a foreign one.
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    Some(if values.next().is_some() { "?" } else { first.to_str().unwrap_or("?") })
 }
 
 #[cfg(test)]
@@ -103,35 +170,119 @@ mod tests {
     use super::*;
     use http::header::CONTENT_TYPE;
 
+    fn hosts() -> Hosts {
+        let names = ["studio", "studio.local", "herd.example:8443"].map(str::to_owned);
+        Hosts::new(&["192.168.1.5:11435".parse().unwrap(), "127.0.0.1:11436".parse().unwrap()], names)
+    }
+
     #[track_caller]
-    fn check_with(ip: &str, headers: &[(HeaderName, &str)], allowed: bool) {
-        let caller = Caller { ip: ip.parse().unwrap(), via_edge: false };
+    fn checks(path: &str, headers: &[(HeaderName, &str)], code: Option<&str>) {
         let mut map = HeaderMap::new();
         map.insert(CONTENT_TYPE, "application/json".parse().unwrap());
         map.insert(HOST, "127.0.0.1:11436".parse().unwrap());
         for (name, value) in headers {
             map.insert(name.clone(), value.parse().unwrap());
         }
-        let checked = check(caller, &map).and_then(|()| require_json(&map));
-        assert_eq!(checked.is_ok(), allowed, "{ip} {headers:?}");
+        let refused = check(&map, path, &hosts()).err();
+        assert_eq!(refused.as_ref().map(Refusal::code), code, "{path} {headers:?}");
     }
 
     #[test]
-    fn only_this_machine_and_no_foreign_page_may_change_the_fleet() {
-        check_with("127.0.0.1", &[], true);
-        check_with("::1", &[(HOST, "[::1]:11435")], true);
-        check_with("127.0.0.1", &[(HOST, "LocalHost")], true);
-        check_with("192.168.1.7", &[], false);
-        check_with("127.0.0.1", &[(HOST, "evil.example:11435")], false);
-        check_with("127.0.0.1", &[(HOST, "localhost.evil.example")], false);
-        check_with("127.0.0.1", &[(ORIGIN, "http://127.0.0.1:11436")], true);
-        check_with("127.0.0.1", &[(ORIGIN, "http://127.0.0.1:3000")], false);
-        check_with("127.0.0.1", &[(ORIGIN, "null")], false);
-        check_with("127.0.0.1", &[(ORIGIN, "https://evil.example")], false);
-        check_with("127.0.0.1", &[(FETCH_SITE, "same-origin")], true);
-        check_with("127.0.0.1", &[(FETCH_SITE, "cross-site")], false);
-        check_with("127.0.0.1", &[(CONTENT_TYPE, "text/plain")], false);
-        check_with("127.0.0.1", &[(CONTENT_TYPE, "application/json; charset=utf-8")], true);
+    fn no_foreign_page_may_change_the_fleet() {
+        let check = |headers: &[_], code| checks("/fleet/nodes/a/drain", headers, code);
+        check(&[], None);
+        check(&[(ORIGIN, "http://127.0.0.1:11436")], None);
+        check(&[(ORIGIN, "http://127.0.0.1:3000")], Some("foreign_origin"));
+        check(&[(ORIGIN, "null")], Some("foreign_origin"));
+        check(&[(ORIGIN, "https://evil.example")], Some("foreign_origin"));
+        check(&[(ORIGIN, "file://127.0.0.1:11436")], Some("foreign_origin"));
+        check(&[(FETCH_SITE, "same-origin")], None);
+        check(&[(FETCH_SITE, "same-site")], Some("foreign_origin"));
+        check(&[(FETCH_SITE, "cross-site")], Some("foreign_origin"));
+        check(&[(CONTENT_TYPE, "text/plain")], Some("unsupported_media_type"));
+        check(&[(CONTENT_TYPE, "text/plain; application/json")], Some("unsupported_media_type"));
+        check(&[(CONTENT_TYPE, "application/json; charset=utf-8")], None);
+    }
+
+    #[test]
+    fn ollamas_own_paths_ask_browsers_alone_for_json() {
+        let form = (CONTENT_TYPE, "application/x-www-form-urlencoded");
+        checks("/api/pull", &[form.clone(), (USER_AGENT, "curl/8.5.0")], None);
+        checks("/api/pull", &[form.clone(), (USER_AGENT, "Mozilla/5.0 (X11)")], Some("unsupported_media_type"));
+        checks("/api/pull", &[form.clone(), (FETCH_SITE, "same-origin")], Some("unsupported_media_type"));
+        checks("/fleet/pin", &[form, (USER_AGENT, "curl/8.5.0")], Some("unsupported_media_type"));
+        checks("/api/pull", &[(ORIGIN, "https://evil.example")], Some("foreign_origin"));
+    }
+
+    #[track_caller]
+    fn known(hosts: &Hosts, list: &[&str], expected: bool) {
+        for host in list {
+            assert_eq!(hosts.has(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_those_of_this_machine() {
+        let ours = ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.2:80", "[::1]:11435", "[::ffff:127.0.0.1]"];
+        let listed = ["192.168.1.5:11435", "192.168.1.5:80", "STUDIO", "studio.local:11435", "herd.example:8443"];
+        known(&hosts(), &ours, true);
+        known(&hosts(), &listed, true);
+        let foreign = [
+            "",
+            "evil.example",
+            "evil.example:11435",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "herd.example",
+            "herd.example:80",
+            "192.168.1.6",
+            "[fe80::1]",
+            "[fe80::1%25eth0]",
+            "0x7f.1",
+            "localhost@evil.example",
+            "evil@localhost",
+            "localhost:port",
+            "localhost:99999",
+            "localhost, evil.example",
+            "[::1",
+            "::1",
+        ];
+        known(&hosts(), &foreign, false);
+    }
+
+    #[test]
+    fn a_listener_on_all_interfaces_is_reached_by_any_address_but_by_no_other_name() {
+        let hosts = Hosts::new(&["[::]:11435".parse().unwrap()], []);
+        known(&hosts, &["192.168.1.6", "[fe80::1]:11435", "10.0.0.1:8080"], true);
+        known(&hosts, &["evil.example", "192.168.1.6.evil.example"], false);
+    }
+
+    #[test]
+    fn pages_of_other_sites_ask_no_models() {
+        let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], ["herd.example".to_owned()]);
+        let rows = [
+            ("http://localhost:3000", "localhost:11435", true),
+            ("http://192.168.1.5:11435", "192.168.1.5:11435", true),
+            ("https://herd.example", "localhost:11435", true),
+            ("vscode-webview://x", "localhost:11435", true),
+            ("https://evil.example", "localhost:11435", false),
+            ("http://evil.example:11435", "evil.example:11435", false),
+            ("http://203.0.113.5", "localhost:11435", false),
+            ("http://localhost.evil.example", "localhost:11435", false),
+            ("chrome-extension://x", "localhost:11435", false),
+            ("null", "localhost:11435", false),
+        ];
+        for (origin, host, trusted) in rows {
+            assert_eq!(hosts.trusts_page(origin, Some(host)), trusted, "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn a_header_twice_is_none() {
+        let mut map = HeaderMap::new();
+        map.append(HOST, "localhost".parse().unwrap());
+        map.append(HOST, "evil.example".parse().unwrap());
+        assert_eq!(check(&map, "/fleet/pin", &hosts()).unwrap_err().code(), "foreign_host");
     }
 
     #[test]

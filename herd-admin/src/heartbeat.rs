@@ -2,11 +2,13 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use herd_core::access::Need;
 use herd_core::fleet::{HeartbeatError, Sender};
 use herd_core::wire::{Heartbeat, HeartbeatReply};
 use http::header::{AUTHORIZATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::access::{refused, scheme};
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::caller::Caller;
@@ -22,7 +24,7 @@ pub(crate) async fn heartbeat(
 ) -> Result<Response, Refusal> {
     let config = state.config();
     let (parts, body) = request.into_parts();
-    let trusted = admit(&parts.headers, config.join_token.as_ref())?;
+    let trusted = admit(&parts.headers, caller, &state)?;
     let body = body::read(body, config.heartbeat_body_bytes, config.body_timeout).await?;
     let heartbeat = parse(&body)?;
     let leaving = heartbeat.draining.then(|| heartbeat.node_id.clone());
@@ -32,24 +34,35 @@ pub(crate) async fn heartbeat(
 }
 
 /// Whether the sender is trusted, decided before its body is read.
-fn admit(headers: &HeaderMap, join_token: Option<&Secret>) -> Result<bool, Refusal> {
+fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool, Refusal> {
     if headers.contains_key(ORIGIN) {
         return Err(Refusal::forbidden("browser", "heartbeats come from agents, not from web pages"));
     }
     body::require_json(headers)?;
-    let Some(token) = join_token else { return Ok(false) };
-    let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
-    if shown.is_some_and(|shown| token.is(shown)) {
+    let (config, keys) = (state.config(), state.keys());
+    let token = headers.get(AUTHORIZATION).and_then(|value| scheme(value.as_bytes(), b"Bearer "));
+    let shows = |secret: &Option<Secret>| secret.as_ref().zip(token).is_some_and(|(secret, shown)| secret.is(shown));
+    if shows(&config.join_token) {
         return Ok(true);
     }
-    let message = "a join token is required: Authorization: Bearer <token>";
-    Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
-        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    let key = keys.check(Need::Node, caller.is_local(), headers);
+    if matches!(key, Ok(Some(_))) {
+        return Ok(true);
+    }
+    let guarded = config.join_token.is_some() || keys.posture().asks_for_key(Need::Node, true);
+    if shows(&config.own_agent) {
+        // Where anybody may join, it is nobody special.
+        return Ok(guarded);
+    }
+    match key {
+        Err(denied) => Err(refused(denied, "/heartbeat")),
+        Ok(_) if guarded => {
+            let message = "a join token is required: Authorization: Bearer <token>";
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
+                .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        }
+        Ok(_) => Ok(false),
+    }
 }
 
 fn parse(body: &[u8]) -> Result<Heartbeat, Refusal> {

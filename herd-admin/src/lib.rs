@@ -6,6 +6,7 @@
 //! Handlers are thin: what an answer says is computed by pure functions of one snapshot and one moment. A handler that
 //! refuses returns a `Refusal`, and one middleware puts that into the form of the path's surface.
 
+pub mod access;
 mod alias;
 mod answer;
 mod body;
@@ -32,6 +33,7 @@ mod serve;
 mod settings;
 mod state;
 mod status;
+pub mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -41,16 +43,19 @@ mod time;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
 pub use alias::{AliasError, AliasSettings, Aliases};
-pub use caller::EDGE_SECRET_HEADER;
+pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
 pub use config::AdminConfig;
+pub use guard::Hosts;
 pub use live::{LivePhase, LiveView};
+pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
@@ -96,6 +101,13 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
+
+    /// How often the edge has asked for `model`, against other models: the most used have labels of their own in
+    /// metrics.
+    fn model_uses(&self, model: &ModelName) -> u64 {
+        let _ = model;
+        0
+    }
 
     /// Takes a heartbeat; returns the node's state as the edge sees it then.
     ///
@@ -144,8 +156,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route_layer(from_fn_with_state(state.clone(), access::gate))
         .method_not_allowed_fallback(refusal::wrong_method)
         .fallback(refusal::unknown_path)
+        .layer(from_fn_with_state(state.clone(), body::read_first))
         .layer(from_fn(refusal::in_the_form_of_the_surface))
         .with_state(state)
 }

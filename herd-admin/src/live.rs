@@ -143,6 +143,6 @@ pub(crate) async fn cancel(
     if cancelled == 0 {
         return Err(unknown());
     }
-    tracing::info!(target: "herd::audit", request_id, by = %operator.caller.ip, "a request was cancelled");
+    state.audit(&operator.actor, "request_cancel", &request_id, "");
     Ok(json(StatusCode::OK, JSON, &Cancelled { request_id, cancelled }))
 }

@@ -23,7 +23,7 @@ pub(crate) async fn drain(
     operator: Operator,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    cordon(&state, operator, id, true)
+    cordon(&state, &operator, id, true)
 }
 
 /// The node takes requests again.
@@ -32,12 +32,12 @@ pub(crate) async fn undrain(
     operator: Operator,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    cordon(&state, operator, id, false)
+    cordon(&state, &operator, id, false)
 }
 
 fn cordon(
     state: &AdminState,
-    operator: Operator,
+    operator: &Operator,
     id: Result<Path<String>, PathRejection>,
     cordoned: bool,
 ) -> Result<Response, Refusal> {
@@ -46,6 +46,6 @@ fn cordon(
     if !state.source().set_cordon(&id, cordoned) {
         return Err(unknown());
     }
-    tracing::info!(node = id, cordoned, by = %operator.caller.ip, "a node was cordoned or put back");
+    state.audit(&operator.actor, if cordoned { "node_drain" } else { "node_undrain" }, &id, "");
     Ok(json(StatusCode::OK, JSON, &Cordon { node_id: &id, cordoned }))
 }

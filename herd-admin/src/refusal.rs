@@ -39,6 +39,11 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// With one more header.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some((name, value));
@@ -89,11 +94,14 @@ impl Form {
             Self::Ollama => json!({ "error": message }),
             Self::OpenAi => {
                 let kind = match refusal.status {
-                    StatusCode::BAD_REQUEST => "invalid_request_error",
+                    StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                        "invalid_request_error"
+                    }
                     StatusCode::NOT_FOUND => "not_found_error",
                     _ => "api_error",
                 };
-                json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
+                let code = (refusal.status == StatusCode::UNAUTHORIZED).then_some("invalid_api_key");
+                json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
             }
             Self::Herd => json!({ "error": { "code": refusal.code, "message": message } }),
         }

@@ -79,7 +79,7 @@ pub(crate) async fn change(
     let made = tokio::task::spawn_blocking(move || worker.source().change_settings(&changes)).await;
     let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the change was cut off");
     let change = made.map_err(failed)?.map_err(|error| Refusal::bad_request("invalid_setting", told(&error)))?;
-    tracing::info!(target: "herd::audit", changed = ?change.changed, by = %operator.caller.ip, "settings were changed");
+    state.audit(&operator.actor, "settings_change", &change.changed.join(","), "");
     Ok(json(StatusCode::OK, JSON, &change))
 }
 

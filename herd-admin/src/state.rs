@@ -10,8 +10,9 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use crate::FleetSource;
+use crate::access::{Actor, Audit, Keys};
 use crate::config::AdminConfig;
-use crate::metrics::FleetCollector;
+use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pull::Pulls;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
@@ -39,6 +40,8 @@ struct Shared {
     nodes: reqwest::Client,
     pulls: Pulls,
     explanations: Semaphore,
+    store_drops: Later,
+    audit: Audit,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -49,18 +52,45 @@ impl AdminState {
     /// # Errors
     /// When `registry` has metrics of the same names, or the system refuses an HTTP client.
     pub fn new(source: Arc<dyn FleetSource>, config: AdminConfig, registry: Registry) -> Result<Self, SetupError> {
-        registry.register(Box::new(FleetCollector::new(Arc::clone(&source), &config.version)?))?;
+        registry.register(Box::new(FleetCollector::new(Arc::clone(&source), &config)?))?;
+        let store_drops = Later::default();
+        let (told, help) =
+            (store_drops.clone(), "Records that were dropped, as the trace store took them not in time.");
+        registry.register(Box::new(fed_counter("herd_store_drops_total", help, move || told.read())?))?;
         let nodes = node_client(config.node_connect_timeout).timeout(config.node_timeout).build()?;
         let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
-        Ok(Self(Arc::new(Shared { source, config, registry, nodes, pulls, explanations, epoch_unix_ms })))
+        let audit = Audit::default();
+        let shared = Shared { source, config, registry, nodes, pulls, explanations, store_drops, audit, epoch_unix_ms };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Says where `herd_store_drops_total` comes from: how many records the trace store has dropped since the start.
+    /// `read` is called by every scrape and must not wait; the first caller is believed.
+    pub fn feed_store_drops(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.0.store_drops.feed(read);
     }
 
     /// The pulls of models. They run as long as [`crate::serve`] does.
     #[must_use]
     pub fn pulls(&self) -> &Pulls {
         &self.0.pulls
+    }
+
+    /// The audit log, to have it kept elsewhere too.
+    #[must_use]
+    pub fn audit_log(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Notes in the audit log that `actor` did `action` to `target`.
+    pub(crate) fn audit(&self, actor: &Actor, action: &'static str, target: &str, detail: &str) {
+        self.0.audit.audit(actor, action, target, detail);
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.config.keys
     }
 
     pub(crate) fn source(&self) -> &dyn FleetSource {

@@ -1,17 +1,15 @@
 //! The command line of `herd-agent` and `herd-node`, which are one program.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use tokio::sync::watch;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 use crate::config::{Config, unread_variables};
+use crate::log::Logging;
 use crate::{HostSource, run};
 
 /// `EX_USAGE` of `sysexits.h`: flags or configuration are wrong, and starting again will not help.
@@ -77,11 +75,19 @@ pub fn main() -> ExitCode {
     if flags.check_config {
         return ExitCode::SUCCESS;
     }
-    start_logging(&config.log_level);
+    let logs = Logging {
+        program: "herd-agent",
+        filter: &config.log_level,
+        data_dir: &config.data_dir,
+        files: config.log_files,
+    }
+    .start();
     for name in unread_variables(&env) {
         tracing::warn!(variable = name, "environment variable is not known to this agent");
     }
-    match serve(config) {
+    let served = serve(config);
+    drop(logs);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -133,14 +139,6 @@ async fn stop_signal() -> std::io::Result<()> {
 #[cfg(not(unix))]
 async fn stop_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
-}
-
-fn start_logging(level: &str) {
-    let filter: Targets = level.parse().expect("the configuration check has parsed it");
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
-    // A host program may have its own subscriber; then this one is not needed.
-    tracing_subscriber::registry().with(filter).with(lines).try_init().ok();
 }
 
 #[expect(clippy::print_stderr, reason = "before logging starts, and for the person at the terminal")]

@@ -17,6 +17,7 @@ use herd_core::wire;
 use reqwest::Url;
 
 use crate::cli::Flags;
+use crate::log::LogFiles;
 pub(crate) use layer::ollama_env;
 
 /// Service type under which edges announce themselves; the Python project's own, so that both find each other.
@@ -41,6 +42,8 @@ pub struct Config {
     pub mdns: MdnsConfig,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter of `tracing` like `info,herd_agent=debug`.
     pub log_level: String,
+    /// Bounds on the log files; `None` = none is written.
+    pub log_files: Option<LogFiles>,
 }
 
 /// Pace of the heartbeats.
@@ -159,6 +162,7 @@ impl Default for Config {
             },
             mdns: MdnsConfig { enabled: true, service_type: SERVICE_TYPE.to_owned(), interfaces: Interfaces::All },
             log_level: "info".to_owned(),
+            log_files: Some(LogFiles::default()),
         }
     }
 }

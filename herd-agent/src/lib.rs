@@ -17,6 +17,7 @@ mod compose;
 mod config;
 mod discover;
 mod identity;
+pub mod log;
 mod ollama;
 mod reach;
 mod send;
@@ -25,7 +26,7 @@ pub mod simulate;
 mod test_dir;
 
 pub use agent::{RunError, run, run_pausable};
-pub use collect::{CpuFacts, HostSource, MachineFacts, Temperature};
+pub use collect::{CpuFacts, HostSource, MachineFacts, Temperature, host_name};
 pub use config::{
     Config, ConfigError, HeartbeatConfig, Interfaces, JoinToken, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE,
     TokenError, unread_variables,

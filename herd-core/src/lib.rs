@@ -4,6 +4,7 @@
 //! same code serves traffic, tests, the explain endpoint and the simulator. Times that end in `_ms` and are not
 //! durations count from an arbitrary start of the receiver's monotonic clock.
 
+pub mod access;
 pub mod alias;
 pub mod answer;
 pub mod budget;
@@ -12,6 +13,8 @@ pub mod eligible;
 pub mod estimate;
 pub mod explain;
 pub mod fleet;
+pub mod health;
+pub mod histogram;
 pub mod history;
 pub mod inspect;
 pub mod launch;
@@ -22,6 +25,7 @@ pub mod protect;
 pub mod pull;
 pub mod queue;
 pub mod ready;
+pub mod recommend;
 pub mod request;
 pub mod rules;
 pub mod score;

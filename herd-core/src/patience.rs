@@ -58,6 +58,8 @@ pub enum GiveUp {
     NodeDead,
     /// An operator ended the request.
     Cancelled,
+    /// The edge stops, and no longer waits for anybody.
+    Stopping,
 }
 
 impl GiveUp {
@@ -69,6 +71,7 @@ impl GiveUp {
             Self::NoProgress => "no_progress",
             Self::NodeDead => "node_dead",
             Self::Cancelled => "cancelled",
+            Self::Stopping => "stopping",
         }
     }
 }

@@ -15,6 +15,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_admin::store::StoreSettings;
+use herd_agent::log::LogFiles;
+use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
 use herd_core::fleet::HeartbeatLimits;
@@ -60,7 +63,7 @@ pub enum ConfigError {
 pub enum AdminExpose {
     /// This machine only.
     Local,
-    /// Private addresses may read; changes are for this machine.
+    /// Private addresses too. What they may do there is asked by the admin service.
     Lan,
     /// Nobody: only the admin listener serves them.
     Off,
@@ -86,10 +89,16 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Who reaches it through the edge.
     pub admin_expose: AdminExpose,
+    /// Further names by which changes may be asked for.
+    pub admin_hosts: Vec<String>,
+    /// When API keys are asked for.
+    pub require_keys: Require,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Log filter: `error`, `warn`, `info`, `debug`, `trace`.
     pub log_level: String,
+    /// Bounds on the log files; `None` = none is written.
+    pub log_files: Option<LogFiles>,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// Whether a local Ollama is reported.
@@ -118,6 +127,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Retries.
     pub retry: Retry,
+    /// The trace store.
+    pub store: StoreSettings,
     /// Bounds on what waits.
     pub queue: QueueLimits,
     /// Waiting for nodes.

@@ -47,6 +47,8 @@ pub struct Ask {
     pub request_id: Arc<str>,
     /// When it began to wait for a node that is away; kept over its attempts.
     pub held_since_ms: Option<u64>,
+    /// Nodes that it did not reach are asked again in a moment: no other model serves it meanwhile.
+    pub awaits_unreached: bool,
 }
 
 /// What came of asking.
@@ -106,7 +108,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Resolves when the request's turn has come, or no node can serve it any more. Safe to cancel.
+    /// Resolves when the request's turn has come, or no node can serve it any more; `None` = the edge stops. Safe to
+    /// cancel.
     pub async fn turn(&mut self) -> Option<Handed> {
         (&mut self.handed).await.ok()
     }
@@ -157,7 +160,8 @@ impl Dispatcher {
             Outcome::Nobody(nobody) if self.may_hold(&ask, &nobody.0, &nobody.1, ask.held_since_ms) => {
                 self.park(ask, None)
             }
-            Outcome::Nobody(nobody) => match self.last_chance(&ask) {
+            Outcome::Nobody(nobody) if ask.awaits_unreached => Answer::Nobody(nobody),
+            Outcome::Nobody(nobody) => match self.last_chance(&ask.profile, &ask.tried) {
                 Outcome::Chosen(choice) => Answer::Chosen(choice),
                 Outcome::Full(full) => self.park(ask, Some(&full.0)),
                 Outcome::Nobody(_) => Answer::Nobody(nobody),
@@ -166,8 +170,9 @@ impl Dispatcher {
     }
 
     /// Any loaded model that can do the same, for a request whose nodes have been waited for in vain.
-    fn last_chance(&self, ask: &Ask) -> Outcome {
-        self.selector.choose(&ask.profile, &ask.tried, Place { desperate: true, ..Place::default() })
+    #[must_use]
+    pub fn last_chance(&self, profile: &RequestProfile, tried: &[u32]) -> Outcome {
+        self.selector.choose(profile, tried, Place { desperate: true, ..Place::default() })
     }
 
     /// Claims a slot at once or not at all: for a retry, for which the answer so far is given up.
@@ -239,10 +244,27 @@ impl Dispatcher {
                 _ = tick.tick() => {}
                 () = &mut stop => return,
             }
-            if self.wake.waiting() > 0 || !self.view.load().waiting.is_empty() {
+            if self.fleet.cutting() {
+                self.turn_away();
+            } else if self.wake.waiting() > 0 || !self.view.load().waiting.is_empty() {
                 self.pass();
             }
         }
+    }
+
+    /// Gives up all that wait, as the edge stops: each [`Ticket`] is told by the end of its sender.
+    fn turn_away(&self) {
+        let mut state = self.lock();
+        let parked = std::mem::take(&mut state.parked);
+        for id in parked.keys() {
+            state.queue.remove(*id);
+        }
+        drop(state);
+        for one in parked.into_values() {
+            self.wake.leave();
+            drop(one.hand);
+        }
+        self.publish_view();
     }
 
     /// How many wait.

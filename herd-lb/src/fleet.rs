@@ -24,6 +24,7 @@ pub struct Fleet {
     wake: Arc<Wake>,
     tickets: AtomicU64,
     draining: AtomicBool,
+    cutting: AtomicBool,
 }
 
 impl Fleet {
@@ -40,6 +41,7 @@ impl Fleet {
             wake: Arc::default(),
             tickets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +66,18 @@ impl Fleet {
     /// Stops taking new requests.
     pub fn begin_drain(&self) {
         self.draining.store(true, Relaxed);
+    }
+
+    /// Ends what still runs or waits: each request is told so.
+    pub fn begin_cut(&self) {
+        self.cutting.store(true, Relaxed);
+        self.wake.nudge();
+    }
+
+    /// Whether requests that run or wait are to end now.
+    #[must_use]
+    pub fn cutting(&self) -> bool {
+        self.cutting.load(Relaxed)
     }
 
     /// Resolves after nodes came, went or moved.

@@ -8,8 +8,11 @@ pub mod connection;
 pub mod demo;
 pub mod dispatch;
 pub mod fleet;
+pub mod history;
+pub mod keys;
 pub mod live;
 pub mod proxy;
+pub mod record;
 pub mod route;
 pub mod selector;
 mod services;
@@ -23,13 +26,18 @@ pub mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use herd_admin::{AdminConfig, AdminState, PullSettings};
+use herd_admin::access::{Keys, random_hex};
+use herd_admin::store::{Store, StoreHandle, StoreThread};
+use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
+use prometheus::Registry;
+use tokio::net::TcpSocket;
 
 use active::Active;
 use aliases::AliasKeeper;
@@ -41,8 +49,9 @@ use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
+use record::Recorder;
 use selector::{Selector, balancer};
-use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership};
+use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
@@ -50,6 +59,9 @@ use telemetry::Telemetry;
 
 /// Threads of the admin service: it must never need many.
 const ADMIN_THREADS: usize = 1;
+
+/// How long the last traces may take to be written.
+const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Rounds in which Pingora asks for a peer: more than the edge's own limits ever allow.
 const PINGORA_ATTEMPTS: usize = 10_000;
@@ -68,7 +80,9 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
-    let edge_secret = format!("{:032x}", fastrand::u128(..));
+    let keys = Keys::open(&config.data_dir, config.require_keys)?;
+    keys::warn_of_none(&keys);
+    let secrets = Secrets { edge: random_hex::<32>()?, own_agent: random_hex::<32>()? };
     let fleet = Arc::new(Fleet::new(config.policy.clone(), config.heartbeat_limits));
     let active = Active::default();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -81,6 +95,9 @@ pub fn run(
     let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
+    let registry = Registry::new();
+    let (recorder, store, store_thread) = records(config, &registry)?;
+    let telemetry = Arc::clone(&recorder.telemetry);
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -89,12 +106,14 @@ pub fn run(
         config: live_config.clone(),
         settings: Arc::clone(&settings),
         live: live.clone(),
+        telemetry: Arc::clone(&telemetry),
     };
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
-    let registry = prometheus::Registry::new();
-    let telemetry = Telemetry::new(&registry)?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
-    let state = AdminState::new(Arc::new(source), admin_config(config, edge_secret.clone()), registry)?;
+    let hosts = hosts(config, &[client_address, admin_address]);
+    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets, &store), registry)?;
+    let dropped = store.clone();
+    state.feed_store_drops(move || dropped.health().dropped);
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -103,10 +122,13 @@ pub fn run(
         budget,
         retries,
         pulls: state.pulls().clone(),
+        keys,
+        hosts,
         aliases: aliases.clone(),
         telemetry,
+        recorder,
         admin: admin_address,
-        edge_secret,
+        edge_secret: secrets.edge.clone(),
         config: live_config,
     };
     settings.follow(state.pulls().clone());
@@ -119,27 +141,60 @@ pub fn run(
     server.add_service(data_plane);
     server.add_service(admin_service);
     server.add_service(background_service("dispatch", Dispatch(dispatcher)));
+    server.add_service(background_service("history", Remember { fleet: Arc::clone(&fleet), store }));
     let look_after = LookAfterAliases { fleet: Arc::clone(&fleet), keeper: aliases.clone() };
     server.add_service(background_service("aliases", look_after));
     server.add_service(probes);
     server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
-    server.add_service(background_service("agent", local_agent(config, admin_address)?));
-    if demo {
-        let join_token = join_token(config)?;
-        server.add_service(background_service("demo", demo::Demo { admin: admin_address, join_token }));
-    }
+    add_agents(&mut server, config, admin_address, &secrets, demo)?;
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    if !store_thread.close(STORE_CLOSES_WITHIN) {
+        tracing::warn!("the last traces could not be kept");
+    }
     Ok(())
 }
+
+/// The counters, the trace store, and where traces go.
+fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, StoreHandle, StoreThread)> {
+    let telemetry = Telemetry::new(registry)?;
+    let (store, thread) = Store::open(&config.data_dir, config.store.clone()).context("the trace store's thread")?;
+    Ok((Arc::new(Recorder { telemetry, store: Some(store.clone()) }), store, thread))
+}
+
+/// The agent of this machine, and in the demo the simulated nodes.
+fn add_agents(
+    server: &mut Server,
+    config: &Config,
+    admin: SocketAddr,
+    secrets: &Secrets,
+    demo: bool,
+) -> anyhow::Result<()> {
+    server.add_service(background_service("agent", local_agent(config, admin, secrets)?));
+    if demo {
+        let join_token = join_token(config, secrets)?;
+        server.add_service(background_service("demo", demo::Demo { admin, join_token }));
+    }
+    Ok(())
+}
+
+/// Connections that may wait to be accepted; the system has its own limit besides. With the 128 of the standard library
+/// the rest of a burst of clients tries again only after a second.
+const BACKLOG: u32 = 4_096;
 
 /// Listens before anything else starts, so that a port in use is an error with a name.
 fn listen(key: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let bind = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        // Only tokio's socket can be told how many may wait, and only within a runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _entered = runtime.enter();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of an edge that ran here before may still be open.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?.into_std()?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
@@ -157,30 +212,51 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-fn admin_config(config: &Config, edge_secret: String) -> AdminConfig {
+/// What the parts of this process show each other; new at every start.
+struct Secrets {
+    /// That a request comes through the edge.
+    edge: String,
+    /// That a heartbeat comes from the edge's own agents.
+    own_agent: String,
+}
+
+/// Names and addresses that are this edge's own.
+fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
+    let own = herd_agent::host_name().into_iter().flat_map(|name| [format!("{name}.local"), name]);
+    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
+}
+
+fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets, store: &StoreHandle) -> AdminConfig {
     AdminConfig {
-        edge_secret: Some(edge_secret.into()),
+        edge_secret: Some(secrets.edge.as_str().into()),
+        keys: keys.clone(),
+        hosts: hosts.clone(),
         join_token: config.join_token.clone().map(Into::into),
+        own_agent: Some(secrets.own_agent.as_str().into()),
         allow_public_nodes: config.allow_public_nodes,
         heartbeat_body_bytes: config.heartbeat_body_bytes,
         explain_body_bytes: config.limits.request_body_bytes,
         inspect: config.inspect,
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
+        store: Some(store.clone()),
         version: env!("CARGO_PKG_VERSION").into(),
+        rustc: env!("HERD_RUSTC").into(),
+        revision: env!("HERD_REVISION").into(),
         ..AdminConfig::default()
     }
 }
 
-fn join_token(config: &Config) -> anyhow::Result<Option<JoinToken>> {
-    JoinToken::new(config.join_token.as_deref().unwrap_or_default()).context("fleet.join_token")
+/// What agents inside this process show.
+fn join_token(config: &Config, secrets: &Secrets) -> anyhow::Result<Option<JoinToken>> {
+    JoinToken::new(config.join_token.as_ref().unwrap_or(&secrets.own_agent)).context("fleet.join_token")
 }
 
-fn local_agent(config: &Config, admin: SocketAddr) -> anyhow::Result<LocalAgent> {
+fn local_agent(config: &Config, admin: SocketAddr, secrets: &Secrets) -> anyhow::Result<LocalAgent> {
     let mut agent = AgentConfig {
         data_dir: config.data_dir.clone(),
         router_urls: vec![Url::parse(&format!("http://{}", reachable(admin)))?],
-        join_token: join_token(config)?,
+        join_token: join_token(config, secrets)?,
         ..AgentConfig::default()
     };
     agent.mdns.enabled = false;
@@ -210,4 +286,20 @@ fn advertise(config: &Config, address: SocketAddr) -> Option<Advertiser> {
         id: format!("{:016x}", fastrand::u64(..)),
     };
     Advertiser::start(&what).inspect_err(|error| tracing::warn!(%error, "cannot announce this edge by mDNS")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_of_clients_connects_before_any_is_accepted() {
+        let (_listener, address) = listen("listen", (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900));
+        let clients: Result<Vec<_>, _> = (0..300).map(connect).collect();
+        assert_eq!(clients.map(|clients| clients.len()).map_err(|error| error.kind()), Ok(300));
+    }
 }

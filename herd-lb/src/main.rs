@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use herd_lb::cli::Flags;
+use herd_agent::log::{Logging, Logs};
+use herd_lb::cli::{Command, Flags};
 use herd_lb::config::{Config, Layers};
 use herd_lb::settings::load;
-use tracing_subscriber::EnvFilter;
 
 /// What a process exits with when it was started wrongly (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -29,11 +29,20 @@ fn main() -> ExitCode {
     if flags.check_config {
         return ExitCode::SUCCESS;
     }
-    log_to_stderr(&config.log_level);
-    for message in passed_over {
-        tracing::warn!(message, "a saved setting is passed over");
+    if let Some(Command::Key(command)) = &flags.command {
+        let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+        return match herd_lb::keys::run(command, &config, &mut out, &mut notes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        };
     }
-    match herd_lb::run(layers, &config, flags.demo, |edge, admin| announce(edge, admin, flags.demo)) {
+    let logs = log(&config);
+    for why in passed_over {
+        tracing::warn!(why, "a saved setting is passed over");
+    }
+    let ran = herd_lb::run(layers, &config, flags.demo, |edge, admin| announce(edge, admin, flags.demo));
+    drop(logs);
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
@@ -53,10 +62,11 @@ fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
     Ok((layers, config, passed_over))
 }
 
-fn log_to_stderr(level: &str) {
+fn log(config: &Config) -> Logs {
     // Pingora reports each client that leaves as an error of its own; every request has our line at its end.
-    let filter = format!("{level},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off");
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+    let filter =
+        format!("{},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off", config.log_level);
+    Logging { program: "herd", filter: &filter, data_dir: &config.data_dir, files: config.log_files }.start()
 }
 
 /// Two lines that scripts can read, and in the demo what to try.

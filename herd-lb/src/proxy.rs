@@ -1,5 +1,6 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
+mod access;
 mod admit;
 mod answer;
 mod attempt;
@@ -8,6 +9,7 @@ pub mod ctx;
 mod end;
 mod error;
 mod guard;
+mod identify;
 mod pull;
 pub mod reply;
 pub mod retry;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use herd_admin::Pulls;
+use herd_admin::access::Keys;
+use herd_admin::{Hosts, Pulls};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -32,6 +35,7 @@ use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
+use crate::record::Recorder;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
@@ -61,10 +65,16 @@ pub struct Edge {
     pub retries: Arc<Retries>,
     /// Pulls of models.
     pub pulls: Pulls,
+    /// API keys.
+    pub keys: Keys,
+    /// Names and addresses that are ours.
+    pub hosts: Hosts,
     /// Aliases of models on nodes.
     pub aliases: AliasKeeper,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
+    /// Where traces go.
+    pub recorder: Arc<Recorder>,
     /// Where the admin service listens.
     pub admin: SocketAddr,
     /// What tells the admin service that a request comes through the edge.
@@ -127,6 +137,11 @@ impl ProxyHttp for Edge {
         for name in [header::TRANSFER_ENCODING, header::EXPECT, header::CONTENT_ENCODING, header::ORIGIN] {
             request.remove_header(&name);
         }
+        // What a request says to herd alone.
+        for name in ["X-Herd-Tags", "X-Fleet-Priority", "X-Fleet-No-Fallback"] {
+            request.remove_header(name);
+        }
+        access::take_keys_out(request, ctx);
         // Ollama refuses host names that are not its own.
         request.insert_header(header::HOST, attempt.choice.node().address.to_string())?;
         request.insert_header(header::CONTENT_LENGTH, attempt.body_bytes)?;
@@ -161,10 +176,14 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if session.req_header().version < http::Version::HTTP_11 {
+            // Such a client does not know chunks; the end of the connection ends its answer.
+            response.remove_header(&header::TRANSFER_ENCODING);
+        }
         for (name, value) in ctx.fleet_headers() {
             response.insert_header(name, value)?;
         }
@@ -246,6 +265,10 @@ impl Edge {
         let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
         request.insert_header("X-Forwarded-For", client)?;
         request.insert_header(herd_admin::EDGE_SECRET_HEADER, &self.edge_secret)?;
+        request.remove_header(&herd_admin::PROXIED_HEADER);
+        if herd_admin::is_proxied(&session.req_header().headers) {
+            request.insert_header(herd_admin::PROXIED_HEADER, "1")?;
+        }
         request.insert_header("X-Request-Id", &ctx.request_id)?;
         Ok(())
     }

@@ -29,15 +29,30 @@ pub enum Refusal {
     NotFound,
 }
 
-/// Decides where a request goes; `client` is the address it came from.
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The other end of the connection.
+    pub client: Option<IpAddr>,
+    /// It says that it forwards for somebody else.
+    pub proxied: bool,
+}
+
+impl Origin {
+    fn is_local(self) -> bool {
+        !self.proxied && self.client.is_some_and(is_loopback)
+    }
+}
+
+/// Decides where a request goes.
 #[must_use]
-pub fn route(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpose) -> Route {
+pub fn route(method: &Method, path: &str, origin: Origin, expose: AdminExpose) -> Route {
     match Surface::at(path) {
         Some(surface) if method == Method::POST => Route::Inference(surface),
         // Anthropic clients probe with GET.
         Some(Surface::AnthropicMessages) if method == Method::GET => Route::Admin,
         Some(_) => Route::Refused(Refusal::MethodNotAllowed),
-        None => admin(method, path, client, expose),
+        None => admin(path, origin, expose),
     }
 }
 
@@ -51,7 +66,8 @@ pub fn dialect(path: &str) -> Dialect {
     }
 }
 
-fn admin(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpose) -> Route {
+/// Who may do what there is asked by the admin service, which is also reached without us; here it is only who reaches it.
+fn admin(path: &str, origin: Origin, expose: AdminExpose) -> Route {
     // Scraped on the admin listener, which clients need not reach.
     if path == "/metrics" {
         return Route::Refused(Refusal::NotFound);
@@ -60,11 +76,10 @@ fn admin(method: &Method, path: &str, client: Option<IpAddr>, expose: AdminExpos
     if !guarded {
         return Route::Admin;
     }
-    let reads = *method == Method::GET || *method == Method::HEAD || path == "/fleet/explain";
     let allowed = match expose {
         AdminExpose::Off => return Route::Refused(Refusal::NotFound),
-        AdminExpose::Lan if reads => client.is_some_and(|ip| is_local(ip) || is_private(ip)),
-        AdminExpose::Lan | AdminExpose::Local => client.is_some_and(is_local),
+        AdminExpose::Lan => origin.client.is_some_and(|ip| is_loopback(ip) || is_private(ip)),
+        AdminExpose::Local => origin.is_local(),
     };
     if allowed { Route::Admin } else { Route::Refused(Refusal::Forbidden) }
 }
@@ -73,7 +88,7 @@ fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn is_local(ip: IpAddr) -> bool {
+fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
@@ -91,7 +106,8 @@ mod tests {
     #[track_caller]
     fn check(method: &str, path: &str, client: &str, expose: AdminExpose, expected: Route) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        assert_eq!(route(&method, path, client.parse().ok(), expose), expected, "{method} {path} from {client}");
+        let origin = Origin { client: client.parse().ok(), proxied: false };
+        assert_eq!(route(&method, path, origin, expose), expected, "{method} {path} from {client}");
     }
 
     #[test]
@@ -110,10 +126,20 @@ mod tests {
         check("GET", "/fleet/status", lan, Local, Route::Refused(Forbidden));
         check("GET", "/fleet/status", here, Off, Route::Refused(NotFound));
         check("POST", "/fleet/explain", lan, Lan, Route::Admin);
-        check("POST", "/fleet/nodes/a/drain", lan, Lan, Route::Refused(Forbidden));
+        check("POST", "/fleet/nodes/a/drain", lan, Lan, Route::Admin);
+        check("POST", "/fleet/nodes/a/drain", lan, Local, Route::Refused(Forbidden));
+        check("POST", "/fleet/nodes/a/drain", far, Lan, Route::Refused(Forbidden));
         check("POST", "/fleet/nodes/a/drain", "::ffff:127.0.0.1", Lan, Route::Admin);
         check("GET", "/dashboard", lan, Lan, Route::Admin);
         check("GET", "/fleetwide", far, Lan, Route::Admin);
         check("GET", "/fleet/status", "unknown", Lan, Route::Refused(Forbidden));
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_is_not_this_machine() {
+        let origin = Origin { client: "127.0.0.1".parse().ok(), proxied: true };
+        let route = |expose| route(&Method::GET, "/fleet/status", origin, expose);
+        assert_eq!(route(AdminExpose::Local), Route::Refused(Refusal::Forbidden));
+        assert_eq!(route(AdminExpose::Lan), Route::Admin);
     }
 }

@@ -41,6 +41,8 @@ pub struct Choice {
     pub model: ModelName,
     /// Why it is not the requested one.
     pub stand_in: Option<StandIn>,
+    /// Every node that was ranked, for the trace.
+    pub ranked: Vec<Candidate>,
     /// The slot.
     pub slot: Slot,
 }
@@ -148,8 +150,9 @@ impl Selector {
             }
             if let Some((candidate, claim)) = self.claim(&decision, &snapshot) {
                 let slot = Slot { claim: Some(claim), wake: self.fleet.changed() };
-                let Decision { model, stand_in, .. } = decision;
-                return Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, slot }));
+                let Decision { model, stand_in, candidates: mut ranked, .. } = decision;
+                ranked.truncate(RANKED);
+                return Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, ranked, slot }));
             }
         }
     }

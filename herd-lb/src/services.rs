@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use herd_admin::AdminState;
+use herd_admin::store::StoreHandle;
 use herd_agent::{Config as AgentConfig, HostSource};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -15,6 +16,7 @@ use crate::aliases::{self, AliasKeeper};
 use crate::config::EmbeddedAgent;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::history;
 use crate::selector::RankedSelection;
 
 /// How often silent nodes are looked for.
@@ -80,6 +82,24 @@ impl BackgroundService for Dispatch {
             drop(shutdown.changed().await);
         };
         self.0.run(stop).await;
+    }
+}
+
+/// Gives nodes back what was learned of them before this start.
+pub(crate) struct Remember {
+    /// The fleet.
+    pub(crate) fleet: Arc<Fleet>,
+    /// Where it was kept.
+    pub(crate) store: StoreHandle,
+}
+
+#[async_trait]
+impl BackgroundService for Remember {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = history::remember(Arc::clone(&self.fleet), self.store.clone()) => {}
+            _ = shutdown.changed() => {}
+        }
     }
 }
 

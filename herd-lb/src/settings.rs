@@ -19,7 +19,8 @@ pub use saved::{load, settings_file};
 const SECRET: [&str; 1] = ["fleet.join_token"];
 
 /// Keys and sections that are read once, at the start.
-const AT_START: [&str; 15] = [
+const AT_START: [&str; 16] = [
+    "store",
     "listen",
     "data_dir",
     "threads",

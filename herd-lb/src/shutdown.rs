@@ -15,6 +15,9 @@ use crate::active::Active;
 use crate::aliases::AliasKeeper;
 use crate::fleet::Fleet;
 
+/// How long those that are cut may take to be told so.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Waits for SIGTERM or SIGINT, then drains.
 pub struct Drain {
     /// Told to take no more.
@@ -42,6 +45,9 @@ impl ShutdownSignalWatch for Drain {
             () = self.active.idle() => tracing::info!("all requests have finished"),
             () = tokio::time::sleep(self.limit) => {
                 tracing::warn!(cut = self.active.count(), "shutdown.drain_ms is over: cutting what still runs");
+                self.fleet.begin_cut();
+                // Who is not reached by then takes nothing, or has nobody who could tell it.
+                drop(tokio::time::timeout(FAREWELL, self.active.idle()).await);
             }
             () = stop_signal() => tracing::warn!(cut = self.active.count(), "second signal: stopping at once"),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use herd_admin::{FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
 use crate::config::LiveConfig;
@@ -14,6 +15,7 @@ use crate::live::Live;
 use crate::proxy::body::Budget;
 use crate::proxy::retry::Retries;
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 
 /// The edge's parts that the admin service reads.
 pub struct EdgeSource {
@@ -23,6 +25,8 @@ pub struct EdgeSource {
     pub dispatcher: Arc<Dispatcher>,
     /// Requests under way.
     pub live: Live,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
     /// Bodies held.
     pub budget: Budget,
     /// Retries that may be made.
@@ -98,6 +102,10 @@ impl FleetSource for EdgeSource {
 
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
         self.fleet.set_cordon(id, cordoned)
+    }
+
+    fn model_uses(&self, model: &ModelName) -> u64 {
+        self.telemetry.model_uses(model)
     }
 
     fn draining(&self) -> bool {

@@ -1,32 +1,133 @@
-//! What the edge counts, by Prometheus names. All its names stand here.
+//! What the edge counts, by Prometheus names. All its names stand here and in [`models`].
 //!
-//! Labels are bounded: surfaces, statuses, actions and reasons are sets of this program's own words. Models and nodes
-//! are no labels of counters.
+//! Labels are bounded: surfaces, statuses, actions, signals and reasons are sets of this program's own words; models
+//! are the most used ones and `other`. Nodes are no labels of counters.
+//!
+//! What every request counts is resolved once, so that counting is an addition. It also means that the series are
+//! there before their first count, and rates see that count.
+
+pub mod models;
+mod words;
 
 use std::sync::Arc;
 
+use herd_core::decide::{Candidate, Decision};
+use herd_core::name::ModelName;
+use herd_core::request::Surface;
+use herd_core::score::{SIGNAL_COUNT, SIGNALS};
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::trace::{Status, Trace};
+use models::Models;
+use words::Words;
 
 /// Waits from a millisecond to five minutes.
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Times of one token, from a small model on a large GPU to a large one on a CPU.
+const TOKEN_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0];
+/// Scores at the default weights: the best is 110.
+const SCORE_POINTS: [f64; 12] = [-100.0, -50.0, -25.0, 0.0, 20.0, 40.0, 60.0, 70.0, 80.0, 90.0, 100.0, 110.0];
+/// Parts of them: from -30 to 50, and worse for a hot node with a long queue.
+const SIGNAL_POINTS: [f64; 14] =
+    [-100.0, -50.0, -30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0];
+
+/// What happens to a context, with why a model is reloaded.
+const CONTEXT: [[&str; 2]; 9] = [
+    ["kept", ""],
+    ["pinned", ""],
+    ["raised", ""],
+    ["upgraded", ""],
+    ["load", ""],
+    ["reload", "context_larger"],
+    ["reload", "context_differs"],
+    ["reload", "node_default"],
+    ["reload", "launch_options"],
+];
+const RETRIES: [[&str; 1]; 10] = [
+    ["connect_refused"],
+    ["connect_timeout"],
+    ["stale_connection"],
+    ["reset"],
+    ["no_first_byte"],
+    ["no_progress"],
+    ["node_dead"],
+    ["error_status"],
+    ["model_not_found"],
+    ["busy"],
+];
+const STAND_INS: [[&str; 1]; 4] = [["alias"], ["fallback"], ["upgrade"], ["vram"]];
+const QUEUE_REFUSED: [[&str; 1]; 2] = [["full"], ["timeout"]];
+
+/// Others may follow; these are what is seen first.
+const INELIGIBLE: [[&str; 1]; 4] = [["model_absent"], ["offline"], ["does_not_fit"], ["already_tried"]];
+
+/// How a request came to its node, or that none serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// A slot was free.
+    AtOnce,
+    /// It waited for one.
+    Waited,
+    /// The slot was claimed when the retry was decided.
+    Retry,
+}
+
+const CHOICES: [[&str; 1]; 4] = [["at_once"], ["waited"], ["retry"], ["nobody"]];
+
+impl Chosen {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at_once",
+            Self::Waited => "waited",
+            Self::Retry => "retry",
+        }
+    }
+}
 
 /// The edge's counters.
 #[derive(Debug)]
 pub struct Telemetry {
-    requests: IntCounterVec,
-    context: IntCounterVec,
+    surfaces: [PerSurface; Surface::ALL.len()],
+    choices: Choices,
+    context: Words<2>,
     unforeseen_loads: IntCounter,
-    retries: IntCounterVec,
+    retries: Words<1>,
     budget_exhausted: IntCounter,
-    stand_ins: IntCounterVec,
-    queue_refused: IntCounterVec,
+    stand_ins: Words<1>,
+    queue_refused: Words<1>,
     queue_seconds: Histogram,
     ttft_seconds: Histogram,
+    answers: Answers,
     overflows: IntCounter,
     auto_pulls: IntCounter,
+    models: Models,
+}
+
+/// What is counted of choices.
+#[derive(Debug)]
+struct Choices {
+    outcomes: Words<1>,
+    ineligible: Words<1>,
+    score_points: Histogram,
+    signal_points: [Histogram; SIGNAL_COUNT],
+}
+
+/// What is counted of nodes' answers.
+#[derive(Debug)]
+struct Answers {
+    tpot_seconds: Histogram,
+    load_seconds: Histogram,
+    prompt_tokens: IntCounter,
+    completion_tokens: IntCounter,
+    bytes: IntCounter,
+}
+
+/// What is counted of the requests of one surface.
+#[derive(Debug)]
+struct PerSurface {
+    ended: [IntCounter; Status::ALL.len()],
+    latency_seconds: Histogram,
 }
 
 impl Telemetry {
@@ -35,79 +136,98 @@ impl Telemetry {
     /// # Errors
     /// When it has metrics of the same names.
     pub fn new(registry: &Registry) -> prometheus::Result<Arc<Self>> {
-        let telemetry = Self {
-            requests: counters("herd_requests_total", "Inference requests that have ended.", &["surface", "status"])?,
-            context: counters(
-                "herd_context_actions_total",
-                "What happened to the contexts of requests that a node was asked for, and why where a model was reloaded.",
-                &["action", "cause"],
-            )?,
+        let book = Book(registry);
+        let lost = "Log lines that were dropped, as nothing took them in time.";
+        registry.register(Box::new(herd_admin::fed_counter(
+            "herd_log_drops_total",
+            lost,
+            herd_agent::log::lost_lines,
+        )?))?;
+        let context = book.counters(
+            "herd_context_actions_total",
+            "What happened to the contexts of requests that a node was asked for, and why where a model was reloaded.",
+            &["action", "cause"],
+        )?;
+        let words = |name, help, known: &[_]| book.words(name, help, "reason", known);
+        let counter = |name, help| book.counter(name, help);
+        let seconds = |name, help| book.histogram(name, help, &SECONDS);
+        Ok(Arc::new(Self {
+            surfaces: book.surfaces()?,
+            choices: book.choices()?,
+            context: Words::new(context, &CONTEXT),
             unforeseen_loads: counter(
                 "herd_unforeseen_loads_total",
                 "Loads that a node reported and none was foreseen.",
             )?,
-            retries: counters("herd_retries_total", "Requests sent to another node, by why.", &["reason"])?,
+            retries: words("herd_retries_total", "Requests sent to another node, by why.", &RETRIES)?,
             budget_exhausted: counter("herd_retry_budget_exhausted_total", "Retries that the fleet's budget forbade.")?,
-            stand_ins: counters("herd_stand_ins_total", "Requests served by another model, by why.", &["reason"])?,
-            queue_refused: counters(
+            stand_ins: words("herd_stand_ins_total", "Requests served by another model, by why.", &STAND_INS)?,
+            queue_refused: words(
                 "herd_queue_refused_total",
                 "Requests that the queue refused, by why.",
-                &["reason"],
+                &QUEUE_REFUSED,
             )?,
-            queue_seconds: histogram(
-                "herd_request_queue_seconds",
-                "Time that requests waited at the edge for a slot.",
-            )?,
-            ttft_seconds: histogram(
-                "herd_request_ttft_seconds",
-                "From a request's header to its answer's first byte.",
-            )?,
+            queue_seconds: seconds("herd_request_queue_seconds", "Time that requests waited at the edge for a slot.")?,
+            ttft_seconds: seconds("herd_request_ttft_seconds", "From a request's header to its answer's first byte.")?,
+            answers: book.answers()?,
             overflows: counter(
                 "herd_context_overflows_total",
                 "Prompts estimated to exceed the window that served them.",
             )?,
             auto_pulls: counter("herd_auto_pulls_total", "Requests that began or joined a pull of their model.")?,
-        };
-        for one in telemetry.all() {
-            registry.register(one)?;
-        }
-        Ok(Arc::new(telemetry))
-    }
-
-    fn all(&self) -> [Box<dyn Collector>; 11] {
-        [
-            Box::new(self.requests.clone()),
-            Box::new(self.context.clone()),
-            Box::new(self.unforeseen_loads.clone()),
-            Box::new(self.retries.clone()),
-            Box::new(self.budget_exhausted.clone()),
-            Box::new(self.stand_ins.clone()),
-            Box::new(self.queue_refused.clone()),
-            Box::new(self.queue_seconds.clone()),
-            Box::new(self.ttft_seconds.clone()),
-            Box::new(self.overflows.clone()),
-            Box::new(self.auto_pulls.clone()),
-        ]
+            models: Models::new(&book)?,
+        }))
     }
 
     /// A request has ended.
     pub fn ended(&self, trace: &Trace) {
-        let status = trace.status.unwrap_or(Status::Incomplete).name();
-        self.requests.with_label_values(&[trace.surface.name(), status]).inc();
+        let surface = &self.surfaces[place(&Surface::ALL, &trace.surface)];
+        let status = trace.status.unwrap_or(Status::Incomplete);
+        surface.ended[place(&Status::ALL, &status)].inc();
         if trace.attempts.is_empty() {
             return;
         }
-        self.context.with_label_values(&[trace.context_action.as_str(), trace.reload_cause]).inc();
+        surface.latency_seconds.observe(trace.age_ms() as f64 / 1e3);
+        self.context.inc([&trace.context_action, trace.reload_cause]);
         self.queue_seconds.observe(trace.queue_ms as f64 / 1e3);
         if let Some(ttft_ms) = trace.ttft_ms {
             self.ttft_seconds.observe(ttft_ms as f64 / 1e3);
         }
         if !trace.stand_in.is_empty() {
-            self.stand_ins.with_label_values(&[trace.stand_in]).inc();
+            self.stand_ins.inc([trace.stand_in]);
         }
         if trace.overflow {
             self.overflows.inc();
         }
+        self.answers.ended(trace);
+        self.models.ended(trace);
+    }
+
+    /// A node was chosen for a request.
+    pub fn chosen(&self, how: Chosen) {
+        self.choices.outcomes.inc([how.name()]);
+    }
+
+    /// The node of `candidate` is asked.
+    pub fn asked(&self, candidate: &Candidate) {
+        self.choices.score_points.observe(candidate.total);
+        for (histogram, points) in self.choices.signal_points.iter().zip(candidate.score.parts) {
+            histogram.observe(points);
+        }
+    }
+
+    /// No node serves a request, for the reasons in `decision`.
+    pub fn nobody(&self, decision: &Decision) {
+        self.choices.outcomes.inc(["nobody"]);
+        for (_, reason) in &decision.refused {
+            self.choices.ineligible.inc([reason.name()]);
+        }
+    }
+
+    /// How often the edge has asked for `model` lately, against other models.
+    #[must_use]
+    pub fn model_uses(&self, model: &ModelName) -> u64 {
+        self.models.uses(model.as_str())
     }
 
     /// A node loaded a model though none was foreseen: another client is at work, or it keeps models for too short.
@@ -117,7 +237,7 @@ impl Telemetry {
 
     /// A request goes to another node.
     pub fn retried(&self, reason: &str) {
-        self.retries.with_label_values(&[reason]).inc();
+        self.retries.inc([reason]);
     }
 
     /// A retry was not made, for too many are.
@@ -127,7 +247,7 @@ impl Telemetry {
 
     /// A request could not wait, or waited too long: `full`, `timeout`.
     pub fn queue_refused(&self, reason: &str) {
-        self.queue_refused.with_label_values(&[reason]).inc();
+        self.queue_refused.inc([reason]);
     }
 
     /// A request waits for a pull.
@@ -136,14 +256,104 @@ impl Telemetry {
     }
 }
 
-fn counter(name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    IntCounter::new(name, help)
+impl Answers {
+    fn ended(&self, trace: &Trace) {
+        let counts = &trace.counts;
+        self.bytes.inc_by(trace.response_bytes as u64);
+        self.prompt_tokens.inc_by(counts.prompt_tokens.unwrap_or(0));
+        self.completion_tokens.inc_by(counts.completion_tokens.unwrap_or(0));
+        if let (Some(tokens), Some(ms)) = (counts.completion_tokens.filter(|tokens| *tokens > 0), counts.decode_ms) {
+            self.tpot_seconds.observe(ms / 1e3 / tokens as f64);
+        }
+        let loads = matches!(trace.context_action.as_str(), "load" | "reload");
+        if let Some(ms) = counts.load_ms.filter(|_| loads) {
+            self.load_seconds.observe(ms / 1e3);
+        }
+    }
 }
 
-fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(Opts::new(name, help), labels)
+/// Where `one` stands among `all`, which has it.
+fn place<T: PartialEq>(all: &[T], one: &T) -> usize {
+    all.iter().position(|other| other == one).unwrap_or(0)
 }
 
-fn histogram(name: &str, help: &str) -> prometheus::Result<Histogram> {
-    Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))
+/// Makes metrics and registers them.
+struct Book<'a>(&'a Registry);
+
+impl Book<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn words(&self, name: &str, help: &str, label: &str, known: &[[&'static str; 1]]) -> prometheus::Result<Words<1>> {
+        Ok(Words::new(self.counters(name, help, &[label])?, known))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?)
+    }
+
+    fn surfaces(&self) -> prometheus::Result<[PerSurface; Surface::ALL.len()]> {
+        let ended =
+            self.counters("herd_requests_total", "Inference requests that have ended.", &["surface", "status"])?;
+        let latency = self.histograms(
+            "herd_request_latency_seconds",
+            "From a request's header to its last byte, of requests that a node was asked for.",
+            "surface",
+            &SECONDS,
+        )?;
+        Ok(Surface::ALL.map(|surface| PerSurface {
+            ended: Status::ALL.map(|status| ended.with_label_values(&[surface.name(), status.name()])),
+            latency_seconds: latency.with_label_values(&[surface.name()]),
+        }))
+    }
+
+    fn choices(&self) -> prometheus::Result<Choices> {
+        let signals = self.histograms(
+            "herd_choice_signal_points",
+            "Parts of the scores of nodes that requests were sent to, by signal.",
+            "signal",
+            &SIGNAL_POINTS,
+        )?;
+        let ineligible = "Nodes that could not serve a request which no node could serve, by why.";
+        let score = "Scores of nodes that requests were sent to.";
+        Ok(Choices {
+            outcomes: self.words(
+                "herd_choice_total",
+                "Choices of a node, by how they came about.",
+                "outcome",
+                &CHOICES,
+            )?,
+            ineligible: self.words("herd_ineligible_total", ineligible, "reason", &INELIGIBLE)?,
+            score_points: self.histogram("herd_choice_score_points", score, &SCORE_POINTS)?,
+            signal_points: SIGNALS.map(|(name, _)| signals.with_label_values(&[name])),
+        })
+    }
+
+    fn answers(&self) -> prometheus::Result<Answers> {
+        let tokens =
+            self.counters("herd_tokens_total", "Tokens of prompts and answers, as nodes report them.", &["kind"])?;
+        let tpot = "Time per token of an answer, where the node reports it.";
+        let load = "Time of loads that requests waited for, where the node reports it.";
+        Ok(Answers {
+            tpot_seconds: self.histogram("herd_request_tpot_seconds", tpot, &TOKEN_SECONDS)?,
+            load_seconds: self.histogram("herd_request_load_seconds", load, &SECONDS)?,
+            prompt_tokens: tokens.with_label_values(&["prompt"]),
+            completion_tokens: tokens.with_label_values(&["completion"]),
+            bytes: self.counter("herd_response_bytes_total", "Bytes of answers' bodies that nodes sent.")?,
+        })
+    }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use herd_core::answer::Counts;
+use herd_core::decide::Candidate;
+use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::overflow;
 use herd_core::request::{RequestProfile, Surface};
 
+use crate::record::Recorder;
 use crate::selector::Choice;
-use crate::telemetry::Telemetry;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Completed,
+        Self::Failed,
+        Self::Rejected,
+        Self::Incomplete,
+        Self::Reaped,
+        Self::Cancelled,
+        Self::ClientDisconnected,
+    ];
+
     /// Its name in traces and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -54,6 +67,10 @@ pub struct Attempted {
     pub outcome: &'static str,
     /// Its score.
     pub score: f64,
+    /// Age of the request when it was asked, milliseconds.
+    pub started_ms: u64,
+    /// Age of the request when that was over; `None` = with the request.
+    pub ended_ms: Option<u64>,
 }
 
 impl Attempted {
@@ -68,6 +85,8 @@ pub struct Trace {
     pub request_id: String,
     /// Where it came in.
     pub surface: Surface,
+    /// The API key that it showed; empty = none.
+    pub key_id: String,
     /// The model it asked for; empty = that could not be read.
     pub model: String,
     /// The model that was asked last; empty = none.
@@ -104,16 +123,46 @@ pub struct Trace {
     pub response_bytes: usize,
     /// What the backend told of its work.
     pub counts: Counts,
-    telemetry: Arc<Telemetry>,
+    /// Why it stopped, in the backend's word; empty = not told.
+    pub finish_reason: &'static str,
+    /// Who asked, and how.
+    pub client: Client,
+    /// The nodes that were ranked for the last attempt.
+    pub ranked: Vec<Candidate>,
+    /// The picture on which they were.
+    pub snapshot: Option<Arc<FleetSnapshot>>,
+    recorder: Arc<Recorder>,
+}
+
+/// Who asked, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Its address.
+    pub ip: String,
+    /// Its program.
+    pub user_agent: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// The application that the request is counted for.
+    pub app: String,
+    /// `interactive` or `batch`.
+    pub class: &'static str,
+    /// Whether it wants a stream.
+    pub stream: Option<bool>,
+    /// Bytes of its body.
+    pub request_bytes: usize,
+    /// Estimated tokens of its prompt.
+    pub estimated_tokens: Option<u64>,
 }
 
 impl Trace {
     /// A request that begins now.
     #[must_use]
-    pub fn begin(request_id: String, surface: Surface, telemetry: Arc<Telemetry>) -> Self {
+    pub fn begin(request_id: String, surface: Surface, recorder: Arc<Recorder>) -> Self {
         Self {
             request_id,
             surface,
+            key_id: String::new(),
             model: String::new(),
             served_model: String::new(),
             stand_in: "",
@@ -132,18 +181,27 @@ impl Trace {
             ttft_ms: None,
             response_bytes: 0,
             counts: Counts::default(),
-            telemetry,
+            finish_reason: "",
+            client: Client::default(),
+            ranked: Vec::new(),
+            snapshot: None,
+            recorder,
         }
     }
 
     /// Notes that the node of `choice` is asked for `profile`.
     pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
         let candidate = &choice.candidate;
+        self.recorder.telemetry.asked(candidate);
         self.attempts.push(Attempted {
             node_id: choice.node().id.to_string(),
             outcome: Attempted::RUNNING,
             score: candidate.total,
+            started_ms: self.age_ms(),
+            ended_ms: None,
         });
+        self.ranked.clone_from(&choice.ranked);
+        self.snapshot = Some(Arc::clone(&choice.snapshot));
         self.served_model = choice.model.to_string();
         self.stand_in = choice.stand_in.map_or("", herd_core::decide::StandIn::name);
         self.predicted_ms.get_or_insert(candidate.prediction.until_start_ms());
@@ -170,12 +228,13 @@ impl Drop for Trace {
     fn drop(&mut self) {
         // Nothing told us how it ended: the task was dropped, as at the end of a drain.
         let status = *self.status.get_or_insert(Status::Incomplete);
-        self.telemetry.ended(self);
+        self.recorder.ended(self);
         let last = self.attempts.last();
         tracing::info!(
             target: "herd::request",
             request_id = self.request_id,
             surface = self.surface.name(),
+            key_id = self.key_id,
             model = self.model,
             served_model = self.served_model,
             stand_in = self.stand_in,

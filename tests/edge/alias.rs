@@ -47,8 +47,8 @@ fn without_an_alias_the_reload_is_named() {
     let answer = edge.post(CASES[0].0, CASES[0].1);
     assert_eq!((answer.status, answer.header("X-Fleet-Context")), (200, Some("reload")));
     assert_eq!(sim.stats()["reloads"], 1);
-    let metrics = get(edge.admin, "/metrics").text();
-    assert!(metrics.contains("herd_context_actions_total{action=\"reload\",cause=\"node_default\"} 1"), "{metrics}");
+    let counted = "herd_context_actions_total{action=\"reload\",cause=\"node_default\"} 1";
+    eventually("it is counted", || get(edge.admin, "/metrics").text().contains(counted));
 }
 
 #[test]

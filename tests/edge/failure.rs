@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 
+use serde_json::Value;
+
 use herd_harness::{Edge, Sim, bin, connect, eventually, post, post_with, read_answer, send};
 
 const LONG: &[u8] = br#"{"model":"tiny","options":{"num_predict":4000},"messages":[{"role":"user","content":"hi"}]}"#;
@@ -58,7 +60,8 @@ fn the_last_nodes_own_error_reaches_the_client() {
     assert_eq!((answer.status, answer.header("X-Fleet-Attempts")), (500, Some("1")));
     assert!(answer.json()["error"].is_string());
     sim.fault("refuse");
-    assert_eq!(edge.post("/api/chat", SHORT).status, 502);
+    let answer = edge.post("/api/chat", SHORT);
+    assert_eq!((answer.status, answer.header("Connection")), (502, Some("close")));
 }
 
 #[test]
@@ -130,4 +133,26 @@ fn a_wrong_start_is_explained() {
     let (code, told) = run(&["--listen", &taken, "--admin-listen", "127.0.0.1:0", "--no-mdns"]);
     assert_eq!(code, Some(1));
     assert!(told.contains(&format!("listen: cannot listen on {taken}")), "{told}");
+}
+
+#[test]
+fn a_request_that_every_node_refuses_tells_against_none_of_them() {
+    let edge = Edge::start(&[]);
+    let sims = ["a", "b"].map(|id| Sim::start(Some(&edge), id, &["--hot", "tiny"]));
+    edge.wait_for(&["a", "b"]);
+    for sim in &sims {
+        sim.fault("error_500");
+    }
+    for _ in 0..4 {
+        assert_eq!(edge.post("/api/chat", SHORT).status, 500);
+    }
+    let p75 = |id| edge.node(id)["models"][0]["p75_ms"].clone();
+    let ejected = |id| edge.node(id)["ejected_for_ms"].clone();
+    assert_eq!((ejected("a"), ejected("b"), p75("a"), p75("b")), (0.into(), 0.into(), Value::Null, Value::Null));
+    sims[1].fault("none");
+    let attempts = || edge.post("/api/chat", SHORT).header("X-Fleet-Attempts").map(str::to_owned);
+    eventually("the one that alone fails was asked", || attempts().as_deref() == Some("2"));
+    for _ in 0..4 {
+        assert_eq!(attempts().as_deref(), Some("1"), "it is avoided from then on");
+    }
 }

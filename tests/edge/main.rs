@@ -2,12 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod access;
 mod alias;
+mod attack;
 mod bodies;
+mod chaos;
 mod clients;
+mod context;
 mod failure;
+mod failure_table;
 mod input;
 mod live;
+mod logs;
+mod metrics;
+mod pull;
+mod queue;
+mod resilience;
 mod routing;
 mod settings;
 mod surfaces;

@@ -1,6 +1,8 @@
 //! Every surface, streamed and not, is the node's own answer.
 
-use herd_harness::{Answer, Edge, Sim, post_with, send};
+use std::io::{Read as _, Write as _};
+
+use herd_harness::{Answer, Edge, Sim, connect, post_with, send};
 
 /// Path, body without `stream`, and whether it can stream.
 const SURFACES: [(&str, &str, bool); 9] = [
@@ -75,11 +77,29 @@ fn the_node_sees_its_own_host_and_no_origin() {
     let edge = Edge::start(&[]);
     let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
     edge.wait_for(&["a"]);
-    let headers = "Origin: https://elsewhere.example\r\nConnection: X-Hop\r\nX-Hop: 1\r\n";
+    let headers = "Origin: http://localhost:3000\r\nConnection: X-Hop\r\nX-Hop: 1\r\n";
     let body = br#"{"model":"tiny","stream":false,"prompt":"x","options":{"num_predict":1}}"#;
     assert_eq!(send(edge.address, &post_with("/api/generate", headers, body)).status, 200);
     let stats = sim.stats();
     let seen = stats["recent"].as_array().unwrap().iter().rev().find(|seen| seen["path"] == "/api/generate").unwrap();
     assert_eq!(seen["headers"]["host"], sim.address.to_string());
     assert!(seen["headers"]["origin"].is_null() && seen["headers"]["x-hop"].is_null(), "{seen}");
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
+    let edge = Edge::start(&[]);
+    let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+    edge.wait_for(&["a"]);
+    for (fault, end) in [("none", "\"done\":true"), ("cut_mid_stream", "{\"error\":")] {
+        sim.fault(fault);
+        let body = r#"{"model":"tiny","prompt":"x","options":{"num_predict":2}}"#;
+        let mut client = connect(edge.address);
+        write!(client, "POST /api/generate HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 ") && !head.to_lowercase().contains("transfer-encoding"), "{head}");
+        assert!(body.starts_with('{') && body.lines().last().is_some_and(|line| line.contains(end)), "{body}");
+    }
 }

@@ -105,6 +105,8 @@ pub struct Start<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// Level at which its log is kept for [`Edge::log`], such as `info`; empty = warnings go to the test's own output.
     pub log: &'a str,
+    /// `config` says where its data folder is, which is a new one else.
+    pub own_data_dir: bool,
 }
 
 /// A running edge.
@@ -145,7 +147,7 @@ impl Edge {
     /// When it does not say its addresses.
     #[must_use]
     pub fn start_logged(config_yaml: &str, env: &[(&str, &str)]) -> Self {
-        Self::launch(&Start { config: config_yaml, env, log: "info" })
+        Self::launch(&Start { config: config_yaml, env, log: "info", ..Start::default() })
     }
 
     /// Starts one on free ports.
@@ -173,6 +175,33 @@ impl Edge {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where it keeps its state, if its configuration does not say otherwise.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Makes an API key with `args` of `herd key add`, which the edge notices by itself; returns its secret.
+    ///
+    /// # Panics
+    /// When none is made.
+    #[must_use]
+    pub fn add_key(&self, args: &[&str]) -> String {
+        self.key(&[&["add"], args].concat())
+    }
+
+    /// Runs `herd key` on this edge's keys; returns what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn key(&self, args: &[&str]) -> String {
+        let mut command = Command::new(bin("herd"));
+        let output = command.arg("key").args(args).arg("--data-dir").arg(&self.data_dir).output().expect("herd runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     /// Asks the admin service.
@@ -209,6 +238,20 @@ impl Edge {
         status["nodes"].as_array().into_iter().flatten().filter_map(|node| node["in_flight"].as_u64()).sum()
     }
 
+    /// Requests that wait at the edge, as `/fleet/queue` shows them.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Value> {
+        self.admin("GET", "/fleet/queue", "")["requests"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The context with which `node` holds `model` in memory, as far as the edge knows.
+    #[must_use]
+    pub fn context(&self, node: &str, model: &str) -> Option<u64> {
+        let node = self.node(node);
+        let models = node["models"].as_array()?;
+        models.iter().find(|one| one["name"] == model)?["resident"]["context_length"].as_u64()
+    }
+
     /// Posts `body` to `path`.
     #[must_use]
     pub fn post(&self, path: &str, body: &[u8]) -> Answer {
@@ -238,7 +281,10 @@ fn edge_command(start: &Start<'_>, data_dir: &Path) -> Command {
     // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
     // Tests join their nodes before they ask for models.
     let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000"), ("FLEET_HOLD_START_MS", "0")];
-    command.arg("--data-dir").arg(data_dir).envs(quiet).envs(start.env.iter().copied());
+    if !start.own_data_dir {
+        command.arg("--data-dir").arg(data_dir);
+    }
+    command.envs(quiet).envs(start.env.iter().copied());
     if !start.config.is_empty() {
         let file = data_dir.join("herd.yaml");
         std::fs::write(&file, start.config).expect("a file can be written");
@@ -279,22 +325,49 @@ impl Sim {
     /// When it does not say its addresses.
     #[must_use]
     pub fn start(edge: Option<&Edge>, id: &str, args: &[&str]) -> Self {
+        Self::launch(edge, id, "127.0.0.1:0", args).expect("the node prints its addresses")
+    }
+
+    /// Starts one like [`Self::start`] in the place of this one, which is killed: at its address, if nobody has taken
+    /// that meanwhile.
+    ///
+    /// # Panics
+    /// When it does not say its addresses.
+    pub fn restart(&mut self, edge: Option<&Edge>, id: &str, args: &[&str]) {
+        self.process.kill();
+        let again = Self::launch(edge, id, &self.address.to_string(), args);
+        *self = again.unwrap_or_else(|| Self::start(edge, id, args));
+    }
+
+    fn launch(edge: Option<&Edge>, id: &str, listen: &str, args: &[&str]) -> Option<Self> {
         let mut command = Command::new(bin("herd-sim"));
-        command.args(["--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0", "--node-id", id]);
-        command.args(["--model", "tiny=0.1", "--context-length", "4096", "--prefill-tps", "0"]);
+        command.args(["--listen", listen, "--control-listen", "127.0.0.1:0", "--node-id", id, "--model", "tiny=0.1"]);
         command.args(args);
-        if !args.contains(&"--decode-tps") {
-            command.args(["--decode-tps", "0"]);
+        for (flag, value) in [("--context-length", "4096"), ("--prefill-tps", "0"), ("--decode-tps", "0")] {
+            if !args.contains(&flag) {
+                command.args([flag, value]);
+            }
         }
         if let Some(edge) = edge {
             command.arg("--router-url").arg(format!("http://{}", edge.admin));
         }
         let (process, mut output) = Process::start(command);
         let mut line = String::new();
-        output.read_line(&mut line).expect("the node prints its addresses");
-        let started: Value = serde_json::from_str(&line).expect("as JSON");
-        let address = |name: &str| started[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Self { address: address("listening"), control: address("control"), process }
+        output.read_line(&mut line).ok()?;
+        let started: Value = serde_json::from_str(&line).ok()?;
+        let address = |name: &str| started[name].as_str().and_then(|text| text.parse().ok());
+        Some(Self { address: address("listening")?, control: address("control")?, process })
+    }
+
+    /// Has `model` loaded with a context of `num_ctx` tokens, as by another client, and forgets having been asked.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn load(&self, model: &str, num_ctx: u32) {
+        let body = format!("{{\"model\":\"{model}\",\"options\":{{\"num_ctx\":{num_ctx}}}}}");
+        let answer = send(self.address, &post("/api/generate", body.as_bytes()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.control("/_sim/reset", "");
     }
 
     /// What it has seen.

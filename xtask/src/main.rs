@@ -2,6 +2,7 @@
 
 mod args;
 mod prerequisites;
+mod promtool;
 mod step;
 
 use std::ffi::OsString;
@@ -52,10 +53,14 @@ fn test() -> Result<(), Failure> {
     for (name, args) in CHECKS {
         run(name, cargo().args(args))?;
     }
+    let mut tests = cargo();
+    if let Some(promtool) = promtool::obtain() {
+        tests.env(promtool::VARIABLE, promtool);
+    }
     if has_nextest() {
-        run("tests", cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]))?;
+        run("tests", tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]))?;
     } else {
-        run("tests", cargo().args(["test", "--workspace", "--locked"]))?;
+        run("tests", tests.args(["test", "--workspace", "--locked"]))?;
     }
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);

@@ -47,7 +47,7 @@ fn missing() -> Vec<&'static Tool> {
     TOOLS.iter().filter(|tool| env::var_os(tool.variable).is_none() && !on_path(tool.programs, &path)).collect()
 }
 
-fn on_path(programs: &[&str], path: &OsStr) -> bool {
+pub(crate) fn on_path(programs: &[&str], path: &OsStr) -> bool {
     env::split_paths(path).any(|folder| programs.iter().any(|program| folder.join(program).is_file()))
 }
 
@@ -62,7 +62,7 @@ fn advice(missing: &[&Tool], packages: &[&str]) -> String {
 }
 
 /// Only root on Debian or its kin can install without being asked for a password.
-fn may_install() -> bool {
+pub(crate) fn may_install() -> bool {
     Path::new("/etc/debian_version").exists() && is_root()
 }
 

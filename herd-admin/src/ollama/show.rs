@@ -74,7 +74,7 @@ async fn ask(state: &AdminState, nodes: &[Holder], body: &Bytes) -> Option<Respo
                     break;
                 }
             }
-            Err(error) => tracing::warn!(node = node.id, %error, "a node did not answer /api/show"),
+            Err(error) => tracing::warn!(node_id = node.id, %error, "a node did not answer /api/show"),
         }
     }
     last

@@ -42,6 +42,7 @@ pub(crate) async fn pull(
         ask = ask.on(id);
     }
     let mut handle = state.pulls().start(ask).map_err(|refusal| refused(&refusal))?;
+    state.audit(&operator.actor, "model_pull", &asked.spelling, &format!("on {}", handle.node_id));
     if asked.streams() {
         return Ok(streamed(handle));
     }
@@ -177,5 +178,6 @@ pub(crate) async fn cancel(
     if !state.pulls().cancel(id, &format!("cancelled by {}", operator.caller.ip)) {
         return Err(unknown());
     }
+    state.audit(&operator.actor, "pull_cancel", &id.to_string(), "");
     Ok(json(StatusCode::OK, JSON, &Cancelled { id, cancelled: true }))
 }

@@ -49,6 +49,31 @@ async fn serves_until_told_to_stop_and_then_closes_what_is_idle() {
 }
 
 #[tokio::test]
+async fn a_connection_goes_on_after_a_refusal_that_nobody_read_the_body_of() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = AdminState::new(Arc::new(FakeSource::default()), AdminConfig::default(), Registry::new()).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let client = async {
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        for path in ["/fleet/pulls/1", "/no/such/path", "/fleet/nodes/a/drain"] {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n");
+            kept.write_all(head.as_bytes()).await.unwrap();
+            // The body comes when a hasty answer would have been written.
+            tokio::task::yield_now().await;
+            let answer = exchange(&mut kept, "{}", "\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 40"), "{path} {answer}");
+        }
+        let mut large = TcpStream::connect(address).await.unwrap();
+        let head = "POST /no/such/path HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n";
+        let answer = exchange(&mut large, head, "\r\n\r\n").await.to_ascii_lowercase();
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        stop.send_replace(true);
+    };
+    tokio::join!(serve(listener, state, stopped), client);
+}
+
+#[tokio::test]
 async fn a_pull_runs_while_its_client_is_there() {
     let mut node = Node::new().await;
     let app = App::of([node.heartbeat("n", &[], 500)]);

@@ -137,8 +137,9 @@ fn host() -> wire::Host {
     }
 }
 
-/// The machine's name.
-pub(crate) fn host_name() -> Option<String> {
+/// The machine's name; `None` = it has none.
+#[must_use]
+pub fn host_name() -> Option<String> {
     System::host_name().ok().filter(|name| !name.is_empty())
 }
 

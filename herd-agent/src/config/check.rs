@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::layer::AUTO;
 use super::{Interfaces, JoinToken, Problem, ollama_host};
+use crate::log::LogFiles;
 
 /// Turns text into typed values and notes what is wrong.
 pub(super) struct Check<'a> {
@@ -31,6 +32,15 @@ impl<'a> Check<'a> {
     pub(super) fn millis(&mut self, key: &str, value: u64, min: u64, max: u64) -> Duration {
         self.holds(key, &value.to_string(), (min..=max).contains(&value), &format!("{min} to {max}"));
         Duration::from_millis(value)
+    }
+
+    pub(super) fn log_files(&mut self, max_bytes: u64, keep_files: usize) -> LogFiles {
+        let (bytes, files) = (LogFiles::MAX_BYTES, LogFiles::KEEP_FILES);
+        let allowed = format!("{} to {}", bytes.start(), bytes.end());
+        self.holds("log.max_bytes", &max_bytes.to_string(), bytes.contains(&max_bytes), &allowed);
+        let allowed = format!("{} to {}", files.start(), files.end());
+        self.holds("log.keep_files", &keep_files.to_string(), files.contains(&keep_files), &allowed);
+        LogFiles { max_bytes, keep_files }
     }
 
     pub(super) fn node_id(&mut self, text: &str) -> Option<NodeId> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::{Config, HeartbeatConfig, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE};
 use crate::cli::Flags;
+use crate::log::LogFiles;
 
 /// Word for "find out by yourself", where a key has no fixed default.
 pub(super) const AUTO: &str = "auto";
@@ -30,6 +31,9 @@ pub(super) const VARIABLES: &[&str] = &[
     "FLEET_NODE_MDNS_SERVICE_TYPE",
     "FLEET_NODE_MDNS_INTERFACES",
     "FLEET_NODE_LOG_LEVEL",
+    "FLEET_NODE_LOG_FILE",
+    "FLEET_NODE_LOG_MAX_BYTES",
+    "FLEET_NODE_LOG_KEEP_FILES",
 ];
 
 /// The shape of `conf/herd-agent.yaml`, not yet checked.
@@ -44,6 +48,7 @@ pub(super) struct Layer {
     ollama: OllamaLayer,
     mdns: MdnsLayer,
     log_level: String,
+    log: LogLayer,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,6 +74,14 @@ struct MdnsLayer {
     interfaces: String,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogLayer {
+    file: bool,
+    max_bytes: u64,
+    keep_files: usize,
+}
+
 impl Default for Layer {
     fn default() -> Self {
         Self {
@@ -80,6 +93,7 @@ impl Default for Layer {
             ollama: OllamaLayer::default(),
             mdns: MdnsLayer::default(),
             log_level: "info".to_owned(),
+            log: LogLayer::default(),
         }
     }
 }
@@ -99,6 +113,13 @@ impl Default for OllamaLayer {
 impl Default for MdnsLayer {
     fn default() -> Self {
         Self { enabled: true, service_type: SERVICE_TYPE.to_owned(), interfaces: "all".to_owned() }
+    }
+}
+
+impl Default for LogLayer {
+    fn default() -> Self {
+        let LogFiles { max_bytes, keep_files } = LogFiles::default();
+        Self { file: true, max_bytes, keep_files }
     }
 }
 
@@ -122,6 +143,9 @@ impl Layer {
         env.parsed("FLEET_NODE_OLLAMA_TIMEOUT_MS", &mut self.ollama.timeout_ms, "a whole number");
         env.parsed("FLEET_NODE_OLLAMA_WATCH_INTERVAL_MS", &mut self.ollama.watch_interval_ms, "a whole number");
         env.parsed("FLEET_NODE_MDNS_ENABLED", &mut self.mdns.enabled, "true or false");
+        env.parsed("FLEET_NODE_LOG_FILE", &mut self.log.file, "true or false");
+        env.parsed("FLEET_NODE_LOG_MAX_BYTES", &mut self.log.max_bytes, "a whole number");
+        env.parsed("FLEET_NODE_LOG_KEEP_FILES", &mut self.log.keep_files, "a whole number");
         if let Some(list) = env.get("FLEET_NODE_ROUTER_URL") {
             self.router_urls = list.split(',').map(|url| url.trim().to_owned()).filter(|u| !u.is_empty()).collect();
         }
@@ -177,6 +201,7 @@ impl Layer {
                 interfaces: check.interfaces(&self.mdns.interfaces),
             },
             log_level: check.log_level(self.log_level),
+            log_files: Some(check.log_files(self.log.max_bytes, self.log.keep_files)).filter(|_| self.log.file),
         }
     }
 }

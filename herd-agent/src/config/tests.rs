@@ -52,6 +52,9 @@ fn every_variable_is_read() {
         ("FLEET_NODE_MDNS_SERVICE_TYPE", "_test._tcp.local."),
         ("FLEET_NODE_MDNS_INTERFACES", "loopback"),
         ("FLEET_NODE_LOG_LEVEL", "warn"),
+        ("FLEET_NODE_LOG_FILE", "true"),
+        ("FLEET_NODE_LOG_MAX_BYTES", "70000"),
+        ("FLEET_NODE_LOG_KEEP_FILES", "2"),
     ];
     let given: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
     for name in layer::VARIABLES {
@@ -76,6 +79,7 @@ fn every_variable_is_read() {
             interfaces: Interfaces::Loopback,
         },
         log_level: "warn".to_owned(),
+        log_files: Some(LogFiles { max_bytes: 70_000, keep_files: 2 }),
     };
     assert_eq!(config, expected);
 }
@@ -93,7 +97,7 @@ fn ollamas_own_variables_are_the_weakest_layer() {
 
 #[test]
 fn errors_name_key_value_and_range_all_at_once() {
-    let yaml = "heartbeat: {interval_ms: 10}\nnode_id: 'a b'\nmdns: {interfaces: wifi}\n";
+    let yaml = "heartbeat: {interval_ms: 10}\nnode_id: 'a b'\nmdns: {interfaces: wifi}\nlog: {max_bytes: 9}\n";
     let pairs = [("FLEET_NODE_OLLAMA_TIMEOUT_MS", "soon"), ("FLEET_NODE_ROUTER_URL", "https://edge")];
     let error = load(yaml, &pairs, &Flags::default()).unwrap_err();
     for part in [
@@ -102,6 +106,7 @@ fn errors_name_key_value_and_range_all_at_once() {
         "mdns.interfaces: \"wifi\" is not allowed: all or loopback",
         "FLEET_NODE_OLLAMA_TIMEOUT_MS: \"soon\" is not allowed: a whole number",
         "router_urls: \"https://edge\" is not allowed",
+        "log.max_bytes: \"9\" is not allowed: 65536 to 1099511627776",
     ] {
         assert!(error.contains(part), "{part:?} is missing in:\n{error}");
     }

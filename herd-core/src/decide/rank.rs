@@ -34,6 +34,7 @@ impl Question<'_> {
             }
         }
         self.add_queue(&mut candidates, key);
+        self.count_the_wait_so_far(&mut candidates);
         self.hold_loads(&mut candidates, key);
         self.score(&mut candidates, key);
         order(&mut candidates);
@@ -99,6 +100,20 @@ impl Question<'_> {
         let wait_ms = f64::from(self.ahead) / all_per_ms;
         for candidate in candidates.iter_mut().filter(|candidate| busy(candidate)) {
             candidate.prediction.wait_ms += wait_ms;
+        }
+    }
+
+    /// Where a slot is free, one that has been waited for longer than was predicted is taken to need as long again: what
+    /// runs there may be many times longer than what waits, and a guess of its speed may be wrong for good. So nobody
+    /// waits beside a free slot for more than about the time that it would have taken there.
+    fn count_the_wait_so_far(&self, candidates: &mut [Candidate]) {
+        // When a load pays is another question.
+        let is_free = |candidate: &Candidate| candidate.readiness == Readiness::Free && !starts_load(candidate);
+        if !candidates.iter().any(is_free) {
+            return;
+        }
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.readiness.is_waited_for()) {
+            candidate.prediction.wait_ms = candidate.prediction.wait_ms.max(self.waited_ms as f64);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::eligible::node_eligible;
+use crate::eligible::{Ineligible, node_eligible};
 use crate::fleet::{FleetSnapshot, LifeLimits, Node, NodeState};
 use crate::name::{ModelName, NodeId};
 use crate::wire::{OllamaState, Pressure};
@@ -65,8 +65,8 @@ fn from_gib(amount: f64) -> u64 {
 /// The node that `ask.model` fits best, as an index into the snapshot's nodes.
 ///
 /// Nodes are left out that take no requests, are silent for long, are short of memory, pull another model, or have not
-/// the memory or the disk; an unknown size rules nobody out by memory, and an unknown disk comes last. Among the others
-/// those come first that hold the model fully in the memory of their device, then those with more of it free (idle
+/// the memory or the disk; an unknown size rules nobody out by memory, an unknown disk comes last, and after it who
+/// failed requests lately. Among the others those come first that hold the model fully in the memory of their device, then those with more of it free (idle
 /// models count as free), then those with more disk, then the first by id.
 ///
 /// # Errors
@@ -99,9 +99,17 @@ pub fn place_on(snapshot: &FleetSnapshot, id: &str, ask: &Placing<'_>) -> Result
     }
 }
 
+/// What is thought of a node by how requests went there; the later, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    FailedLately,
+    Good,
+}
+
 /// How well a node takes the model: the larger, the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    standing: Standing,
     has_it: bool,
     disk_is_known: bool,
     holds_it_in_device: bool,
@@ -122,9 +130,15 @@ enum Unfit {
 fn judge(node: &Node, ask: &Placing<'_>) -> Result<Rank, Unfit> {
     let is_silent = node.state(ask.now_ms, ask.life) == NodeState::Stale;
     let is_short = node.pressure == Pressure::Critical;
-    if node_eligible(node, ask.now_ms, ask.life).is_err() || is_silent || is_short {
+    if is_silent || is_short {
         return Err(Unfit::NotReady);
     }
+    // That requests failed there is no reason to tell a client that its model does not exist.
+    let standing = match node_eligible(node, ask.now_ms, ask.life) {
+        Ok(()) => Standing::Good,
+        Err(Ineligible::Ejected(_) | Ineligible::OnTrial) => Standing::FailedLately,
+        Err(_) => return Err(Unfit::NotReady),
+    };
     let has_it = node.model(ask.model).is_some();
     if has_it && ask.holders == Holders::Skip {
         return Err(Unfit::HasIt);
@@ -138,6 +152,7 @@ fn judge(node: &Node, ask: &Placing<'_>) -> Result<Rank, Unfit> {
     let free = device.free_bytes.map(|free| free.saturating_add(node.evictable_bytes()));
     let disk_bytes = disk_available(node);
     Ok(Rank {
+        standing,
         has_it,
         disk_is_known: disk_bytes.is_some(),
         holds_it_in_device: with_context.is_none_or(holds),

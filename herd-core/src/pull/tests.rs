@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::fleet::{FleetSnapshot, LifeLimits, Node};
+use crate::load::EJECTION_AFTER_FAILURES;
 use crate::name::NodeId;
 use crate::testing::{GIB, NodeSpec, fleet};
 use crate::wire::{Disk, DiskBytes, OllamaState, Pressure};
@@ -123,6 +124,16 @@ fn the_disk_is_read_from_either_form_of_heartbeat() {
         node.heartbeat = Arc::new(heartbeat);
     });
     assert_eq!(disk_available(&python.nodes[0]), Some(2 * GIB));
+}
+
+#[test]
+fn who_failed_lately_takes_a_model_when_nobody_else_does() {
+    let snapshot = with_disks(&[("a", machine(64, 60), Some(500)), ("b", machine(64, 10), Some(500))]);
+    let fail = |id: &str| (0..EJECTION_AFTER_FAILURES).for_each(|_| snapshot.node(id).unwrap().load.failed(0));
+    fail("a");
+    assert_eq!(placed(&snapshot, &NEW), "b");
+    fail("b");
+    assert_eq!(placed(&snapshot, &NEW), "a");
 }
 
 #[test]

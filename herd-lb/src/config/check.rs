@@ -6,6 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_admin::Hosts;
+use herd_admin::store::StoreSettings;
+use herd_agent::log::LogFiles;
+use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{FallbackPolicy, Order, Policy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -20,8 +24,8 @@ use herd_core::rules::ModelRules;
 use herd_core::score::Weights;
 
 use super::file::{
-    AutoPull, ConfigFile, FleetFile, LimitsFile, MdnsFile, Models, QueueFile, Reaper, RetryFile, UpstreamFile,
-    WeightsFile,
+    AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, StoreFile,
+    UpstreamFile, WeightsFile,
 };
 use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Hold, Limits, Mdns, Probe, Retry, Upstream};
 
@@ -44,8 +48,11 @@ impl ConfigFile {
             listen,
             admin_listen,
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
+            admin_hosts: hosts(&self.admin.hosts)?,
+            require_keys: one_of("access.require", &self.access.require, &Require::NAMES)?,
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
+            log_files: log_files(&self.log)?,
             threads: threads(self.threads)?,
             embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
             ollama_url: Some(self.agent.ollama_url.clone()).filter(|url| !url.is_empty()),
@@ -76,6 +83,7 @@ impl ConfigFile {
             pull: pull(&self.auto_pull)?,
             pull_wait: millis("auto_pull.max_wait_ms", self.auto_pull.max_wait_ms, 0..=DAY_MS)?,
             retry: retry(&self.retry)?,
+            store: store(&self.store)?,
             policy: self.policy()?,
             inspect: InspectLimits {
                 json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,
@@ -108,6 +116,13 @@ impl ConfigFile {
     }
 }
 
+fn hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
+    match names.iter().find(|name| !Hosts::is_name(name)) {
+        Some(name) => Err(not_allowed("admin.hosts", name, "names like herd.example or herd.example:8443")),
+        None => Ok(names.to_vec()),
+    }
+}
+
 const OVERFLOW: [(&str, bool); 2] = [("pass", false), ("refuse", true)];
 const OPENAI: [(&str, bool); 2] = [("default", false), ("alias", true)];
 const EXPOSE: [(&str, AdminExpose); 3] =
@@ -117,6 +132,12 @@ const EMBEDDED: [(&str, EmbeddedAgent); 3] =
 const LEVELS: [(&str, &str); 5] =
     [("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
 const INTERFACES: [(&str, bool); 2] = [("all", false), ("loopback", true)];
+
+fn log_files(file: &Log) -> Result<Option<LogFiles>, ConfigError> {
+    let max_bytes = in_range("log.max_bytes", file.max_bytes, LogFiles::MAX_BYTES)?;
+    let keep_files = in_range("log.keep_files", file.keep_files, LogFiles::KEEP_FILES)?;
+    Ok(file.file.then_some(LogFiles { max_bytes, keep_files }))
+}
 
 fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
     let request_body_bytes = in_range("limits.request_body_bytes", file.request_body_bytes, 1_024..=1 << 30)?;
@@ -194,6 +215,14 @@ fn pull(file: &AutoPull) -> Result<PullPolicy, ConfigError> {
         disk_reserve_bytes: file.disk_reserve_bytes,
         ..PullPolicy::default()
     })
+}
+
+fn store(file: &StoreFile) -> Result<StoreSettings, ConfigError> {
+    let mut settings = StoreSettings::default();
+    settings.raw_days = in_range("store.raw_days", file.raw_days, 1..=3_650)?;
+    settings.rollup_days = in_range("store.rollup_days", file.rollup_days, 1..=3_650)?;
+    settings.max_bytes = in_range("store.max_bytes", file.max_bytes, 16 << 20..=1 << 44)?;
+    Ok(settings)
 }
 
 fn upstream(file: &UpstreamFile) -> Result<Upstream, ConfigError> {

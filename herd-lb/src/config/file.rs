@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use herd_admin::store::StoreSettings;
+use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::FallbackPolicy;
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -39,6 +41,8 @@ section! {
         threads: usize = 0,
         /// The admin service.
         admin: Admin = Admin::default(),
+        /// API keys.
+        access: Access = Access::default(),
         /// Logging.
         log: Log = Log::default(),
         /// The agent inside the edge.
@@ -65,6 +69,8 @@ section! {
         reaper: Reaper = Reaper::default(),
         /// Pulling missing models.
         auto_pull: AutoPull = AutoPull::default(),
+        /// The trace store.
+        store: StoreFile = StoreFile::default(),
         /// Bounds on clients.
         limits: LimitsFile = LimitsFile::default(),
         /// Connections to nodes.
@@ -83,6 +89,16 @@ section! {
         listen: String = "127.0.0.1:11436".into(),
         /// Who reaches it through the edge's port: `local`, `lan`, `off`.
         expose: String = "lan".into(),
+        /// Further names by which changes may be asked for, with a port where only that one is meant.
+        hosts: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// API keys.
+    Access {
+        /// When they are asked for: `auto`, `always`, `never`.
+        require: String = "auto".into(),
     }
 }
 
@@ -91,6 +107,12 @@ section! {
     Log {
         /// `error`, `warn`, `info`, `debug`, `trace`.
         level: String = "info".into(),
+        /// JSON lines in `logs/` below `data_dir`.
+        file: bool = true,
+        /// Size at which a file is put aside.
+        max_bytes: u64 = LogFiles::default().max_bytes,
+        /// Files that are kept beside the one that is written.
+        keep_files: usize = LogFiles::default().keep_files,
     }
 }
 
@@ -277,6 +299,18 @@ section! {
 }
 
 section! {
+    /// The trace store.
+    StoreFile {
+        /// Days for which single requests are kept.
+        raw_days: u32 = StoreSettings::default().raw_days,
+        /// Days for which sums of hours and days are kept.
+        rollup_days: u32 = StoreSettings::default().rollup_days,
+        /// Largest size.
+        max_bytes: u64 = StoreSettings::default().max_bytes,
+    }
+}
+
+section! {
     /// Bounds on clients.
     LimitsFile {
         /// Largest request body.
@@ -339,7 +373,7 @@ section! {
 section! {
     /// The end.
     Shutdown {
-        /// How long running requests may take to finish.
+        /// How long requests that have been taken may take to finish.
         drain_ms: u64 = 30_000,
     }
 }

@@ -21,7 +21,7 @@ fn the_shipped_file_shows_every_key_at_its_default() {
 fn errors_name_key_value_and_range() {
     refused(
         "listne: x",
-        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `models`, `fallback`, `queue`, `hold`, `reaper`, `auto_pull`, `limits`, `upstream`, `retry`, `shutdown`",
+        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `access`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `models`, `fallback`, `queue`, `hold`, `reaper`, `auto_pull`, `store`, `limits`, `upstream`, `retry`, `shutdown`",
     );
     refused("limits: {json_depth: deep}", "limits.json_depth: invalid type: string \"deep\", expected u32");
     refused("limits: {json_depth: 1000}", "limits.json_depth: \"1000\" is not allowed: must be from 8 to 128");
@@ -44,6 +44,11 @@ fn errors_name_key_value_and_range() {
     refused(
         "admin: {listen: '0.0.0.0:11435'}",
         "admin.listen: \"0.0.0.0:11435\" is not allowed: must be another address than listen",
+    );
+    refused("access: {require: yes}", "access.require: \"yes\" is not allowed: must be one of auto, always, never");
+    refused(
+        "admin: {hosts: ['http://a/']}",
+        "admin.hosts: \"http://a/\" is not allowed: must be names like herd.example or herd.example:8443",
     );
     assert!(matches!(Config::build("a: [", none, &[]), Err(ConfigError::Yaml(_))));
 }

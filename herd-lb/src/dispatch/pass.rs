@@ -91,7 +91,11 @@ impl Dispatcher {
                 if self.may_hold(&turn.ask, &nobody.0, &nobody.1, since_ms) {
                     return Turned::Waits;
                 }
-                match self.last_chance(&turn.ask) {
+                if turn.ask.awaits_unreached {
+                    self.hand(turn.id, Handed::Nobody(nobody));
+                    return Turned::Served;
+                }
+                match self.last_chance(&turn.ask.profile, &turn.ask.tried) {
                     Outcome::Full(_) => return Turned::Waits,
                     Outcome::Chosen(choice) => self.hand(turn.id, Handed::Chosen(choice)),
                     Outcome::Nobody(_) => self.hand(turn.id, Handed::Nobody(nobody)),

@@ -56,6 +56,7 @@ fn ask(body: &str) -> Ask {
         app: 0,
         request_id: "r".into(),
         held_since_ms: None,
+        awaits_unreached: false,
     }
 }
 

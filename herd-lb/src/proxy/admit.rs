@@ -6,12 +6,13 @@ use herd_core::inspect::inspect;
 use herd_core::request::{RequestProfile, Surface};
 use pingora_proxy::Session;
 
-use super::attempt::identify;
+use super::access::KeyUse;
 use super::body::{Held, hold};
 use super::ctx::{Inference, RequestCtx};
+use super::identify::{caller, identify};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
-use crate::route::{Refusal, Route, route};
+use crate::route::{Origin, Refusal, Route, route};
 use crate::trace::{Status, Trace};
 
 /// Inspecting a larger body than this leaves the worker thread to other requests.
@@ -22,7 +23,8 @@ impl Edge {
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
         let request = session.req_header();
         let client = client_ip(session);
-        match route(&request.method, request.uri.path(), client, self.config.now().admin_expose) {
+        let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers) };
+        match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::Admin => Ok(()),
             Route::Refused(Refusal::MethodNotAllowed) => {
@@ -41,12 +43,17 @@ impl Edge {
         ctx: &mut RequestCtx,
         surface: Surface,
     ) -> Result<(), Reply> {
-        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.telemetry));
+        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.recorder));
+        trace.client = caller(session);
         self.retries.earn();
-        let outcome = self.read(session, surface).await;
+        let outcome = match self.enter(session, &mut trace) {
+            Ok(key) => self.read(session, surface, key).await,
+            Err(reply) => Err((Status::Rejected, reply)),
+        };
         match outcome {
-            Ok((profile, held)) => {
+            Ok((profile, held, key)) => {
                 let mut inference = Inference::new(profile, held, trace);
+                inference.key = key;
                 identify(session, &mut inference);
                 let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());
                 let request_id = ctx.request_id.as_str().into();
@@ -56,16 +63,22 @@ impl Edge {
             }
             Err((status, reply)) => {
                 trace.status = Some(status);
-                trace.http_status = reply.status;
+                // Who has left is not told anything.
+                trace.http_status = if status == Status::ClientDisconnected { 0 } else { reply.status };
                 trace.error.clone_from(&reply.message);
                 Err(reply)
             }
         }
     }
 
-    async fn read(&self, session: &mut Session, surface: Surface) -> Result<(RequestProfile, Held), (Status, Reply)> {
+    async fn read(
+        &self,
+        session: &mut Session,
+        surface: Surface,
+        key: Option<KeyUse>,
+    ) -> Result<(RequestProfile, Held, Option<KeyUse>), (Status, Reply)> {
         if self.fleet.draining() {
-            return Err((Status::Rejected, Reply::new(503, "herd is stopping; try again").retry_after(1).closing()));
+            return Err((Status::Rejected, error::stopping()));
         }
         let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| error::body(&error))?;
         let limits = self.config.now().inspect;
@@ -78,6 +91,9 @@ impl Edge {
         };
         let profile =
             inspected.map_err(|error| (Status::Rejected, Reply::new(400, error.to_string()).param(error.param())))?;
-        Ok((profile, held))
+        if let Some(key) = &key {
+            key.take_prompt(&profile, self.fleet.now_ms()).map_err(|reply| (Status::Rejected, reply))?;
+        }
+        Ok((profile, held, key))
     }
 }

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use herd_core::decide::Decision;
 use herd_core::fleet::{Condition, FleetSnapshot};
-use herd_core::name::fnv1a;
-use herd_core::patience::{Evidence, Watch, evidence};
+use herd_core::patience::{Evidence, GiveUp, Verdict, Watch, evidence};
 use herd_core::protect::{ContextAction, Protection, overflow};
-use herd_core::queue::Class;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
@@ -16,9 +14,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
-use super::{Edge, client_ip, error, refused};
+use super::{Edge, error, refused};
 use crate::dispatch::{Answer, Ask, Handed, Ticket};
 use crate::selector::Choice;
+use crate::telemetry::Chosen;
 use crate::trace::Status;
 
 /// Pause before nodes that were not reached are asked again.
@@ -28,7 +27,10 @@ impl Edge {
     /// Chooses a node, waits for one of its slots where there is none free, and begins to ask it.
     pub(super) async fn begin_attempt(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let choice = match ctx.inference.as_mut().and_then(|inference| inference.next.take()) {
-            Some(choice) => *choice,
+            Some(choice) => {
+                self.telemetry.chosen(Chosen::Retry);
+                *choice
+            }
             None => *self.obtain(session, ctx).await?,
         };
         self.refuse_overflow(&choice, ctx)?;
@@ -57,7 +59,8 @@ impl Edge {
             Err(Unserved::Left(error)) => Err(error),
             Err(Unserved::Refused(status, reply)) => {
                 if let Some(inference) = &mut ctx.inference {
-                    inference.end(status, &reply.message);
+                    let asked = !inference.trace.attempts.is_empty();
+                    inference.end(if asked { Status::Failed } else { status }, &reply.message);
                 }
                 ctx.reply = Some(reply);
                 Err(refused("no node serves the request"))
@@ -76,12 +79,17 @@ impl Edge {
         loop {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
             self.pause_for_unreached(session, inference).await?;
-            let answer = match self.dispatcher.ask(ask(inference, &request_id)) {
+            let awaits_unreached = self.awaits_unreached(inference);
+            let ask = Ask { awaits_unreached, ..ask(inference, &request_id) };
+            let answer = match self.dispatcher.ask(ask) {
                 Answer::Waits(ticket) => {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
                     self.wait(session, ticket, deadline).await?
                 }
-                Answer::Chosen(choice) => return Ok(choice),
+                Answer::Chosen(choice) => {
+                    self.telemetry.chosen(Chosen::AtOnce);
+                    return Ok(choice);
+                }
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
                     self.telemetry.queue_refused("full");
@@ -90,13 +98,17 @@ impl Edge {
                 }
             };
             let nobody = match answer {
-                Handed::Chosen(choice) => return Ok(choice),
+                Handed::Chosen(choice) => {
+                    self.telemetry.chosen(Chosen::Waited);
+                    return Ok(choice);
+                }
                 Handed::Nobody(nobody) => nobody,
             };
             if self.may_ask_again(inference) {
                 continue;
             }
             if !inference.trace.attempts.is_empty() || self.is_known(&inference.profile.model) {
+                self.telemetry.nobody(&nobody.0);
                 return Err(unserved(inference, &nobody));
             }
             self.pull_missing(session, ctx).await?;
@@ -112,7 +124,7 @@ impl Edge {
         };
         match turn {
             Ok(Some(handed)) => Ok(handed),
-            Ok(None) => Err(Unserved::Refused(Status::Rejected, stopping())),
+            Ok(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
             Err(_) => {
                 self.telemetry.queue_refused("timeout");
                 let message = "no slot became free in time (queue.max_wait_ms)";
@@ -188,6 +200,9 @@ impl Edge {
             if let Some(at_ms) = last_byte.at_ms() {
                 watch.byte(at_ms);
             }
+            if fleet.cutting() {
+                return Verdict::GiveUp(GiveUp::Stopping);
+            }
             let (snapshot, now_ms) = (fleet.snapshot(), fleet.now_ms());
             let node = snapshot.nodes.iter().find(|node| node.number == number);
             let life = fleet.policy().life;
@@ -199,8 +214,7 @@ impl Edge {
 
 /// No node serves the request, and none will.
 fn unserved(inference: &Inference, nobody: &(Decision, Arc<FleetSnapshot>)) -> Unserved {
-    let status = if inference.trace.attempts.is_empty() { Status::Rejected } else { Status::Failed };
-    Unserved::Refused(status, error::nobody(inference, &nobody.0, &nobody.1))
+    Unserved::Refused(Status::Rejected, error::nobody(inference, &nobody.0, &nobody.1))
 }
 
 /// Why a request is given no slot.
@@ -211,10 +225,6 @@ pub(super) enum Unserved {
     Refused(Status, Reply),
 }
 
-fn stopping() -> Reply {
-    Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
-}
-
 fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
     Ask {
         profile: Arc::clone(&inference.profile),
@@ -223,6 +233,7 @@ fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
         app: inference.app,
         request_id: Arc::clone(request_id),
         held_since_ms: inference.held_since_ms,
+        awaits_unreached: false,
     }
 }
 
@@ -234,20 +245,4 @@ pub(super) async fn client_leaves(session: &mut Session) -> Box<Error> {
             Err(error) => return error.into_down(),
         }
     }
-}
-
-/// How urgent a request is, and whose: from its headers, its body and where it comes from.
-pub(super) fn identify(session: &Session, inference: &mut Inference) {
-    let header = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
-    let class = header("X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
-    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
-    let strict = header("X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
-    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
-        Arc::make_mut(&mut inference.profile).fallback = Some(false);
-    }
-    let profile = &inference.profile;
-    let key = header("Authorization").or_else(|| header("X-Api-Key"));
-    let client = client_ip(session).map(|ip| ip.to_string());
-    let app = profile.tags.first().or(profile.user.as_ref()).map(String::as_str).or(key).or(client.as_deref());
-    inference.app = fnv1a(app.unwrap_or_default().as_bytes());
 }

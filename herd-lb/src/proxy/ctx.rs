@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::name::ModelName;
 use herd_core::patience::GiveUp;
 use herd_core::protect::overflow;
 use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
 
+use super::access::KeyUse;
 use super::answer::Answer;
 use super::body::Held;
 use super::reply::Reply;
@@ -24,8 +26,6 @@ use crate::watch::LastByte;
 pub struct RequestCtx {
     /// Its connection.
     pub connection: Arc<Connection>,
-    /// Its place among the requests under way.
-    pub active: Option<ActiveGuard>,
     /// Its name: the client's, or made here.
     pub request_id: String,
     /// The form of errors that it understands.
@@ -34,6 +34,9 @@ pub struct RequestCtx {
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
+    /// Its place among the requests under way. Dropped last: once there are none the process ends, and what the others
+    /// write when they are dropped, the trace above all, would be lost.
+    pub active: Option<ActiveGuard>,
 }
 
 /// The part of an inference request.
@@ -44,6 +47,8 @@ pub struct Inference {
     pub class: Class,
     /// Whose it is, for fairness.
     pub app: u64,
+    /// The API key that it showed, and its place among the key's requests.
+    pub key: Option<KeyUse>,
     /// The model's name as the client spelled it.
     pub spelled: String,
     /// Its body, until an answer has been accepted.
@@ -52,6 +57,8 @@ pub struct Inference {
     pub tried: Vec<u32>,
     /// Those of them that were not reached, so that they may be asked again.
     pub unreached: Vec<u32>,
+    /// Nodes that answered with an error: theirs, if another node serves the request.
+    pub suspects: Vec<(Arc<NodeLoad>, Arc<ModelLoad>)>,
     /// Attempts in which a node may have begun to work on it, as far as they are over.
     pub sent: u32,
     /// The attempt that is over is followed by another, as has been decided.
@@ -96,7 +103,7 @@ impl RequestCtx {
     pub fn new(connection: Arc<Connection>) -> Self {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let dialect = Dialect::Ollama;
-        Self { connection, active: None, request_id, dialect, inference: None, reply: None }
+        Self { connection, request_id, dialect, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
@@ -149,9 +156,11 @@ impl Inference {
             profile: Arc::new(profile),
             class: Class::default(),
             app: 0,
+            key: None,
             held: Some(held),
             tried: Vec::new(),
             unreached: Vec::new(),
+            suspects: Vec::new(),
             sent: 0,
             retrying: false,
             gave_up: None,
@@ -188,8 +197,10 @@ impl Inference {
 
     /// Gives up the node that is asked now, and its slot; the trace keeps why.
     pub fn end_attempt(&mut self, outcome: &'static str) {
+        let age_ms = self.trace.age_ms();
         if let Some(attempted) = self.trace.attempts.last_mut() {
             attempted.outcome = outcome;
+            attempted.ended_ms = Some(age_ms);
         }
         self.attempt = None;
     }

@@ -1,7 +1,7 @@
 //! How a request ends: the last byte of its answer, or what the client is told instead; and what is learned from it.
 
 use bytes::Bytes;
-use herd_core::answer::Observer;
+use herd_core::answer::{Observer, Reason};
 use herd_core::estimate::needs_load;
 use herd_core::fleet::Loaded;
 use herd_core::launch::Signature;
@@ -76,25 +76,29 @@ impl Edge {
     /// Tells the client that its request has failed, in whatever way is left; returns the status for the log.
     pub(super) async fn tell_failure(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> u16 {
         let cancelled = ctx.connection.awaited().cancelled();
+        let gave_up = cancelled.or(ctx.inference.as_ref().and_then(|inference| inference.gave_up));
         let reply = match cancelled {
             Some(_) => Reply::new(503, "the request was cancelled by an operator"),
-            None => ctx.reply.take().unwrap_or_else(|| error::reply(error)),
+            None => ctx.reply.take().unwrap_or_else(|| error::reply(error, gave_up)),
         };
+        // Pingora closes the connection of a request that failed, and the client must hear of that.
+        let reply = reply.closing();
         let clients = is_clients(error);
         let answered = session.response_written().is_some();
         let mut last_words = None;
         let mut gone = clients;
         if let Some(inference) = &mut ctx.inference {
-            inference.gave_up = cancelled.or(inference.gave_up);
+            inference.gave_up = gave_up;
             gone = clients && inference.gave_up.is_none();
             let status = match inference.gave_up {
                 Some(GiveUp::Cancelled) => Status::Cancelled,
-                Some(_) if inference.answer.is_some() => Status::Reaped,
+                Some(reason) if reason != GiveUp::Stopping && inference.answer.is_some() => Status::Reaped,
                 _ if gone => Status::ClientDisconnected,
                 _ if inference.answer.is_some() => Status::Incomplete,
                 _ => Status::Failed,
             };
-            inference.end(status, &reason(inference, &reply.message));
+            let why = if gone { CLIENT_LEFT.to_owned() } else { reason(inference, &reply.message) };
+            inference.end(status, &why);
             if !answered && !gone {
                 inference.trace.http_status = reply.status;
             }
@@ -125,6 +129,10 @@ impl Edge {
         inference.end(status, &error.map(ToString::to_string).unwrap_or_default());
         if let Some(observer) = inference.answer.as_ref().and_then(|answer| answer.observer()) {
             inference.trace.counts = observer.seen().counts;
+            inference.trace.finish_reason = observer.seen().reason.map_or("", Reason::name);
+            if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
+                key.charge_answer(tokens, self.fleet.now_ms());
+            }
             self.learn(inference, observer);
         }
     }
@@ -153,6 +161,9 @@ impl Edge {
         }
     }
 }
+
+/// What the trace says where the end was the client's doing.
+const CLIENT_LEFT: &str = "the client left, or sent what it may not";
 
 /// A load that was not foreseen is told from the millisecond or two that Ollama reports for a loaded model.
 const UNFORESEEN_LOAD_MS: f64 = 250.0;

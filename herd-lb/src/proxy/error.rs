@@ -3,6 +3,7 @@
 use herd_core::decide::Decision;
 use herd_core::explain::refusal;
 use herd_core::fleet::FleetSnapshot;
+use herd_core::patience::GiveUp;
 use herd_core::request::{Dialect, Surface};
 use pingora::{Error, ErrorType};
 
@@ -45,16 +46,30 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
         BodyError::Budget => (status, Reply::new(503, message).retry_after(1).closing()),
         BodyError::Encoding(_) => (status, Reply::new(415, message).closing()),
         BodyError::Corrupt(_) => (status, Reply::new(400, message)),
-        BodyError::Client(_) => (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing()),
+        BodyError::Client(error) if matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError) => {
+            (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing())
+        }
+        BodyError::Client(_) => (status, Reply::new(400, "the request body is malformed").closing()),
     }
 }
 
+/// The edge takes no more requests, or no longer waits for this one.
+pub(super) fn stopping() -> Reply {
+    Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
+}
+
 /// The last node failed without an answer.
-pub(super) fn reply(error: &Error) -> Reply {
+pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
     match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-            Reply::new(504, "the node did not answer in time")
-        }
+        _ if gave_up == Some(GiveUp::Stopping) => stopping(),
+        _ if gave_up.is_some() => silent(),
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => silent(),
+        ErrorType::HTTPStatus(status) => Reply::new(*status, format!("the node answered with status {status}")),
         _ => Reply::new(502, "the node could not be reached or broke off"),
     }
+}
+
+/// The last node was silent for too long.
+pub(super) fn silent() -> Reply {
+    Reply::new(504, "the node did not answer in time")
 }

@@ -90,7 +90,9 @@ impl Edge {
         let native = inference.profile.surface.carries_num_ctx();
         let mut header = ResponseHeader::build(200, Some(8))?;
         header.insert_header(CONTENT_TYPE, if native { "application/x-ndjson" } else { "text/event-stream" })?;
-        header.insert_header(TRANSFER_ENCODING, "chunked")?;
+        if session.req_header().version >= http::Version::HTTP_11 {
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
         header.insert_header("X-Fleet-Pull", handle.node_id.as_str())?;
         for (name, value) in fleet {
             header.insert_header(name, value)?;

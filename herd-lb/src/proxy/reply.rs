@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use herd_core::request::Dialect;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 use serde_json::json;
@@ -64,7 +64,7 @@ impl Reply {
         let value = match dialect {
             Dialect::Ollama => json!({ "error": message }),
             Dialect::OpenAi => json!({ "error": {
-                "message": message, "type": self.openai_type(), "param": self.param, "code": null,
+                "message": message, "type": self.openai_type(), "param": self.param, "code": self.openai_code(),
             } }),
             Dialect::Anthropic => json!({
                 "type": "error",
@@ -82,6 +82,10 @@ impl Reply {
             400..=499 => "invalid_request_error",
             _ => "api_error",
         }
+    }
+
+    fn openai_code(&self) -> Option<&'static str> {
+        (self.status == 401).then_some("invalid_api_key")
     }
 
     fn anthropic_type(&self) -> &'static str {
@@ -115,6 +119,9 @@ impl Reply {
         if let Some(seconds) = self.retry_after_s {
             header.insert_header(RETRY_AFTER, seconds)?;
         }
+        if self.status == 401 {
+            header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"herd\"")?;
+        }
         if let Some(methods) = self.allow {
             header.insert_header(http::header::ALLOW, methods)?;
         }
@@ -147,6 +154,8 @@ mod tests {
             text(Dialect::Anthropic),
             r#"{"error":{"message":"say \"model\"","type":"invalid_request_error"},"request_id":"id-1","type":"error"}"#
         );
+        let openai = String::from_utf8(Reply::new(401, "").body(Dialect::OpenAi, "").to_vec()).unwrap();
+        assert!(openai.contains(r#""code":"invalid_api_key""#), "{openai}");
         assert_eq!(Reply::new(503, "").anthropic_type(), "overloaded_error");
         assert_eq!(Reply::new(404, "").openai_type(), "not_found_error");
     }

@@ -1,18 +1,19 @@
 //! What a node's failure means: for the node, for the request, and for the fleet's budget of retries.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::launch::Signature;
+use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::patience::GiveUp;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::answer::Answer;
 use super::ctx::{Inference, RequestCtx};
-use super::{Edge, is_clients, refused};
+use super::{Edge, is_clients};
 use crate::selector::Outcome;
 
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
@@ -76,6 +77,11 @@ impl Failure {
         !matches!(self, Self::Refused | Self::ConnectTimeout | Self::Stale)
     }
 
+    /// Whether nobody was there, or is any more, so that the node may be asked again when it has come back.
+    fn is_absence(self) -> bool {
+        !self.was_sent() || self == Self::Reset
+    }
+
     /// Whether it tells against the node's health.
     fn is_nodes_fault(self) -> bool {
         !matches!(self, Self::Stale | Self::ModelNotFound | Self::Busy)
@@ -122,7 +128,8 @@ impl Edge {
             return Err(error);
         }
         if inference.committed && status >= 400 {
-            return Err(refused("the node answered with an error").into_up());
+            // With this type it has been judged: see `retry_after_error`.
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "the node answered with an error").into_up());
         }
         self.accept(inference, response, status);
         Ok(())
@@ -134,14 +141,20 @@ impl Edge {
         inference.trace.http_status = status;
         let Some(attempt) = &mut inference.attempt else { return };
         attempt.last_byte.came(now_ms);
-        if Failure::of_status(status).is_none() {
+        let failure = Failure::of_status(status);
+        if failure.is_none() {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
+            inference.suspects.drain(..).for_each(|suspect| self.convict(&suspect));
             self.note_load(attempt, Signature::new(&inference.profile.launch));
             if let Some(model) = attempt.choice.model() {
                 model.load.accepted();
             }
+        }
+        if failure == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
+            let rests_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
+            drop(response.insert_header(RETRY_AFTER, rests_ms.div_ceil(1000).max(1)));
         }
         let renamed = attempt.name != attempt.choice.model;
         if renamed {
@@ -162,20 +175,19 @@ impl Edge {
     pub(super) fn retry(&self, inference: &mut Inference, failure: Failure) -> bool {
         self.blame(inference, failure);
         let Some(number) = inference.attempt.as_ref().map(|attempt| attempt.choice.node().number) else { return false };
-        if failure.was_sent() {
-            inference.sent += 1;
-        } else {
+        inference.sent += u32::from(failure.was_sent());
+        if failure.is_absence() {
             inference.unreached.push(number);
         }
-        if failure == Failure::Busy || self.lost_alias(inference, failure) {
-            // It rests a moment, and then may have room; or it gets a new alias.
+        if self.lost_alias(inference, failure) {
+            // The same node gets a new one.
             inference.tried.retain(|tried| *tried != number);
         }
         let limits = &self.config.now().retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
-            && self.find_another(inference, failure);
+            && self.find_another(inference, failure, number);
         if may {
             self.telemetry.retried(failure.name());
             inference.end_attempt(failure.name());
@@ -184,13 +196,28 @@ impl Edge {
         may
     }
 
-    fn find_another(&self, inference: &mut Inference, failure: Failure) -> bool {
-        let outcome = self.dispatcher.another(&inference.profile, &inference.tried);
-        if matches!(outcome, Outcome::Nobody(_)) {
-            return !failure.was_sent() && self.may_hold_unreached(inference);
+    /// Whether a busy node is not asked again: no more than one attempt is left, and another node can be asked, be it
+    /// that it is busy too or must load the model.
+    fn is_left_at_last(&self, inference: &Inference, others: &Outcome) -> bool {
+        let last = inference.sent + 1 == self.config.now().retry.max_attempts;
+        last && !matches!(others, Outcome::Nobody(_))
+    }
+
+    fn find_another(&self, inference: &mut Inference, failure: Failure, number: u32) -> bool {
+        let mut outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        let free = matches!(outcome, Outcome::Chosen(_));
+        if failure == Failure::Busy && !free && !self.is_left_at_last(inference, &outcome) {
+            // It rests a moment; then it may have room, sooner than the others perhaps.
+            inference.tried.retain(|tried| *tried != number);
+            outcome = self.dispatcher.another(&inference.profile, &inference.tried);
+        }
+        let nobody = matches!(outcome, Outcome::Nobody(_));
+        if nobody && !(failure.is_absence() && (self.awaits_unreached(inference) || self.has_stand_in(inference))) {
+            return false;
         }
         // A retry of what was never sent adds no work to the fleet.
         if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
+            inference.next = None;
             self.telemetry.budget_exhausted();
             return false;
         }
@@ -212,24 +239,40 @@ impl Edge {
         lost
     }
 
-    /// Whether nodes that were not reached are still worth waiting for.
-    fn may_hold_unreached(&self, inference: &Inference) -> bool {
+    /// Whether there are nodes that were not reached and are still worth waiting for.
+    pub(super) fn awaits_unreached(&self, inference: &Inference) -> bool {
         let held_ms = inference.held_since_ms.map_or(0, |since_ms| self.fleet.now_ms().saturating_sub(since_ms));
-        held_ms < self.config.now().hold.max_ms
+        !inference.unreached.is_empty() && held_ms < self.config.now().hold.max_ms
     }
 
-    fn blame(&self, inference: &Inference, failure: Failure) {
-        let Some(attempt) = &inference.attempt else { return };
-        let now_ms = self.fleet.now_ms();
-        if failure.is_nodes_fault() {
-            attempt.choice.node().load.failed(now_ms);
+    /// Whether another model can serve a request whose nodes have been waited for in vain; claimed if it can at once.
+    fn has_stand_in(&self, inference: &mut Inference) -> bool {
+        match self.dispatcher.last_chance(&inference.profile, &inference.tried) {
+            Outcome::Chosen(choice) => inference.next = Some(choice),
+            Outcome::Full(_) => {}
+            Outcome::Nobody(_) => return false,
         }
+        true
+    }
+
+    /// Notes what a failure says of the node. That it answered with an error may be the request's own fault, which
+    /// Ollama also calls 500: the node is blamed only when another one serves the request.
+    fn blame(&self, inference: &mut Inference, failure: Failure) {
+        let Some(attempt) = &inference.attempt else { return };
         let Some(model) = attempt.choice.model() else { return };
+        let suspect = (Arc::clone(&attempt.choice.node().load), Arc::clone(&model.load));
         match failure {
-            Failure::Busy => model.load.refused_as_busy(now_ms),
-            _ if failure.is_nodes_fault() => model.load.observe(FAILURE_PENALTY_MS, now_ms),
+            Failure::Busy => suspect.1.refused_as_busy(self.fleet.now_ms()),
+            Failure::Error => inference.suspects.push(suspect),
+            _ if failure.is_nodes_fault() => self.convict(&suspect),
             _ => {}
         }
+    }
+
+    fn convict(&self, (node, model): &(Arc<NodeLoad>, Arc<ModelLoad>)) {
+        let now_ms = self.fleet.now_ms();
+        node.failed(now_ms);
+        model.observe(FAILURE_PENALTY_MS, now_ms);
     }
 
     /// Whether another node is asked after `error` has ended an attempt.
@@ -249,13 +292,23 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
+            (Some(GiveUp::Stopping), _) => return false,
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
+            // One of ours: what the node has done has been judged.
+            (None, ErrorType::InternalError) => return false,
             _ if is_clients(error) => return false,
-            _ if reused => Failure::Stale,
+            // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
+            // must not go through the whole fleet.
+            _ if reused && !has_met(inference, Failure::Stale) => Failure::Stale,
             _ => Failure::Reset,
         };
         self.retry(inference, failure)
     }
+}
+
+/// Whether an attempt of this request has ended so before.
+fn has_met(inference: &Inference, failure: Failure) -> bool {
+    inference.trace.attempts.iter().any(|attempted| attempted.outcome == failure.name())
 }

@@ -41,6 +41,18 @@ fn a_free_slot_is_not_worth_a_slower_answer() {
 }
 
 #[test]
+fn nobody_waits_beside_a_free_slot_for_longer_than_it_would_have_taken() {
+    let (snapshot, chat, policy) = (fast_and_slow(), chat(), policy());
+    let _endless = run(&snapshot, "fast", "m");
+    let after = |waited_ms| Question { waited_ms, ..question(&snapshot, &chat, &policy) }.decide();
+    let slow_ms = at(&after(0), &snapshot, "slow").prediction.total_ms();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a prediction")]
+    let slow_ms = slow_ms as u64;
+    assert_eq!(goes(&after(slow_ms / 4), &snapshot), Vec::<&str>::new());
+    assert_eq!(goes(&after(slow_ms + 1), &snapshot), ["slow"]);
+}
+
+#[test]
 fn a_free_slot_is_taken_where_it_answers_sooner_than_the_best_node_would() {
     let policy = Policy { order: Order::Eta, ..policy() };
     let (snapshot, chat) = (fast_and_slow(), chat());

@@ -1,0 +1,62 @@
+//! How much context requests really use, for windows of the right size.
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::cells::{Fineness, Values, Wanted, by};
+use super::{ROWS, Range, Spread};
+use crate::store::rollup::{Count, Measure};
+use crate::store::vocabulary::Dimension;
+use crate::store::{DAY_MS, StoreError, StoreHandle};
+
+/// How much context one model's requests used, tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ContextUsage {
+    /// The model.
+    pub model: String,
+    /// Its requests.
+    pub request_count: u64,
+    /// Of their prompts; null = no backend told.
+    pub prompt_tokens: Option<Spread>,
+    /// Of prompts with their answers.
+    pub total_tokens: Option<Spread>,
+    /// The greatest of these in the last 24 hours of the range.
+    pub max_24h: Option<f64>,
+    /// The most that a client asked for; null = none did.
+    pub num_ctx_max: Option<u64>,
+    /// The largest window that served; null = not known.
+    pub context_length_max: Option<u64>,
+}
+
+impl StoreHandle {
+    /// How much context the requests of `range` used, by model, the most used first.
+    ///
+    /// # Errors
+    /// When the database does not answer in time.
+    pub async fn context_usage(&self, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
+        self.read(move |connection| context_usage(connection, range)).await
+    }
+}
+
+fn context_usage(connection: &Connection, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
+    let models = Values::all(Dimension::Model);
+    let sums = by(connection, Wanted::sums(range), models, |_, model, _| model.to_owned())?;
+    let last = Range { from_ms: range.from_ms.max(range.to_ms.saturating_sub(DAY_MS)), to_ms: range.to_ms };
+    let last =
+        by(connection, Wanted { range: last, fineness: Fineness::Hours }, models, |_, model, _| model.to_owned())?;
+    let mut usage: Vec<_> = sums
+        .into_iter()
+        .map(|(model, cell)| ContextUsage {
+            request_count: cell.count(Count::Requests),
+            prompt_tokens: Spread::of(cell.measure(Measure::PromptSize)),
+            total_tokens: Spread::of(cell.measure(Measure::TotalSize)),
+            max_24h: last.get(&model).and_then(|cell| cell.measure(Measure::TotalSize).max()),
+            num_ctx_max: Some(cell.num_ctx).filter(|tokens| *tokens > 0),
+            context_length_max: Some(cell.context_length).filter(|tokens| *tokens > 0),
+            model,
+        })
+        .collect();
+    usage.sort_by_key(|one| std::cmp::Reverse(one.request_count));
+    usage.truncate(ROWS);
+    Ok(usage)
+}

@@ -1,0 +1,135 @@
+//! The tables, and how an older database becomes the newest, step by step.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, Transaction};
+
+use super::columns::COLUMNS;
+use super::rollup::{BY, CUBE, Grain, create_sql};
+
+/// A step from one version to the next.
+type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
+
+/// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
+const STEPS: [Step; 1] = [from_nothing_or_ollama_herd];
+
+/// What came of bringing a database up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Migrated {
+    /// It is as this herd makes it.
+    Current,
+    /// A newer herd made it.
+    Newer,
+}
+
+/// Brings the database up to date, each step whole or not at all.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated> {
+    let newest = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+    if version(connection)? > newest {
+        return Ok(Migrated::Newer);
+    }
+    for (before, step) in (0..newest).zip(STEPS).skip(version(connection)? as usize) {
+        let transaction = connection.transaction()?;
+        // Another process may have taken it while this one waited for the lock.
+        if version(&transaction)? == before {
+            step(&transaction)?;
+            transaction.pragma_update(None, "user_version", before + 1)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(Migrated::Current)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Version 1. A database of ollama-herd has version 0, like an empty one: its rows stay, get the columns that they
+/// lack, and are left to the backfill to add up.
+fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let old = columns_of(transaction, "request_traces")?;
+    if old.is_empty() {
+        let declared: Vec<_> = COLUMNS.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+        let sql = format!("CREATE TABLE request_traces (id INTEGER PRIMARY KEY, {})", declared.join(", "));
+        transaction.execute_batch(&sql)?;
+    }
+    for (name, kind) in COLUMNS.iter().filter(|(name, _)| !old.is_empty() && !old.contains(*name)) {
+        // A column that must have a value needs one for the rows that are there.
+        let kind = kind.replace("TEXT NOT NULL", "TEXT NOT NULL DEFAULT ''").replace("REAL NOT NULL", "REAL");
+        transaction.execute_batch(&format!("ALTER TABLE request_traces ADD COLUMN {name} {kind}"))?;
+    }
+    let old_runs = columns_of(transaction, "benchmark_runs")?;
+    if !old_runs.is_empty() {
+        transaction.execute_batch("ALTER TABLE benchmark_runs RENAME TO ollama_herd_benchmark_runs")?;
+    }
+    for grain in Grain::ALL {
+        transaction.execute_batch(&create_sql(grain.cube(), &CUBE))?;
+        transaction.execute_batch(&create_sql(grain.by(), &BY))?;
+    }
+    // A chart of one value reads its hours alone, not those of all values.
+    let by_value = format!("CREATE INDEX idx_{0}_value ON {0} (dimension, value, second, bucket)", Grain::Hourly.by());
+    transaction.execute_batch(&by_value)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(INDEXES)?;
+    if !old_runs.is_empty() {
+        transaction.execute_batch(COPY_RUNS)?;
+    }
+    let last: Option<i64> = transaction.query_row("SELECT max(id) FROM request_traces", [], |row| row.get(0))?;
+    let upkeep = "INSERT INTO herd_upkeep (name, value) VALUES ('backfilled_to', 0), ('backfill_end', ?1)";
+    transaction.execute(upkeep, [last.unwrap_or(0)])?;
+    Ok(())
+}
+
+/// Names of the columns of `table`; none = there is no such table.
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<HashSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    names.collect()
+}
+
+const TABLES: &str = "
+CREATE TABLE request_attempts (
+    trace_id INTEGER NOT NULL, seq INTEGER NOT NULL, node_id TEXT NOT NULL, outcome TEXT NOT NULL, score REAL,
+    started_ms REAL, duration_ms REAL, PRIMARY KEY (trace_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE request_tags (
+    tag TEXT NOT NULL, timestamp REAL NOT NULL, trace_id INTEGER NOT NULL, PRIMARY KEY (tag, timestamp, trace_id)
+) WITHOUT ROWID;
+CREATE TABLE benchmark_runs (
+    run_id TEXT PRIMARY KEY, timestamp REAL NOT NULL, status TEXT NOT NULL, config TEXT NOT NULL, results TEXT
+) WITHOUT ROWID;
+CREATE INDEX idx_benchmark_runs_by_time ON benchmark_runs (timestamp);
+CREATE TABLE audit_log (
+    id INTEGER PRIMARY KEY, timestamp REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE herd_upkeep (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// Each starts with what a page of traces may be filtered by and ends with the time, so that a page reads one stretch.
+/// Most requests complete, so those that did not have an index of their own. Indexes of ollama-herd that these replace
+/// go: each costs every write.
+const INDEXES: &str = "
+DROP INDEX IF EXISTS idx_traces_tags;
+DROP INDEX IF EXISTS idx_traces_node_model;
+CREATE INDEX IF NOT EXISTS idx_traces_request_id ON request_traces (request_id);
+CREATE INDEX IF NOT EXISTS idx_traces_timestamp ON request_traces (timestamp);
+CREATE INDEX IF NOT EXISTS idx_traces_model_timestamp ON request_traces (model, timestamp);
+CREATE INDEX IF NOT EXISTS idx_traces_node_model_timestamp ON request_traces (node_id, model, timestamp);
+CREATE INDEX IF NOT EXISTS idx_traces_app_timestamp ON request_traces (app, timestamp);
+CREATE INDEX IF NOT EXISTS idx_traces_client_timestamp ON request_traces (client_ip, timestamp);
+CREATE INDEX IF NOT EXISTS idx_traces_uncompleted ON request_traces (status, timestamp) WHERE status <> 'completed';
+";
+
+/// The runs that ollama-herd measured, in our form; its own table stays as it was, under another name.
+const COPY_RUNS: &str = "
+INSERT INTO benchmark_runs (run_id, timestamp, status, config, results)
+SELECT run_id, timestamp, 'complete', json_object('source', 'ollama-herd', 'duration_s', duration_s), json_object(
+    'total_requests', total_requests, 'total_failures', total_failures, 'total_prompt_tokens', total_prompt_tokens,
+    'total_completion_tokens', total_completion_tokens, 'requests_per_sec', requests_per_sec,
+    'tokens_per_sec', tokens_per_sec, 'latency_p50_ms', latency_p50_ms, 'latency_p95_ms', latency_p95_ms,
+    'latency_p99_ms', latency_p99_ms, 'ttft_p50_ms', ttft_p50_ms, 'ttft_p95_ms', ttft_p95_ms,
+    'ttft_p99_ms', ttft_p99_ms, 'per_model_results', per_model_results, 'per_node_results', per_node_results
+) FROM ollama_herd_benchmark_runs WHERE 1 ON CONFLICT DO NOTHING;
+";

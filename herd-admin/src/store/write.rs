@@ -1,0 +1,150 @@
+//! One batch of records: rows, attempts, tags and roll-ups, in one transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+
+use super::columns;
+use super::record::TraceRecord;
+use super::rollup::{BY, CUBE, Cell, Grain, upsert_sql};
+use super::to_db;
+use super::vocabulary::{Dimension, Vocabulary};
+
+/// Writes batches.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    insert: String,
+    /// By [`Grain`].
+    cube: [String; 2],
+    by: [String; 2],
+    vocabulary: Vocabulary,
+}
+
+/// Hour, model, node, app, surface.
+type CubeKey<'a> = (u64, &'a str, &'a str, &'a str, &'a str);
+/// Dimension, hour, value, second value.
+type ByKey<'a> = (Dimension, u64, &'a str, &'a str);
+
+/// What a batch adds, by hour. A day's cells get the same.
+#[derive(Default)]
+struct Sums<'a> {
+    cube: HashMap<CubeKey<'a>, Cell>,
+    by: HashMap<ByKey<'a>, Cell>,
+}
+
+impl Scribe {
+    pub(super) fn new() -> Self {
+        Self {
+            insert: columns::insert_sql(),
+            cube: Grain::ALL.map(|grain| upsert_sql(grain.cube(), &CUBE)),
+            by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
+            vocabulary: Vocabulary::default(),
+        }
+    }
+
+    /// Writes `records`, all or none.
+    pub(super) fn write(&mut self, connection: &mut Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let transaction = connection.transaction()?;
+        let written = self.rows(&transaction, records).and_then(|()| self.add_up(&transaction, records));
+        match written.and_then(|()| transaction.commit()) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.vocabulary.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets what it knew of the database, for when a transaction did not end well.
+    pub(super) fn forget(&mut self) {
+        self.vocabulary.forget();
+    }
+
+    fn rows(&self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let mut row = connection.prepare_cached(&self.insert)?;
+        let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
+        let mut tag = connection.prepare_cached(INSERT_TAG)?;
+        for record in records {
+            columns::insert(&mut row, record)?;
+            let id = connection.last_insert_rowid();
+            for (seq, one) in (0_i64..).zip(&record.attempts) {
+                attempt.execute((id, seq, &one.node_id, &one.outcome, one.score, one.started_ms, one.duration_ms))?;
+            }
+            for one in &record.tags {
+                tag.execute((one, record.timestamp_ms as f64 / 1_000.0, id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `records` to the roll-ups. Benchmarks are not usage.
+    pub(super) fn add_up(&mut self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let mut sums = Sums::default();
+        for record in records.iter().filter(|record| !record.benchmark) {
+            self.sum(connection, record, &mut sums)?;
+        }
+        for (at, grain) in Grain::ALL.into_iter().enumerate() {
+            let mut cube = connection.prepare_cached(&self.cube[at])?;
+            for ((hour, model, node, app, surface), cell) in &sums.cube {
+                cube.raw_bind_parameter(1, bucket(grain, *hour))?;
+                for (place, name) in (2..).zip([model, node, app, surface]) {
+                    cube.raw_bind_parameter(place, name)?;
+                }
+                cell.upsert(&mut cube, 6)?;
+            }
+            let mut by = connection.prepare_cached(&self.by[at])?;
+            for ((dimension, hour, value, second), cell) in &sums.by {
+                by.raw_bind_parameter(1, dimension.name())?;
+                by.raw_bind_parameter(2, bucket(grain, *hour))?;
+                by.raw_bind_parameter(3, value)?;
+                by.raw_bind_parameter(4, second)?;
+                cell.upsert(&mut by, 5)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sum<'a>(
+        &mut self,
+        connection: &Connection,
+        record: &'a TraceRecord,
+        sums: &mut Sums<'a>,
+    ) -> rusqlite::Result<()> {
+        let day = Grain::Daily.bucket(record.timestamp_ms);
+        let hour = Grain::Hourly.bucket(record.timestamp_ms);
+        let mut admit = |dimension, name| self.vocabulary.admit(connection, day, dimension, name);
+        let model = admit(Dimension::Model, &record.model)?;
+        let node = admit(Dimension::Node, &record.node_id)?;
+        let app = admit(Dimension::App, &record.app)?;
+        let surface = admit(Dimension::Surface, &record.original_format)?;
+        let mut values = vec![
+            (Dimension::Total, "", ""),
+            (Dimension::Model, model, ""),
+            (Dimension::Node, node, ""),
+            (Dimension::App, app, ""),
+            (Dimension::Surface, surface, ""),
+            (Dimension::NodeModel, node, model),
+        ];
+        for tag in &record.tags {
+            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, "");
+            // The same tag twice, or two further ones, are one.
+            if !values.contains(&tag) {
+                values.push(tag);
+            }
+        }
+        sums.cube.entry((hour, model, node, app, surface)).or_default().add(record);
+        for (dimension, value, second) in values {
+            sums.by.entry((dimension, hour, value, second)).or_default().add(record);
+        }
+        Ok(())
+    }
+}
+
+fn bucket(grain: Grain, hour: u64) -> i64 {
+    to_db(grain.bucket(hour * 1_000))
+}
+
+pub(super) const INSERT_ATTEMPT: &str = "INSERT INTO request_attempts \
+    (trace_id, seq, node_id, outcome, score, started_ms, duration_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const INSERT_TAG: &str = "INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id) VALUES (?1, ?2, ?3)";

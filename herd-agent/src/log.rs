@@ -1,0 +1,99 @@
+//! Logs of the programs: compact lines on standard error for people, and JSON lines in rotated files for programs.
+//!
+//! Neither ever keeps a caller waiting: lines go to a bounded buffer that a thread of its own empties, and what finds
+//! that full is dropped and counted. A terminal that is stopped or a disk that is full costs lines, never requests.
+//!
+//! `tracing-appender` rotates by time alone, makes files that others can read and does not say what it lost, hence
+//! the few lines of our own.
+
+mod console;
+mod files;
+mod line;
+mod sink;
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+use console::Console;
+use files::Files;
+use line::JsonLines;
+use sink::{Sink, Worker};
+
+/// Lines that were dropped over the life of the process.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// The folder below the data folder.
+const FOLDER: &str = "logs";
+
+/// Bounds on the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Size at which a file is put aside.
+    pub max_bytes: u64,
+    /// Most files that are kept beside the one that is written.
+    pub keep_files: usize,
+}
+
+impl LogFiles {
+    /// What [`Self::max_bytes`] may be.
+    pub const MAX_BYTES: std::ops::RangeInclusive<u64> = 65_536..=1 << 40;
+    /// What [`Self::keep_files`] may be.
+    pub const KEEP_FILES: std::ops::RangeInclusive<usize> = 0..=10_000;
+}
+
+impl Default for LogFiles {
+    fn default() -> Self {
+        Self { max_bytes: 50 << 20, keep_files: 14 }
+    }
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, Copy)]
+pub struct Logging<'a> {
+    /// The program's name, also that of its files.
+    pub program: &'static str,
+    /// `error`, `warn`, `info`, `debug`, `trace`, and pairs of target and level.
+    pub filter: &'a str,
+    /// Files are in `logs/` below this folder.
+    pub data_dir: &'a Path,
+    /// Bounds on the files; `None` = there are none.
+    pub files: Option<LogFiles>,
+}
+
+/// Writes what is left when it is dropped.
+#[must_use = "dropping it ends the logs"]
+#[derive(Debug)]
+pub struct Logs {
+    /// Dropped in this order, so that the console can still tell what went wrong with the files.
+    _workers: Vec<Worker>,
+}
+
+impl Logging<'_> {
+    /// Starts logging for the whole process. A host program may have its own subscriber; then this one is not needed.
+    pub fn start(self) -> Logs {
+        let filter: Targets = self.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+        let (console, console_worker) = Sink::start("log-console", Console);
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let people = tracing_subscriber::fmt::layer().compact().with_ansi(colours).with_writer(console);
+        let mut workers = Vec::new();
+        let lines = self.files.map(|limits| {
+            let files = Files::new(&self.data_dir.join(FOLDER), self.program, limits);
+            let (sink, worker) = Sink::start("log-file", files);
+            workers.push(worker);
+            JsonLines(sink)
+        });
+        workers.push(console_worker);
+        drop(tracing_subscriber::registry().with(filter).with(people).with(lines).try_init());
+        Logs { _workers: workers }
+    }
+}
+
+/// Lines that were dropped since the process began, for the buffer was full or nothing could be written.
+#[must_use]
+pub fn lost_lines() -> u64 {
+    LOST.load(Relaxed)
+}

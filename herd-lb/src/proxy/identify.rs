@@ -1,0 +1,87 @@
+//! Whose a request is, and what it says of itself beside its body.
+
+use std::sync::Arc;
+
+use herd_core::name::fnv1a;
+use herd_core::queue::Class;
+use pingora_proxy::Session;
+
+use super::access::KeyUse;
+use super::client_ip;
+use super::ctx::Inference;
+use crate::trace::Client;
+
+/// Tags of one request, and the longest of them, as in a body.
+const TAGS_MAX: usize = 16;
+const TAG_MAX_BYTES: usize = 64;
+
+/// What is known of a client before its body is.
+pub(super) fn caller(session: &Session) -> Client {
+    let ip = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
+    Client { ip, user_agent: header(session, "User-Agent").unwrap_or_default().to_owned(), ..Client::default() }
+}
+
+fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
+    session.req_header().headers.get(name)?.to_str().ok()
+}
+
+/// How urgent a request is, and whose: from its headers, its body and where it comes from.
+pub(super) fn identify(session: &Session, inference: &mut Inference) {
+    let class = header(session, "X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
+    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
+    let strict = header(session, "X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
+    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
+        Arc::make_mut(&mut inference.profile).fallback = Some(false);
+    }
+    let profile = Arc::clone(&inference.profile);
+    let mut tags: Vec<String> = header(session, "X-Herd-Tags").map(listed).unwrap_or_default();
+    tags.extend(profile.tags.iter().cloned());
+    tags.truncate(TAGS_MAX);
+    let key = inference.key.as_ref().map(|key| KeyUse::id(key).to_owned());
+    let client = &mut inference.trace.client;
+    client.app = app(key, &tags, profile.user.as_deref(), &client.user_agent);
+    client.tags = tags;
+    client.class = inference.class.name();
+    client.stream = Some(profile.stream);
+    client.request_bytes = profile.body_bytes;
+    client.estimated_tokens = Some(profile.prompt_tokens);
+    // Programs of many people say the same of themselves; where they come from tells them apart.
+    let anonymous = client.tags.is_empty() && profile.user.is_none() && inference.key.is_none();
+    let whose = if anonymous { &client.ip } else { &client.app };
+    inference.app = fnv1a(whose.as_bytes());
+}
+
+/// The application that a request is counted for: its key, its first tag, its user, else its program's family.
+fn app(key: Option<String>, tags: &[String], user: Option<&str>, user_agent: &str) -> String {
+    let told = key.or_else(|| tags.first().cloned()).or_else(|| user.map(str::to_owned));
+    let app = told.unwrap_or_else(|| family(user_agent).to_owned());
+    app.chars().take(TAG_MAX_BYTES).collect()
+}
+
+/// The first product of a user agent, without its version.
+fn family(user_agent: &str) -> &str {
+    let product = user_agent.split(['/', ' ']).next().unwrap_or_default();
+    if product.is_empty() { "unknown" } else { product }
+}
+
+/// Tags from a header: separated by commas.
+fn listed(text: &str) -> Vec<String> {
+    let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty() && tag.len() <= TAG_MAX_BYTES);
+    tags.take(TAGS_MAX).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_for_one_application() {
+        let tags = ["report".to_owned(), "nightly".to_owned()];
+        assert_eq!(app(Some("key-1".into()), &tags, Some("u"), "curl/8"), "key-1");
+        assert_eq!(app(None, &tags, Some("u"), "curl/8"), "report");
+        assert_eq!(app(None, &[], Some("u"), "curl/8"), "u");
+        assert_eq!(app(None, &[], None, "OpenAI/Python 1.2"), "OpenAI");
+        assert_eq!(app(None, &[], None, ""), "unknown");
+        assert_eq!(listed(" a , ,b"), ["a", "b"]);
+    }
+}

@@ -1,0 +1,159 @@
+//! From a request's trace to what is kept of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
+use herd_core::decide::Candidate;
+use herd_core::fleet::FleetSnapshot;
+use herd_core::protect::ReloadCause;
+use serde::Serialize;
+
+use crate::telemetry::Telemetry;
+use crate::trace::{Attempted, Trace};
+
+/// Where traces go: they are counted, and kept where there is a store. Neither makes a request wait.
+pub struct Recorder {
+    /// The edge's counters.
+    pub telemetry: Arc<Telemetry>,
+    /// The trace store; `None` = nothing is kept.
+    pub store: Option<StoreHandle>,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// A request has ended.
+    pub fn ended(&self, trace: &Trace) {
+        self.telemetry.ended(trace);
+        if let Some(store) = &self.store {
+            store.record(record(trace, unix_ms()));
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is kept of `trace`, which ended at `timestamp_ms`.
+fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
+    let latency_ms = trace.began.elapsed().as_secs_f64() * 1e3;
+    let asked = !trace.attempts.is_empty();
+    let queue_ms = trace.queue_ms as f64;
+    let first_byte_ms = trace.ttft_ms.map(|ttft_ms| ttft_ms as f64);
+    let last = trace.attempts.last();
+    let client = trace.client.clone();
+    TraceRecord {
+        request_id: trace.request_id.clone(),
+        timestamp_ms,
+        model: if asked { trace.served_model.clone() } else { trace.model.clone() },
+        original_model: trace.model.clone(),
+        node_id: last.map(|last| last.node_id.clone()).unwrap_or_default(),
+        original_format: trace.surface.name().to_owned(),
+        status: trace.status.map_or("incomplete", crate::trace::Status::name).to_owned(),
+        latency_ms,
+        // Queue, time to the first token and decode add up to the latency.
+        time_to_first_token_ms: first_byte_ms.map(|ms| (ms - queue_ms).max(0.0)),
+        queue_ms: Some(queue_ms),
+        load_ms: trace.counts.load_ms,
+        decode_ms: first_byte_ms.map(|ms| (latency_ms - ms).max(0.0)),
+        predicted_ms: trace.predicted_ms,
+        prompt_tokens: trace.counts.prompt_tokens,
+        completion_tokens: trace.counts.completion_tokens,
+        score: last.map(|last| last.score),
+        scores_breakdown: trace.snapshot.as_deref().and_then(|snapshot| breakdown(&trace.ranked, snapshot)),
+        retry_count: u32::try_from(trace.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
+        fallback_used: !trace.stand_in.is_empty(),
+        stand_in: trace.stand_in.to_owned(),
+        client_ip: client.ip,
+        tags: client.tags,
+        app: client.app,
+        key_id: trace.key_id.clone(),
+        user_agent: client.user_agent,
+        error_message: Some(trace.error.clone()).filter(|error| !error.is_empty()),
+        http_status: trace.http_status,
+        stream: client.stream,
+        num_ctx: trace.num_ctx,
+        context_length: trace.context_length,
+        context_action: trace.context_action.clone(),
+        reload_cause: trace.reload_cause.to_owned(),
+        request_bytes: client.request_bytes as u64,
+        response_bytes: trace.response_bytes as u64,
+        priority: client.class.to_owned(),
+        finish_reason: trace.finish_reason.to_owned(),
+        estimated_tokens: client.estimated_tokens,
+        attempts: trace.attempts.iter().map(|one| attempt(one, latency_ms)).collect(),
+        ..TraceRecord::default()
+    }
+}
+
+fn attempt(attempted: &Attempted, latency_ms: f64) -> AttemptRecord {
+    let started_ms = attempted.started_ms as f64;
+    let ended_ms = attempted.ended_ms.map_or(latency_ms, |ms| ms as f64);
+    AttemptRecord {
+        node_id: attempted.node_id.clone(),
+        outcome: attempted.outcome.to_owned(),
+        score: Some(attempted.score),
+        started_ms: Some(started_ms),
+        duration_ms: Some((ended_ms - started_ms).max(0.0)),
+    }
+}
+
+/// One node's part in a decision, as it is kept.
+#[derive(Serialize)]
+struct Ranked<'a> {
+    node_id: &'a str,
+    total: f64,
+    signals: BTreeMap<&'static str, f64>,
+    predicted: Predicted,
+    readiness: &'static str,
+    context_action: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload_cause: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_resort: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Predicted {
+    wait_ms: f64,
+    load_ms: f64,
+    prefill_ms: f64,
+    decode_ms: f64,
+}
+
+fn breakdown(ranked: &[Candidate], snapshot: &FleetSnapshot) -> Option<String> {
+    let tell = |candidate: &Candidate| {
+        let prediction = candidate.prediction;
+        Some(Ranked {
+            node_id: snapshot.nodes.get(candidate.node)?.id.as_str(),
+            total: rounded(candidate.total),
+            signals: candidate.score.named().map(|(name, points)| (name, rounded(points))).collect(),
+            predicted: Predicted {
+                wait_ms: rounded(prediction.wait_ms),
+                load_ms: rounded(prediction.load_ms),
+                prefill_ms: rounded(prediction.prefill_ms),
+                decode_ms: rounded(prediction.decode_ms),
+            },
+            readiness: candidate.readiness.name(),
+            context_action: candidate.plan.action.to_string(),
+            reload_cause: candidate.plan.cause.map(ReloadCause::name),
+            last_resort: candidate.last_resort,
+        })
+    };
+    let told: Vec<_> = ranked.iter().filter_map(tell).collect();
+    if told.is_empty() { None } else { serde_json::to_string(&told).ok() }
+}
+
+/// Two decimals: more is noise, and sixteen candidates add up.
+fn rounded(value: f64) -> f64 {
+    (value * 1e2).round() / 1e2
+}
