@@ -1,6 +1,6 @@
 //! The dashboard as a person sees it: a real Chromium before a running fleet.
 //!
-//! Without Chromium and its driver these tests say that they are skipped; where `CI` is set that is a failure.
+//! Without Chromium and its driver these tests say that they are skipped; where `CI` is `true` that is a failure.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 

@@ -70,7 +70,7 @@ fn changes_are_asked_for_sent_and_their_failures_told_in_place() {
     let closed = || browser.until("!document.querySelector('dialog[open]')");
     refused("/dashboard/api/health/acknowledge");
     act("/health", "[data-finding=thrash]", "Acknowledge", "Acknowledge");
-    browser.until("document.querySelector('dialog .state.bad')?.textContent.includes('ssh -L')");
+    browser.until("document.querySelector('dialog .state.bad')?.textContent.includes('--scope admin')");
     service.answer("/dashboard/api/health/acknowledge", json!({}));
     browser.click_words("dialog", "Acknowledge");
     closed();

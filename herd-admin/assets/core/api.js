@@ -1,5 +1,7 @@
 // Requests to this herd, and what their failures mean for the person at the page.
 
+const ADMIN_KEY = "herd key add NAME --scope admin";
+
 export class ApiError extends Error {
   constructor(status, code, message) {
     super(message);
@@ -15,11 +17,11 @@ export class ApiError extends Error {
   // What to do about it; empty = the message says it all.
   get advice() {
     if (this.status === 0) return "Is herd running, and is this machine connected to it?";
+    if (this.status === 401) return "herd asks for an API key: reload the page, and give the key as the password of any user name.";
     if (this.code === "not_local")
-      return "Open the dashboard on the machine that runs herd, as http://localhost:11435/dashboard, or through a tunnel to it (ssh -L 11435:localhost:11435 HOST).";
-    if (this.code === "foreign_host") return "Open the dashboard as localhost or by an IP address.";
-    if (this.status === 401) return "An access key is needed.";
-    if (this.status === 403) return "Changes are taken from the machine that runs herd; reading may be limited too (admin.expose).";
+      return `Changes are free on the machine that runs herd. From others they need an admin key (${ADMIN_KEY}): reload the page, and give it as the password of any user name.`;
+    if (this.code === "key_scope") return `The key of this page may not do that; one of the scope admin may (${ADMIN_KEY}).`;
+    if (this.code === "foreign_host") return "Open the dashboard by one of herd's own names or addresses (admin.hosts).";
     return "";
   }
 }
@@ -36,6 +38,7 @@ export async function ask(method, path, { body, signal, patience = PATIENCE_MS }
   let response;
   try {
     response = await fetch(path, options);
+    if (response.status === 401 && !path.startsWith("/dashboard") && (await askedForKey())) response = await fetch(path, options);
   } catch (error) {
     if (signal?.aborted) throw error;
     const slow = error?.name === "TimeoutError";
@@ -46,6 +49,15 @@ export async function ask(method, path, { body, signal, patience = PATIENCE_MS }
   const told = parsed(text)?.error;
   const message = (typeof told === "string" ? told : told?.message) || text.slice(0, 500) || `status ${response.status}`;
   throw new ApiError(response.status, told?.code ?? "", message);
+}
+
+let asking = null;
+
+// Browsers show a key below the path where it was asked for. A page that was opened further down shows it everywhere
+// after one request to the upper path; that happens once.
+function askedForKey() {
+  asking ??= fetch("/dashboard", { cache: "reload" }).then((response) => response.ok);
+  return asking;
 }
 
 function parsed(text) {
