@@ -1,4 +1,4 @@
-//! A headless Chromium, over WebDriver.
+//! A headless Chromium, over `WebDriver`.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;

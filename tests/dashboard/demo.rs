@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -26,14 +26,25 @@ pub(crate) struct Demo {
 impl Demo {
     /// Starts it and waits for its nodes.
     pub(crate) fn start() -> Self {
-        static FOLDERS: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("herd-demo-{}-{}", std::process::id(), FOLDERS.fetch_add(1, Relaxed));
-        let data_dir = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&data_dir).unwrap();
+        let demo = Self::launch(&folder(), &[]);
+        eventually("the nodes join", || demo.status()["fleet"]["nodes_ready"] == 3);
+        demo
+    }
+
+    /// The same, which asks everybody for a key; and one that may do everything.
+    pub(crate) fn guarded() -> (Self, String) {
+        let folder = folder();
+        let mut add = Command::new(bin("herd"));
+        let made = add.args(["key", "add", "op", "--scope", "admin", "--data-dir"]).arg(&folder).output().unwrap();
+        let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        (Self::launch(&folder, &[("FLEET_ACCESS_REQUIRE", "always")]), key)
+    }
+
+    fn launch(data_dir: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(bin("herd"));
         command.args(["--demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns"]);
-        command.args(["--log-level", "error", "--data-dir"]).arg(&data_dir);
-        command.env("FLEET_AGENT_EMBEDDED", "off").env("FLEET_PROBE_TIMEOUT_MS", "10000");
+        command.args(["--log-level", "error", "--data-dir"]).arg(data_dir);
+        command.env("FLEET_AGENT_EMBEDDED", "off").env("FLEET_PROBE_TIMEOUT_MS", "10000").envs(env.iter().copied());
         let mut process = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut address = |name: &str| {
@@ -43,9 +54,7 @@ impl Demo {
         };
         let (edge, admin) = (address("edge"), address("admin"));
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
-        let demo = Self { process, edge, admin, data_dir, stop: Arc::default(), clients: Vec::new() };
-        eventually("the nodes join", || demo.status()["fleet"]["nodes_ready"] == 3);
-        demo
+        Self { process, edge, admin, data_dir: data_dir.to_owned(), stop: Arc::default(), clients: Vec::new() }
     }
 
     pub(crate) fn base(&self) -> String {
@@ -71,6 +80,15 @@ impl Demo {
         }
         self
     }
+}
+
+/// A folder of its own for a herd.
+fn folder() -> PathBuf {
+    static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("herd-demo-{}-{}", std::process::id(), FOLDERS.fetch_add(1, Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 /// A request for a chat of `tokens` tokens.

@@ -58,15 +58,15 @@ fn events_are_shown_as_they_come() {
     let Some(browser) = Browser::start() else { return };
     let demo = Demo::start();
     let service = Service::start(demo.edge, []);
-    let mut status = demo.status();
+    let mut fleet = demo.status();
     let queue = json!({ "waiting": 3, "requests": [], "runners": [] });
     let request = json!({
         "request_id": "told", "surface": "ollama_chat", "model": "llama3.2:3b", "node_id": "rtx", "phase": "prefill",
         "class": "interactive", "stream": true, "prompt_tokens": 7, "tags": [], "age_ms": 5, "response_bytes": 0,
     });
-    let none = json!({ "total": 0, "requests": [] });
-    let snapshot = json!({ "status": status.clone(), "queue": queue, "requests": none });
-    let mut node = status["nodes"][0].take();
+    let nothing = json!({ "total": 0, "requests": [] });
+    let snapshot = json!({ "status": fleet.clone(), "queue": queue, "requests": nothing });
+    let mut node = fleet["nodes"][0].take();
     node["state"] = json!("degraded");
     node["why"] = json!({ "code": "silent", "message": "nothing heard for a while" });
     service.stream(vec![

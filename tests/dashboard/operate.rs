@@ -98,3 +98,17 @@ fn a_setting_is_changed_and_stays_so() {
     browser.until(&format!("{setting}.querySelector('.value')?.textContent === '4096'"));
     browser.is_clean(&["status of 400", "status of 404"]);
 }
+
+#[test]
+fn a_key_is_all_that_a_guarded_page_needs() {
+    let Some(browser) = Browser::start() else { return };
+    let (demo, key) = Demo::guarded();
+    assert_eq!(get(demo.edge, "/dashboard").status, 401);
+    browser.open(&format!("http://anybody:{key}@{}/dashboard/settings?q=queue.max_waiting", demo.edge));
+    browser.until("document.querySelector('[data-key=\"queue.max_waiting\"]')");
+    browser.click_words("nav", "Overview");
+    browser.until("document.querySelectorAll('.card.node').length === 3");
+    node_action(&browser, "laptop", "Drain…");
+    answer_dialog(&browser, "Drain");
+    browser.until("document.querySelector('[data-node=laptop] .badge').textContent === 'draining'");
+}

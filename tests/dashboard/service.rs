@@ -106,7 +106,7 @@ fn serve(mut client: TcpStream, herd: SocketAddr, script: &Mutex<Script>, down: 
             let Answer { status, head, body, .. } = pass(herd, &method, &path, (&accept, &body));
             let kept = ["content-type", "content-security-policy", "cache-control", "etag", "location"];
             let of = |line: &&str| kept.contains(&line.split(':').next().unwrap_or_default().to_lowercase().as_str());
-            let headers: String = head.lines().filter(of).map(|line| format!("{line}\r\n")).collect();
+            let headers: String = head.lines().filter(of).flat_map(|line| [line, "\r\n"]).collect();
             drop(client.write_all(&answer(u64::from(status), "", &headers, &body)));
         }
     }

@@ -37,8 +37,8 @@ export async function ask(method, path, { body, signal, patience = PATIENCE_MS }
   }
   let response;
   try {
-    response = await fetch(path, options);
-    if (response.status === 401 && !path.startsWith("/dashboard") && (await askedForKey())) response = await fetch(path, options);
+    response = await fetch(at(path), options);
+    if (response.status === 401 && !path.startsWith("/dashboard") && (await askedForKey())) response = await fetch(at(path), options);
   } catch (error) {
     if (signal?.aborted) throw error;
     const slow = error?.name === "TimeoutError";
@@ -51,12 +51,15 @@ export async function ask(method, path, { body, signal, patience = PATIENCE_MS }
   throw new ApiError(response.status, told?.code ?? "", message);
 }
 
+// Whoever opens the page as http://NAME:KEY@HOST/ has the key in its URL, and browsers refuse requests relative to that.
+export const at = (path) => `${location.origin}${path}`;
+
 let asking = null;
 
 // Browsers show a key below the path where it was asked for. A page that was opened further down shows it everywhere
 // after one request to the upper path; that happens once.
 function askedForKey() {
-  asking ??= fetch("/dashboard", { cache: "reload" }).then((response) => response.ok);
+  asking ??= fetch(at("/dashboard"), { cache: "reload" }).then((response) => response.ok);
   return asking;
 }
 

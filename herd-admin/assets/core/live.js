@@ -1,5 +1,5 @@
 // The fleet as it is now: by a stream of events, or by asking every two seconds where there is none.
-import { get } from "./api.js";
+import { at, get } from "./api.js";
 import { refresh } from "./schedule.js";
 
 const POLL_MS = 2_000;
@@ -72,7 +72,7 @@ function connect() {
 
 function tryStream() {
   if (stream || document.hidden || performance.now() - streamFailedAt < TRY_STREAM_AGAIN_MS) return;
-  const source = new EventSource("/dashboard/events");
+  const source = new EventSource(at("/dashboard/events"));
   stream = source;
   heard = performance.now();
   const on = (name, take) =>

@@ -1,7 +1,7 @@
 // Small pieces that every tab is made of.
 import { html, nothing } from "../core/view.js";
 import { retry } from "../core/resource.js";
-import { NONE, words } from "../core/format.js";
+import { NONE, bytes, duration, exact, words } from "../core/format.js";
 
 const TONES = {
   online: "good", hot: "good", completed: "good", succeeded: "good", free: "good", kept: "good", decode: "good", info: "info", open: "warn",
@@ -86,6 +86,24 @@ export function copyButton(text) {
     setTimeout(() => (button.textContent = "Copy"), 1_500);
   };
   return html`<button class="quiet" @click=${copy}>Copy</button>`;
+}
+
+const BYTES = /_bytes$/;
+const DURATION = /_ms$/;
+
+function measured(name, value) {
+  if (typeof value !== "number") return String(value);
+  return BYTES.test(name) ? bytes(value) : DURATION.test(name) ? duration(value) : exact(value);
+}
+
+// Names with their values, as a list of { name, value } or an object; or a sentence.
+export function evidence(told) {
+  if (told == null || typeof told === "string") return told ? html`<p>${told}</p>` : nothing;
+  const pairs = Array.isArray(told) ? told.map((one) => [one.name, one.value]) : Object.entries(told);
+  const known = pairs.filter(([, value]) => value != null);
+  return known.length
+    ? html`<dl class="evidence">${known.map(([name, value]) => html`<div><dt class="dim">${words(String(name).replace(/_(bytes|ms)$/, ""))}</dt><dd class="number">${measured(String(name), value)}</dd></div>`)}</dl>`
+    : nothing;
 }
 
 // A choice from a list, kept in the URL by its caller.

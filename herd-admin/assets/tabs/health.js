@@ -4,8 +4,8 @@ import { post, query } from "../core/api.js";
 import { live } from "../core/live.js";
 import { reload, use } from "../core/resource.js";
 import { href, param, rangeMs, rangeParams, setParams, stretch } from "../core/route.js";
-import { count, exact, moment } from "../core/format.js";
-import { badge, copyButton, empty, section, shown } from "../parts/bits.js";
+import { count, moment } from "../core/format.js";
+import { badge, copyButton, empty, evidence, section, shown } from "../parts/bits.js";
 import { chart } from "../parts/chart.js";
 import { dialog } from "../parts/dialog.js";
 
@@ -55,11 +55,6 @@ function unmute(finding) {
   });
 }
 
-const evidence = (told) =>
-  Array.isArray(told)
-    ? html`<dl class="evidence">${told.map((one) => html`<div><dt class="dim">${String(one.name).replaceAll("_", " ")}</dt><dd class="number">${typeof one.value === "number" ? exact(one.value) : String(one.value)}</dd></div>`)}</dl>`
-    : told ? html`<p>${told}</p>` : nothing;
-
 const PASTED = /^(curl|ollama|herd|export|OLLAMA_|FLEET_|[a-z_.]+:)/;
 
 const fix = (text) =>
@@ -74,7 +69,7 @@ function card(finding) {
       ${quiet ? html`<span class="badge plain">${finding.state}${finding.muted_until_unix_ms ? ` until ${moment(finding.muted_until_unix_ms)}` : ""}</span>` : nothing}
       <span class="tools">${quiet ? html`<button class="quiet" @click=${() => unmute(finding)}>Show again</button>` : html`
         <button class="quiet" @click=${() => acknowledge(finding)}>Acknowledge</button><button class="quiet" @click=${() => mute(finding)}>Mute…</button>`}</span></header>
-    ${evidence(finding.evidence)}${fix(finding.fix)}
+    ${finding.detail ? html`<p>${finding.detail}</p>` : nothing}${evidence(finding.evidence)}${fix(finding.fix)}
     <p class="dim">since ${moment(finding.first_seen_unix_ms)}, last seen ${moment(finding.last_seen_unix_ms)}</p>
   </article>`;
 }

@@ -40,10 +40,12 @@ function context(one) {
     ${share(one) == null ? nothing : meter(share(one), "context used")}</span>`;
 }
 
-const NODE_COLUMNS = [
+const nodeColumns = (rows) => [
   { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b> ${one.hot ? html`<span class="badge good">hot</span>` : nothing}` },
   ...COLUMNS.filter((one) => ["requests", "errors", "ttft", "ttft95", "latency", "speed"].includes(one.id)),
-  { id: "hot_ms", title: "Hot time", number: true, value: (one) => one.hot_share, cell: (one) => (one.hot_share == null ? "–" : percent(one.hot_share)) },
+  ...(rows.some((one) => one.hot_share != null)
+    ? [{ id: "hot", title: "Hot time", number: true, value: (one) => one.hot_share, cell: (one) => percent(one.hot_share), help: "share of the range in which it was in memory there" }]
+    : []),
 ];
 
 // The model as nodes have it, from the fleet's own state.
@@ -88,7 +90,7 @@ function detail(wanted, insight, management) {
         ${stat("Decode", rate(one.tokens_per_s), { unit: "tok/s" })}
         ${stat("Context used, p95", tokens(one.context_used_p95), { note: `of ${tokens(one.context_allocated)} allocated`, bar: share(one) })}
       </div>` : nothing}
-      ${one?.nodes.length ? html`<h3 class="sub">On each node</h3>${table("model-nodes", NODE_COLUMNS, one.nodes, { key: (row) => row.node_id })}` : nothing}
+      ${one?.nodes.length ? html`<h3 class="sub">On each node</h3>${table("model-nodes", nodeColumns(one.nodes), one.nodes, { key: (row) => row.node_id })}` : nothing}
       <h3 class="sub">Where it is</h3>
       ${places(wanted).length ? placesTable(wanted, management) : empty("On no node", "Pull it, and it appears here.")}`, {
       id: "model",

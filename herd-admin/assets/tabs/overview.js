@@ -5,7 +5,7 @@ import { use } from "../core/resource.js";
 import { hue, introduce } from "../core/hues.js";
 import { href, range, rangeParams } from "../core/route.js";
 import { query } from "../core/api.js";
-import { bytes, count, duration, percent, rate } from "../core/format.js";
+import { NONE, bytes, count, duration, percent, rate } from "../core/format.js";
 import { badge, change, empty, errorBox, section, skeleton, stat } from "../parts/bits.js";
 import { busySlots, freeSlots, nodeCard, pips } from "../parts/node-card.js";
 import { requestsList } from "../parts/requests.js";
@@ -35,7 +35,8 @@ function capacity() {
 
 function totals() {
   const overview = use(query("/dashboard/api/overview", rangeParams()), { every: 10_000 });
-  if (!overview.data) return nothing;
+  if (overview.missing) return nothing;
+  if (!overview.data) return ["Requests", "Errors", "First token, p50", "Tokens"].map((label) => stat(label, NONE, { note: `last ${range()}` }));
   const { totals: t, previous: p } = overview.data;
   const failed = (of) => (of ? of.failed + of.rejected + of.incomplete + of.reaped : undefined);
   const note = (now, before, better) => html`${change(now, before, { better })} last ${range()}`;

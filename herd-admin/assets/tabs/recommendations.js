@@ -3,22 +3,22 @@ import { html, nothing, repeat } from "../core/view.js";
 import { use } from "../core/resource.js";
 import { href } from "../core/route.js";
 import { bytes } from "../core/format.js";
-import { badge, empty, shown } from "../parts/bits.js";
+import { badge, empty, evidence, shown } from "../parts/bits.js";
 import { carryOut } from "../parts/model-actions.js";
 
-const VERBS = { pull: "Pull", keep: "Keep", unload: "Unload", move: "Move", pin: "Pin" };
+const VERBS = { pull: "Pull", replicate: "Pull", keep: "Keep", unload: "Unload", move: "Move", pin: "Pin" };
 
 function card(one) {
   const title = `${VERBS[one.kind] ?? one.kind} ${one.model}${one.node_id ? ` on ${one.node_id}` : ""}`;
   const question = html`<p>${one.reason}</p>${one.size_bytes ? html`<p>${bytes(one.size_bytes)}</p>` : nothing}`;
   return html`<article class="finding info" data-recommendation=${one.id}>
-    <header>${badge(one.kind)}<h3>${one.model}</h3>
+    <header>${badge(one.kind)}${one.priority ? badge(one.priority) : nothing}<h3>${one.model}</h3>
       ${one.node_id ? html`<span class="chip">${one.node_id}</span>` : nothing}
       ${one.size_bytes ? html`<span class="dim number">${bytes(one.size_bytes)}</span>` : nothing}
       <span class="tools"><a class="quiet" href=${href("models", { model: one.model })}>Model</a>
         ${one.action ? html`<button class="primary" @click=${() => carryOut(`${title}?`, question, one.action)}>${VERBS[one.kind] ?? "Do it"}…</button>` : nothing}</span></header>
     <p>${one.reason}</p>
-    ${one.expected_gain ? html`<p class="gain">${one.expected_gain}</p>` : nothing}
+    <div class="gain">${evidence(one.expected_gain)}</div>
   </article>`;
 }
 
