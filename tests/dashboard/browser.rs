@@ -172,6 +172,7 @@ impl Browser {
     pub(crate) fn size(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.chromium("Emulation.setDeviceMetricsOverride", &size);
+        self.chromium("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
     }
 
     pub(crate) fn prefer(&self, theme: &str) {

@@ -65,11 +65,10 @@ impl Demo {
         get(self.admin, "/fleet/status").json()
     }
 
-    /// Clients that ask again and again until the end.
-    pub(crate) fn with_traffic(mut self) -> Self {
+    /// Clients that ask again and again until the end, under these tags in turn.
+    pub(crate) fn with_traffic(mut self, tags: &[&'static str]) -> Self {
         let models = ["llama3.2:3b", "gpt-oss:20b", "qwen2.5-coder:14b", "llama3.3:70b", "gemma3:4b", "llama3.2:3b"];
-        let tags = ["chat-ui", "ci-bot", "notebook", HOSTILE_TAG, "chat-ui", "chat-ui"];
-        for (index, (model, tag)) in models.into_iter().zip(tags).cycle().take(9).enumerate() {
+        for (index, (model, tag)) in models.into_iter().cycle().zip(tags.iter().copied().cycle()).take(9).enumerate() {
             let (edge, stop) = (self.edge, Arc::clone(&self.stop));
             let tokens = 120 + 40 * index;
             self.clients.push(std::thread::spawn(move || {

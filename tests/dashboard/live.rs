@@ -12,7 +12,7 @@ pub(crate) const TO_COME: [&str; 2] = ["status of 404", "status of 405"];
 #[test]
 fn every_tab_shows_a_running_fleet() {
     let Some(browser) = Browser::start() else { return };
-    let demo = Demo::start().with_traffic();
+    let demo = Demo::start().with_traffic(&["chat-ui", HOSTILE_TAG]);
     open(&browser, &demo.base(), "");
     browser.until("document.querySelectorAll('.card.node').length === 3");
     browser.until("document.querySelectorAll('.request').length > 2");

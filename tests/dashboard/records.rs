@@ -34,7 +34,7 @@ const PAGES: [(&str, &str, &str); 11] = [
 #[test]
 fn every_tab_shows_its_records_in_both_themes_and_on_a_phone() {
     let Some(browser) = Browser::start() else { return };
-    let demo = Demo::start().with_traffic();
+    let demo = Demo::start().with_traffic(&["chat-ui", "ci-bot", "notebook", "chat-ui"]);
     let service = Service::start(demo.edge, records());
     for (size, theme, suffix) in
         [((1_440, 1_000), "light", "light"), ((1_440, 1_000), "dark", "dark"), ((390, 844), "light", "phone")]

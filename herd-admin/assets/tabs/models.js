@@ -85,7 +85,7 @@ function detail(wanted, insight, management) {
   return html`
     ${section(wanted, html`
       ${one ? html`<div class="stats">
-        ${stat("Requests", count(one.requests), { note: one.errors ? `${count(one.errors)} errors` : "no errors", tone: one.errors ? "bad" : "" })}
+        ${stat("Requests", count(one.requests), { note: one.errors ? html`<span class="bad-text">${count(one.errors)} errors</span>` : "no errors" })}
         ${stat("First token, p50", duration(one.ttft_ms.p50), { note: `p95 ${duration(one.ttft_ms.p95)}` })}
         ${stat("Decode", rate(one.tokens_per_s), { unit: "tok/s" })}
         ${stat("Context used, p95", tokens(one.context_used_p95), { note: `of ${tokens(one.context_allocated)} allocated`, bar: share(one) })}

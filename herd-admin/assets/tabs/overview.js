@@ -29,7 +29,7 @@ function capacity() {
     ${stat("Slots free", html`${free}<span class="unit"> of ${slots}</span>`, { note: `${count(busy)} busy`, tone: tight ? "warn" : "", bar: slots ? busy / slots : 0 })}
     ${stat("Model memory free", bytes(left), { note: `of ${bytes(total)}`, bar: total ? 1 - left / total : 0 })}
     ${stat("Nodes ready", html`${fleet.nodes_ready}<span class="unit"> of ${fleet.nodes_total}</span>`, {
-      tone: fleet.nodes_ready < fleet.nodes_total ? "warn" : "", note: `${count(fleet.models_loaded)} models in memory` })}
+      tone: fleet.nodes_ready < fleet.nodes_total ? "warn" : "", note: `${count(fleet.models_loaded)} models hot` })}
     ${stat("Waiting", count(live.queue?.waiting), { note: "at the edge", tone: live.queue?.waiting ? "warn" : "" })}`;
 }
 
