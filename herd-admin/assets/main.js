@@ -3,7 +3,7 @@ import { html, render } from "./core/view.js";
 import { drawWith, refresh } from "./core/schedule.js";
 import { endPass, startPass } from "./core/resource.js";
 import { route, startRouting } from "./core/route.js";
-import { startLive } from "./core/live.js";
+import { live, startLive } from "./core/live.js";
 import { startKeys } from "./core/keys.js";
 import { dialogView, syncDialog } from "./parts/dialog.js";
 import { shell } from "./parts/shell.js";
@@ -44,8 +44,10 @@ drawWith(() => {
   if (lastTab !== route.tab) {
     lastTab = route.tab;
     document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-    document.title = `${route.tab.title} · herd`;
   }
+  // Seen in a background tab, too.
+  const { nodes_total: all = 0, nodes_ready: ready = 0 } = live.status?.fleet ?? {};
+  document.title = `${all > ready ? `(${all - ready} away) ` : ""}${route.tab.title} · herd`;
 });
 
 root.replaceChildren();

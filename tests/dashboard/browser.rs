@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use herd_harness::{eventually, send};
+use herd_harness::{PATIENCE, eventually, send};
 use serde_json::{Value, json};
 
 /// How `WebDriver` marks an element in JSON.
@@ -118,10 +118,9 @@ impl Browser {
         let script = json!({ "script": format!("return Boolean({expression})"), "args": [] });
         let path = format!("{}/execute/sync", self.session);
         let shown = || self.text("document.body.innerText.slice(0, 3000)");
-        let mut left = 400;
+        let deadline = std::time::Instant::now() + PATIENCE / 2;
         eventually(expression, || {
-            left -= 1;
-            assert!(left > 0, "not in time: {expression}; the page says:\n{}", shown());
+            assert!(std::time::Instant::now() < deadline, "not in time: {expression}; the page says:\n{}", shown());
             std::thread::park_timeout(std::time::Duration::from_millis(30));
             // A page that is just being left answers with an error.
             self.ask("POST", &path, &script) == Ok(Value::Bool(true))

@@ -87,6 +87,21 @@ fn changes_are_asked_for_sent_and_their_failures_told_in_place() {
     act("/benchmarks", "main", "Start…", "Start");
     closed();
     assert!(service.asked("POST", "/dashboard/api/benchmarks/start")[0].contains("\"concurrency\":2"));
+    // Older ones, a page at a time.
+    open(&browser, &service.base(), "/traces?model=llama3.2%3A3b");
+    browser.until("document.querySelectorAll('tbody tr').length === 39");
+    let next: Vec<_> = (40..60).map(trace_row).collect();
+    service.answer("/dashboard/api/traces", json!({ "traces": next, "next_cursor": null }));
+    browser.click_words("main", "Older ones");
+    browser.until("document.querySelectorAll('tbody tr').length >= 20 && !document.querySelector('.more')");
+    let asked = service.paths("/dashboard/api/traces?");
+    assert!(asked.iter().any(|path| path.contains("model=llama3.2%3A3b") && path.contains("cursor=40")), "{asked:?}");
+    // A row leads to its request, the way back to the same filter.
+    service.answer("/dashboard/api/traces/req-41", json!({ "trace": trace_row(41), "attempts": [], "candidates": [] }));
+    browser.click("[...document.querySelectorAll('tbody tr')].find((row) => row.textContent.includes('req-41'))");
+    browser.until("location.pathname.endsWith('/traces/req-41') && document.querySelector('.waterfall')");
+    browser.click_words("main", "← All traces");
+    browser.until("location.search.includes('model=llama3.2')");
     browser.is_clean(&["/dashboard/events", "status of 403"]);
 }
 

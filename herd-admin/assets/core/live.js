@@ -91,7 +91,10 @@ function tryStream() {
   on("nodes", takeNodes);
   on("queue", (queue) => (live.queue = queue));
   on("requests", takeRequests);
-  on("pulls", (pulls) => (live.pulls = pulls));
+  on("pulls", (pulls) => {
+    if (Array.isArray(pulls.running)) live.pulls = { recent: [], ...pulls };
+    else now();
+  });
   on("health", (health) => (live.health = health));
   on("trace", (trace) => (live.traces = [trace, ...live.traces].slice(0, TRACES_KEPT)));
   source.onerror = () => stream === source && lost();

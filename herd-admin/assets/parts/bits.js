@@ -51,7 +51,7 @@ export const skeleton = (rows = 3) =>
   html`<div class="skeleton" aria-busy="true" aria-label="loading">${Array.from({ length: rows }, () => html`<span></span>`)}</div>`;
 
 export const errorBox = (error, again) => html`<div class="state bad" role="alert">
-  <strong>${error.message}</strong>
+  <strong>${error.missing ? `This herd cannot do that: its API has no such part (${error.message}).` : error.message}</strong>
   ${error.advice ? html`<span>${error.advice}</span>` : nothing}
   ${again ? html`<button @click=${again}>Try again</button>` : nothing}
 </div>`;

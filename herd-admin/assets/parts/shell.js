@@ -41,7 +41,7 @@ const LINKS = {
 };
 
 function link() {
-  const [tone, text] = LINKS[live.link];
+  const [tone, text] = live.link === "off" && live.error?.status ? ["bad", "refused"] : LINKS[live.link];
   const how = live.link === "poll" ? "asked every 2 s" : live.link === "stream" ? "told by events" : (live.error?.message ?? "");
   return html`<span class="link ${tone}" title=${how} role="status"><i></i>${text}</span>`;
 }

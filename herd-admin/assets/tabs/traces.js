@@ -35,8 +35,17 @@ const COLUMNS = [
   { id: "id", title: "Request", cell: (one) => html`<a class="mono" href=${href("traces", {}, one.request_id)}>${one.request_id}</a>` },
 ];
 
-// Pages after the first, for one set of filters.
-let further = { path: "", rows: [], cursor: undefined, busy: false, error: null };
+// Pages after the first, for one set of filters. While there are any, the range stays where it was.
+let further = { key: "", from: 0, rows: [], cursor: undefined, busy: false, error: null };
+
+function anchored(filters) {
+  const marked = stretch();
+  const key = JSON.stringify([filters, range(), marked]);
+  const from = Math.floor((Date.now() - rangeMs()) / ROUND_MS) * ROUND_MS;
+  if (further.key !== key) further = { key, from, rows: [], cursor: undefined, busy: false, error: null };
+  else if (!further.rows.length && !further.busy) further.from = from;
+  return marked ? { from_unix_ms: marked.from, to_unix_ms: marked.to } : { from_unix_ms: further.from };
+}
 
 async function more(path, cursor) {
   further.busy = true;
@@ -55,7 +64,6 @@ async function more(path, cursor) {
 }
 
 function listing(path, data) {
-  if (further.path !== path) further = { path, rows: [], cursor: undefined, busy: false, error: null };
   const seen = new Set(data.traces.map((one) => one.request_id));
   const rows = [...data.traces, ...further.rows.filter((one) => !seen.has(one.request_id))];
   const cursor = further.cursor === undefined ? data.next_cursor : further.cursor;
@@ -71,15 +79,9 @@ function setTrace(id) {
   dispatchEvent(new PopStateEvent("popstate"));
 }
 
-function bounds() {
-  const marked = stretch();
-  if (marked) return { from_unix_ms: marked.from, to_unix_ms: marked.to };
-  return { from_unix_ms: Math.floor((Date.now() - rangeMs()) / ROUND_MS) * ROUND_MS };
-}
-
 function list() {
   const filters = Object.fromEntries(FILTERS.map((name) => [name, param(name)]));
-  const path = query("/dashboard/api/traces", { ...filters, ...bounds(), limit: PAGE });
+  const path = query("/dashboard/api/traces", { ...filters, ...anchored(filters), limit: PAGE });
   const traces = use(path, { every: 5_000 });
   const models = [...new Set(nodes().flatMap((node) => node.models.map((model) => model.name)))].sort();
   const field = (name, label) => html`<input type="search" aria-label=${label} placeholder=${label} .value=${filters[name]} @change=${(event) => setParams({ [name]: event.target.value.trim() })}>`;

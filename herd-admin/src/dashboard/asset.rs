@@ -136,3 +136,55 @@ fn zip(bytes: &[u8]) -> Option<Bytes> {
     let zipped = encoder.finish().ok()?;
     (zipped.len() < bytes.len()).then(|| Bytes::from(zipped))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn files(folder: &Path, found: &mut Vec<String>) {
+        for entry in folder.read_dir().unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                files(&path, found);
+            } else {
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_is_served_and_no_other() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+        let mut found = Vec::new();
+        files(&folder, &mut found);
+        let prefix = format!("{}/", folder.to_str().unwrap());
+        let mut found: Vec<_> = found.iter().map(|path| path.strip_prefix(&prefix).unwrap()).collect();
+        found.retain(|path| *path != "index.html" && !path.ends_with("LICENSE"));
+        found.sort_unstable();
+        let mut served: Vec<_> = ASSETS.iter().map(|asset| asset.path).collect();
+        served.sort_unstable();
+        assert_eq!(served, found);
+    }
+
+    /// The policy of the page forbids the rest; this names the place.
+    #[test]
+    fn no_file_of_ours_makes_markup_or_asks_elsewhere() {
+        for asset in ASSETS.iter().filter(|asset| !asset.path.starts_with("vendor/")) {
+            let text = std::str::from_utf8(asset.bytes).unwrap();
+            for never in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "unsafeHTML",
+                "eval(",
+                "document.write",
+                " style=\"",
+                "@import",
+            ] {
+                assert!(!text.contains(never), "{never} in {}", asset.path);
+            }
+        }
+    }
+}
