@@ -85,9 +85,10 @@ function begin(setting) {
 }
 
 function value(setting) {
-  const isSecret = setting.value === true && /token|secret|password/.test(setting.key);
-  const own = text(setting.value);
-  return html`<span class="mono value ${same(setting.value, setting.default) ? "" : "changed"}">${isSecret ? "set" : own === "" ? '""' : own}</span>
+  // Of a secret the service tells only whether there is one.
+  const isSecret = typeof setting.value === "boolean" && /(token|secret|password)$/.test(setting.key);
+  const own = isSecret ? (setting.value ? "set" : "not set") : text(setting.value);
+  return html`<span class="mono value ${same(setting.value, setting.default) ? "" : "changed"}">${own === "" ? '""' : own}</span>
     ${unit(setting)}`;
 }
 
@@ -171,7 +172,11 @@ export function view() {
       <label class="check"><input type="checkbox" .checked=${param("only") === "changed"} @change=${(event) => setParams({ only: event.target.checked ? "changed" : "" })}> not at their default</label>
     </div>
     ${shown(settings, "Settings", (data) => groups(data.settings), { rows: 8 })}
+    ${settings.data || settings.error ? below(limits) : nothing}`;
+}
+
+// Only after the keys, which would push it down as they come.
+const below = (limits) => html`
     ${section("Nodes and versions", nodes().length ? table("nodes", NODE_COLUMNS, nodes(), { key: (one) => one.node_id }) : empty("No node has joined yet"), {
       note: live.status ? `herd ${live.status.edge.version}, up ${age(live.status.edge.uptime_ms)}` : nothing })}
     ${section("Bounds", shown(limits, "Bounds", (data) => table("limits", LIMIT_COLUMNS, data.limits, { key: (one) => one.name })))}`;
-}
