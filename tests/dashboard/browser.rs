@@ -168,6 +168,18 @@ impl Browser {
         self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params }))
     }
 
+    /// Drags the pointer from one point of the page to another.
+    pub(crate) fn drag(&self, from: (f64, f64), to: (f64, f64)) {
+        let middle = (from.0.midpoint(to.0), from.1.midpoint(to.1));
+        let steps =
+            [("mouseMoved", from, 0), ("mousePressed", from, 1), ("mouseMoved", middle, 1), ("mouseMoved", to, 1)];
+        for (kind, (x, y), buttons) in steps.into_iter().chain([("mouseReleased", to, 0)]) {
+            let button = if kind == "mouseMoved" && buttons == 0 { "none" } else { "left" };
+            let event = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1 });
+            self.chromium("Input.dispatchMouseEvent", &event);
+        }
+    }
+
     pub(crate) fn size(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.chromium("Emulation.setDeviceMetricsOverride", &size);

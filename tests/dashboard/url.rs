@@ -61,3 +61,22 @@ fn explain_tells_where_a_request_would_go() {
     open(&browser, &demo.base(), "/explain?model=nobody-has-this");
     browser.until("document.querySelector('.verdict.bad')?.textContent.includes('No node')");
 }
+
+#[test]
+fn a_stretch_marked_in_a_chart_is_the_range_of_the_page() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    let service = Service::start(demo.edge, records());
+    open(&browser, &service.base(), "/trends");
+    browser.until("document.querySelectorAll('.u-over').length === 6");
+    let corner = browser
+        .value("[document.querySelector('.u-over').getBoundingClientRect()].map((box) => [box.left, box.top])[0]");
+    let at = |x: f64| (corner[0].as_f64().unwrap() + x, corner[1].as_f64().unwrap() + 20.0);
+    browser.drag(at(100.0), at(220.0));
+    browser.until("/from=\\d{13}&to=\\d{13}/.test(location.search)");
+    let asked = || service.paths("/dashboard/api/trends");
+    browser.until("document.querySelector('.range .marked')");
+    assert!(asked().iter().any(|path| path.contains("from_unix_ms=") && path.contains("to_unix_ms=")), "{:?}", asked());
+    browser.click("document.querySelector('.range .marked')");
+    browser.until("!location.search.includes('from=') && !document.querySelector('.range .marked')");
+}
