@@ -1,5 +1,6 @@
 //! What the admin service is told at its start.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use herd_core::inspect::InspectLimits;
@@ -23,6 +24,8 @@ pub struct AdminConfig {
     /// What the edge sends along as [`crate::EDGE_SECRET_HEADER`] on requests that it forwards; `None` = nobody
     /// forwards, and `X-Forwarded-For` is never believed.
     pub edge_secret: Option<Secret>,
+    /// Where the edge takes clients, for benchmarks; `None` = there are none.
+    pub edge: Option<SocketAddr>,
     /// API keys, and when they are asked for.
     pub keys: Keys,
     /// The names and addresses by which changes may be asked for.
@@ -63,6 +66,7 @@ impl Default for AdminConfig {
             revision: "unknown".into(),
             rustc: "unknown".into(),
             edge_secret: None,
+            edge: None,
             keys: Keys::default(),
             hosts: Hosts::default(),
             join_token: None,

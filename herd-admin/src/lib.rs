@@ -9,9 +9,11 @@
 pub mod access;
 mod alias;
 mod answer;
+mod benchmark;
 mod body;
 mod caller;
 mod catalogue;
+mod client;
 mod config;
 mod dashboard;
 mod explain;
@@ -51,7 +53,13 @@ use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
 pub use alias::{AliasError, AliasSettings, Aliases};
+pub use benchmark::{
+    BENCHMARK_HEADER, BenchmarkConfig, BenchmarkProgress, BenchmarkRecord, BenchmarkRefusal, BenchmarkResult,
+    BenchmarkRun, BenchmarkState, BenchmarkStore, BenchmarkSummary, Benchmarks, LeftOut, ONLY_NODE_HEADER, Quantiles,
+    Rates,
+};
 pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
+pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
 pub use guard::Hosts;
 pub use live::{LivePhase, LiveView};
@@ -147,6 +155,11 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/limits", get(queue::limits))
         .route("/dashboard/api/requests", get(live::requests))
         .route("/dashboard/api/settings", get(settings::list).post(settings::change))
+        .route("/dashboard/api/benchmarks", get(benchmark::list))
+        .route("/dashboard/api/benchmarks/start", post(benchmark::start))
+        .route("/dashboard/api/benchmarks/progress", get(benchmark::progress))
+        .route("/dashboard/api/benchmarks/cancel", post(benchmark::cancel))
+        .route("/dashboard/api/benchmarks/{run_id}", get(benchmark::show))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))

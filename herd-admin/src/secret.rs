@@ -4,6 +4,8 @@ use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 
+use http::HeaderValue;
+
 /// A token that callers show. Its text is in no log, and comparing it takes the same time whatever is shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
@@ -16,6 +18,18 @@ impl Secret {
     pub fn is(&self, shown: &[u8]) -> bool {
         let own = self.0.as_bytes();
         !own.is_empty() && own.ct_eq(shown).into()
+    }
+
+    /// Its text, for whoever it is shown to.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// As the value of a header that is not shown in logs either; `None` = it is empty, or cannot be one.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0).ok().filter(|value| !value.is_empty())?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

@@ -34,12 +34,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What connections get to finish their answers when the service stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves the admin service on `listener`, runs its pulls and follows the file of keys, until `shutdown` becomes true or its sender is gone; then
-/// pulls are cancelled, and running requests get a few seconds to finish.
+/// Serves the admin service on `listener`, runs its pulls and benchmarks and follows the file of keys, until `shutdown`
+/// becomes true or its sender is gone; then pulls and benchmarks are cancelled, and running requests get a few seconds
+/// to finish.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Receiver<bool>) {
-    let pulls = state.pulls().clone();
+    let (pulls, benchmarks) = (state.pulls().clone(), state.benchmarks().clone());
     let keys = state.keys().watch(state.audit_log(), shutdown.clone());
-    tokio::join!(pulls.run(shutdown.clone()), keys, connections(listener, router(state.clone()), shutdown));
+    let jobs = async { tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys) };
+    tokio::join!(jobs, connections(listener, router(state.clone()), shutdown.clone()));
 }
 
 async fn connections(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::FleetSource;
 use crate::access::{Actor, Audit, Keys};
+use crate::benchmark::Benchmarks;
 use crate::config::AdminConfig;
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pull::Pulls;
@@ -39,6 +40,7 @@ struct Shared {
     registry: Registry,
     nodes: reqwest::Client,
     pulls: Pulls,
+    benchmarks: Benchmarks,
     explanations: Semaphore,
     store_drops: Later,
     audit: Audit,
@@ -59,10 +61,22 @@ impl AdminState {
         registry.register(Box::new(fed_counter("herd_store_drops_total", help, move || told.read())?))?;
         let nodes = node_client(config.node_connect_timeout).timeout(config.node_timeout).build()?;
         let pulls = Pulls::new(Arc::clone(&source), &config, &registry)?;
+        let benchmarks = Benchmarks::new(Arc::clone(&source), &config)?;
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
         let audit = Audit::default();
-        let shared = Shared { source, config, registry, nodes, pulls, explanations, store_drops, audit, epoch_unix_ms };
+        let shared = Shared {
+            source,
+            config,
+            registry,
+            nodes,
+            pulls,
+            benchmarks,
+            explanations,
+            store_drops,
+            audit,
+            epoch_unix_ms,
+        };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -76,6 +90,12 @@ impl AdminState {
     #[must_use]
     pub fn pulls(&self) -> &Pulls {
         &self.0.pulls
+    }
+
+    /// The benchmarks. They run as long as [`crate::serve`] does.
+    #[must_use]
+    pub fn benchmarks(&self) -> &Benchmarks {
+        &self.0.benchmarks
     }
 
     /// The audit log, to have it kept elsewhere too.

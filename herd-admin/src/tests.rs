@@ -1,6 +1,7 @@
 //! The admin service as its clients see it: requests through the router, over a fleet made of heartbeats.
 
 mod alias;
+mod benchmark;
 mod catalogue;
 mod explain;
 mod fleet;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use herd_core::access::Scopes;
 
+use crate::bench::BenchFlags;
+
 /// The flags; each is a key of the configuration or a way of running.
 #[derive(Debug, Parser)]
 #[command(name = "herd", version, about = "Load balancer for fleets of Ollama nodes: one endpoint, the best machine")]
@@ -44,6 +46,8 @@ pub enum Command {
     /// API keys: a running herd notices changes by itself
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Measure nodes and models through a running herd
+    Bench(BenchFlags),
 }
 
 /// What is done to API keys.

@@ -45,6 +45,8 @@ pub struct Ask {
     pub app: u64,
     /// Its name, for those who look.
     pub request_id: Arc<str>,
+    /// It waits for nodes that are briefly away.
+    pub holds: bool,
     /// When it began to wait for a node that is away; kept over its attempts.
     pub held_since_ms: Option<u64>,
     /// Nodes that it did not reach are asked again in a moment: no other model serves it meanwhile.
@@ -230,7 +232,7 @@ impl Dispatcher {
             .iter()
             .any(|(index, reason)| reason.passes() && !ask.tried.contains(&snapshot.nodes[*index].number));
         let starting = now_ms < hold.start_ms && ask.tried.is_empty();
-        (away && held_ms < hold.max_ms) || starting
+        ask.holds && ((away && held_ms < hold.max_ms) || starting)
     }
 
     /// Hands out slots until `stop` resolves.

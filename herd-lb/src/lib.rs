@@ -2,6 +2,7 @@
 
 pub mod active;
 pub mod aliases;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -36,6 +37,7 @@ use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, J
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
+use pingora_load_balancing::LoadBalancer;
 use prometheus::Registry;
 use tokio::net::TcpSocket;
 
@@ -50,7 +52,7 @@ use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
 use record::Recorder;
-use selector::{Selector, balancer};
+use selector::{RankedSelection, Selector, balancer};
 use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
@@ -96,7 +98,8 @@ pub fn run(
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
     let registry = Registry::new();
-    let (recorder, store, store_thread) = records(config, &registry)?;
+    let (recorder, store_thread) = records(config, &registry)?;
+    let store = recorder.store.clone();
     let telemetry = Arc::clone(&recorder.telemetry);
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
@@ -111,9 +114,10 @@ pub fn run(
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
     let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
     let hosts = hosts(config, &[client_address, admin_address]);
-    let state = AdminState::new(Arc::new(source), admin_config(config, &keys, &hosts, &secrets, &store), registry)?;
+    let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
+    let state = AdminState::new(Arc::new(source), admin_config, registry)?;
     let dropped = store.clone();
-    state.feed_store_drops(move || dropped.health().dropped);
+    state.feed_store_drops(move || dropped.as_ref().map_or(0, |store| store.health().dropped));
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -126,6 +130,7 @@ pub fn run(
         hosts,
         aliases: aliases.clone(),
         telemetry,
+        benchmarks: recorder.for_benchmarks()?,
         recorder,
         admin: admin_address,
         edge_secret: secrets.edge.clone(),
@@ -133,35 +138,56 @@ pub fn run(
     };
     settings.follow(state.pulls().clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, edge);
-    let mut data_plane = background_service("edge", Acceptor::new(clients, proxy, config.limits));
-    data_plane.threads = Some(config.threads);
-    let mut admin_service = background_service("admin", AdminService { listener: Mutex::new(Some(admin)), state });
-    admin_service.threads = Some(ADMIN_THREADS);
-
-    server.add_service(data_plane);
-    server.add_service(admin_service);
-    server.add_service(background_service("dispatch", Dispatch(dispatcher)));
-    server.add_service(background_service("history", Remember { fleet: Arc::clone(&fleet), store }));
-    let look_after = LookAfterAliases { fleet: Arc::clone(&fleet), keeper: aliases.clone() };
-    server.add_service(background_service("aliases", look_after));
+    let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
+    add_listeners(&mut server, config, Acceptor::new(clients, proxy, config.limits), admin_service);
     server.add_service(probes);
-    server.add_service(background_service("membership", Membership { fleet: Arc::clone(&fleet), balancer }));
+    add_services(&mut server, &fleet, dispatcher, &aliases, balancer, store);
     add_agents(&mut server, config, admin_address, &secrets, demo)?;
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    if !store_thread.close(STORE_CLOSES_WITHIN) {
+    if !store_thread.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
         tracing::warn!("the last traces could not be kept");
     }
     Ok(())
 }
 
-/// The counters, the trace store, and where traces go.
-fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, StoreHandle, StoreThread)> {
+/// The counters, and where traces go. An edge without a place for them serves all the same.
+fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, Option<StoreThread>)> {
     let telemetry = Telemetry::new(registry)?;
-    let (store, thread) = Store::open(&config.data_dir, config.store.clone()).context("the trace store's thread")?;
-    Ok((Arc::new(Recorder { telemetry, store: Some(store.clone()) }), store, thread))
+    let opened = Store::open(&config.data_dir, config.store.clone());
+    let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
+    let (store, thread) = opened.unzip();
+    Ok((Arc::new(Recorder { telemetry, benchmarks: None, store }), thread))
+}
+
+/// The data plane and the admin service, each with its own threads.
+fn add_listeners(server: &mut Server, config: &Config, clients: Acceptor<Edge>, admin: AdminService) {
+    let mut data_plane = background_service("edge", clients);
+    data_plane.threads = Some(config.threads);
+    let mut admin_service = background_service("admin", admin);
+    admin_service.threads = Some(ADMIN_THREADS);
+    server.add_service(data_plane);
+    server.add_service(admin_service);
+}
+
+/// What runs beside both.
+fn add_services(
+    server: &mut Server,
+    fleet: &Arc<Fleet>,
+    dispatcher: Arc<Dispatcher>,
+    aliases: &AliasKeeper,
+    balancer: Arc<LoadBalancer<RankedSelection>>,
+    store: Option<StoreHandle>,
+) {
+    server.add_service(background_service("dispatch", Dispatch(dispatcher)));
+    if let Some(store) = store {
+        server.add_service(background_service("history", Remember { fleet: Arc::clone(fleet), store }));
+    }
+    let look_after = LookAfterAliases { fleet: Arc::clone(fleet), keeper: aliases.clone() };
+    server.add_service(background_service("aliases", look_after));
+    server.add_service(background_service("membership", Membership { fleet: Arc::clone(fleet), balancer }));
 }
 
 /// The agent of this machine, and in the demo the simulated nodes.
@@ -226,8 +252,16 @@ fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
     Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
 }
 
-fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets, store: &StoreHandle) -> AdminConfig {
+fn admin_config(
+    config: &Config,
+    keys: &Keys,
+    hosts: &Hosts,
+    secrets: &Secrets,
+    store: Option<StoreHandle>,
+    edge: SocketAddr,
+) -> AdminConfig {
     AdminConfig {
+        edge: Some(edge),
         edge_secret: Some(secrets.edge.as_str().into()),
         keys: keys.clone(),
         hosts: hosts.clone(),
@@ -239,7 +273,7 @@ fn admin_config(config: &Config, keys: &Keys, hosts: &Hosts, secrets: &Secrets, 
         inspect: config.inspect,
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
-        store: Some(store.clone()),
+        store,
         version: env!("CARGO_PKG_VERSION").into(),
         rustc: env!("HERD_RUSTC").into(),
         revision: env!("HERD_REVISION").into(),

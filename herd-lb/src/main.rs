@@ -22,6 +22,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(Command::Bench(flags)) = &flags.command {
+        return herd_lb::bench::run(flags).unwrap_or_else(|error| fail(&error, 1));
+    }
     let (layers, config, passed_over) = match configure(&flags) {
         Ok(configured) => configured,
         Err(error) => return fail(&error, EXIT_USAGE),

@@ -10,6 +10,7 @@ mod end;
 mod error;
 mod guard;
 mod identify;
+mod marks;
 mod pull;
 pub mod reply;
 pub mod retry;
@@ -40,6 +41,7 @@ use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use body::Budget;
 use ctx::RequestCtx;
+use marks::Marks;
 use retry::{Failure, Retries};
 
 /// How long a connection to the admin service is kept idle.
@@ -75,6 +77,8 @@ pub struct Edge {
     pub telemetry: Arc<Telemetry>,
     /// Where traces go.
     pub recorder: Arc<Recorder>,
+    /// Where those of benchmarks go, with counters that nobody reads.
+    pub benchmarks: Arc<Recorder>,
     /// Where the admin service listens.
     pub admin: SocketAddr,
     /// What tells the admin service that a request comes through the edge.
@@ -96,6 +100,7 @@ impl ProxyHttp for Edge {
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }
+        ctx.marks = Marks::take(session.req_header_mut(), &self.edge_secret);
         ctx.dialect = dialect(session.req_header().uri.path());
         Ok(())
     }
@@ -249,6 +254,15 @@ impl ProxyHttp for Edge {
 }
 
 impl Edge {
+    fn recorder_of(&self, marks: &Marks) -> &Arc<Recorder> {
+        if marks.benchmark { &self.benchmarks } else { &self.recorder }
+    }
+
+    /// What counts a request of `marks`.
+    fn telemetry_of(&self, marks: &Marks) -> &Telemetry {
+        if marks.benchmark { &self.benchmarks.telemetry } else { &self.telemetry }
+    }
+
     fn peer(&self, address: SocketAddr, body_bytes: usize) -> HttpPeer {
         let mut peer = HttpPeer::new(address, false, String::new());
         let upstream = &self.config.now().upstream;

@@ -9,15 +9,18 @@ use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
 use herd_core::decide::Candidate;
 use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::ReloadCause;
+use prometheus::Registry;
 use serde::Serialize;
 
 use crate::telemetry::Telemetry;
-use crate::trace::{Attempted, Trace};
+use crate::trace::{Attempted, Status, Trace};
 
 /// Where traces go: they are counted, and kept where there is a store. Neither makes a request wait.
 pub struct Recorder {
     /// The edge's counters.
     pub telemetry: Arc<Telemetry>,
+    /// Counters that have the requests which [`Self::telemetry`] counts as those of benchmarks; `None` = they are none.
+    pub benchmarks: Option<Arc<Telemetry>>,
     /// The trace store; `None` = nothing is kept.
     pub store: Option<StoreHandle>,
 }
@@ -29,9 +32,21 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
+    /// Where traces of benchmarks go: what their requests count is seen by nobody but for how they ended.
+    ///
+    /// # Errors
+    /// When the counters cannot be made.
+    pub fn for_benchmarks(&self) -> prometheus::Result<Arc<Self>> {
+        let telemetry = Telemetry::new(&Registry::new())?;
+        Ok(Arc::new(Self { telemetry, benchmarks: Some(Arc::clone(&self.telemetry)), store: self.store.clone() }))
+    }
+
     /// A request has ended.
     pub fn ended(&self, trace: &Trace) {
         self.telemetry.ended(trace);
+        if let Some(telemetry) = &self.benchmarks {
+            telemetry.benchmark_ended(trace.status.unwrap_or(Status::Incomplete));
+        }
         if let Some(store) = &self.store {
             store.record(record(trace, unix_ms()));
         }
@@ -54,6 +69,7 @@ fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
     TraceRecord {
         request_id: trace.request_id.clone(),
         timestamp_ms,
+        benchmark: trace.benchmark,
         model: if asked { trace.served_model.clone() } else { trace.model.clone() },
         original_model: trace.model.clone(),
         node_id: last.map(|last| last.node_id.clone()).unwrap_or_default(),
@@ -91,7 +107,6 @@ fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
         finish_reason: trace.finish_reason.to_owned(),
         estimated_tokens: client.estimated_tokens,
         attempts: trace.attempts.iter().map(|one| attempt(one, latency_ms)).collect(),
-        ..TraceRecord::default()
     }
 }
 
@@ -123,6 +138,7 @@ struct Ranked<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "units stand in names")]
 struct Predicted {
     wait_ms: f64,
     load_ms: f64,

@@ -102,6 +102,7 @@ pub struct Telemetry {
     overflows: IntCounter,
     auto_pulls: IntCounter,
     models: Models,
+    benchmarks: Words<1>,
 }
 
 /// What is counted of choices.
@@ -176,6 +177,12 @@ impl Telemetry {
             )?,
             auto_pulls: counter("herd_auto_pulls_total", "Requests that began or joined a pull of their model.")?,
             models: Models::new(&book)?,
+            benchmarks: book.words(
+                "herd_benchmark_requests_total",
+                "Requests of benchmarks that have ended; no other metric of requests has them.",
+                "status",
+                &Status::ALL.map(|status| [status.name()]),
+            )?,
         }))
     }
 
@@ -201,6 +208,11 @@ impl Telemetry {
         }
         self.answers.ended(trace);
         self.models.ended(trace);
+    }
+
+    /// A request of a benchmark has ended.
+    pub fn benchmark_ended(&self, status: Status) {
+        self.benchmarks.inc([status.name()]);
     }
 
     /// A node was chosen for a request.

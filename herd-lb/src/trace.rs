@@ -83,6 +83,8 @@ impl Attempted {
 pub struct Trace {
     /// The request's id.
     pub request_id: String,
+    /// It measures: it counts as nobody's use.
+    pub benchmark: bool,
     /// Where it came in.
     pub surface: Surface,
     /// The API key that it showed; empty = none.
@@ -161,6 +163,7 @@ impl Trace {
     pub fn begin(request_id: String, surface: Surface, recorder: Arc<Recorder>) -> Self {
         Self {
             request_id,
+            benchmark: false,
             surface,
             key_id: String::new(),
             model: String::new(),
@@ -233,6 +236,7 @@ impl Drop for Trace {
         tracing::info!(
             target: "herd::request",
             request_id = self.request_id,
+            benchmark = self.benchmark,
             surface = self.surface.name(),
             key_id = self.key_id,
             model = self.model,

@@ -5,6 +5,7 @@
 mod access;
 mod alias;
 mod attack;
+mod benchmark;
 mod bodies;
 mod chaos;
 mod clients;

@@ -130,10 +130,10 @@ fn a_disk_without_headroom_takes_no_model() {
 
 #[test]
 fn a_node_that_failed_lately_pulls_when_there_is_no_other() {
-    let (edge, sim) = one_node("", &["--library", "new=0.5"]);
-    sim.fault_with(r#"{"fault":"error_500","count":3}"#);
+    let (edge, sim) = one_node("hold: {max_ms: 0}", &["--library", "new=0.5"]);
+    sim.fault_with(r#"{"fault":"reset","count":3}"#);
     for _ in 0..3 {
-        assert_eq!(edge.post("/api/chat", &chat("tiny", false)).status, 500);
+        assert_eq!(edge.post("/api/chat", &chat("tiny", false)).status, 502);
     }
     assert!(edge.node("a")["ejected_for_ms"].as_u64().unwrap() > 0, "{}", edge.node("a"));
     assert_eq!(edge.post("/api/chat", &chat("new", false)).status, 200);

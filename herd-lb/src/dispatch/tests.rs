@@ -50,6 +50,7 @@ impl Bench {
 fn ask(body: &str) -> Ask {
     let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
     Ask {
+        holds: true,
         profile: Arc::new(profile),
         tried: Vec::new(),
         class: Class::Interactive,
@@ -202,6 +203,15 @@ async fn holding_has_an_end_and_can_be_switched_off() {
     bench.join("a", 1001, true);
     bench.fleet.set_cordon("a", true);
     assert!(matches!(bench.ask(), Answer::Nobody(_)));
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_told_at_once() {
+    let mut bench = Bench::new("");
+    let measuring = |bench: &Bench| bench.dispatcher.ask(Ask { holds: false, ..ask(r#"{"model":"m"}"#) });
+    assert!(matches!(measuring(&bench), Answer::Nobody(_)), "right after the start");
+    bench.join("a", 1001, true);
+    assert!(matches!(measuring(&bench), Answer::Chosen(_)));
 }
 
 #[tokio::test]

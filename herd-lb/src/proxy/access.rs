@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 
 use super::Edge;
 use super::ctx::RequestCtx;
+use super::marks::Marks;
 use super::reply::Reply;
 use crate::trace::Trace;
 
@@ -43,7 +44,11 @@ impl KeyUse {
 
 impl Edge {
     /// Lets an inference request in by its header alone, before anything of its body is read.
-    pub(super) fn enter(&self, session: &Session, trace: &mut Trace) -> Result<Option<KeyUse>, Reply> {
+    pub(super) fn enter(&self, session: &Session, marks: &Marks, trace: &mut Trace) -> Result<Option<KeyUse>, Reply> {
+        if marks.benchmark {
+            // The edge's secret has let it in, which is on an operator's word.
+            return Ok(None);
+        }
         let headers = &session.req_header().headers;
         // Where it comes from makes no difference to inference.
         let key = self.keys.check(Need::Infer, false, headers);

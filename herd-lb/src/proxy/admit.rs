@@ -43,16 +43,22 @@ impl Edge {
         ctx: &mut RequestCtx,
         surface: Surface,
     ) -> Result<(), Reply> {
-        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(&self.recorder));
+        let marks = std::mem::take(&mut ctx.marks);
+        let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(self.recorder_of(&marks)));
+        trace.benchmark = marks.benchmark;
         trace.client = caller(session);
-        self.retries.earn();
-        let outcome = match self.enter(session, &mut trace) {
+        if !marks.benchmark {
+            self.retries.earn();
+        }
+        let outcome = match self.enter(session, &marks, &mut trace) {
             Ok(key) => self.read(session, surface, key).await,
             Err(reply) => Err((Status::Rejected, reply)),
         };
         match outcome {
             Ok((profile, held, key)) => {
                 let mut inference = Inference::new(profile, held, trace);
+                inference.tried = marks.others(&self.fleet.snapshot());
+                inference.marks = marks;
                 inference.key = key;
                 identify(session, &mut inference);
                 let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());

@@ -26,9 +26,10 @@ const UNREACHED_PAUSE: Duration = Duration::from_millis(250);
 impl Edge {
     /// Chooses a node, waits for one of its slots where there is none free, and begins to ask it.
     pub(super) async fn begin_attempt(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let choice = match ctx.inference.as_mut().and_then(|inference| inference.next.take()) {
-            Some(choice) => {
-                self.telemetry.chosen(Chosen::Retry);
+        let next = ctx.inference.as_mut().and_then(|inference| Some((inference.next.take()?, &inference.marks)));
+        let choice = match next {
+            Some((choice, marks)) => {
+                self.telemetry_of(marks).chosen(Chosen::Retry);
                 *choice
             }
             None => *self.obtain(session, ctx).await?,
@@ -84,31 +85,40 @@ impl Edge {
             let answer = match self.dispatcher.ask(ask) {
                 Answer::Waits(ticket) => {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
-                    self.wait(session, ticket, deadline).await?
+                    self.wait(session, inference, ticket, deadline).await?
+                }
+                Answer::Chosen(choice) if inference.marks.forbid(&choice) => {
+                    inference.tried.push(choice.node().number);
+                    continue;
                 }
                 Answer::Chosen(choice) => {
-                    self.telemetry.chosen(Chosen::AtOnce);
+                    self.telemetry_of(&inference.marks).chosen(Chosen::AtOnce);
                     return Ok(choice);
                 }
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
-                    self.telemetry.queue_refused("full");
+                    self.telemetry_of(&inference.marks).queue_refused("full");
                     let reply = Reply::new(503, format!("the queue is full: {full}")).retry_after_ms(predicted_ms);
                     return Err(Unserved::Refused(Status::Rejected, reply));
                 }
             };
             let nobody = match answer {
+                Handed::Chosen(choice) if inference.marks.forbid(&choice) => {
+                    inference.tried.push(choice.node().number);
+                    continue;
+                }
                 Handed::Chosen(choice) => {
-                    self.telemetry.chosen(Chosen::Waited);
+                    self.telemetry_of(&inference.marks).chosen(Chosen::Waited);
                     return Ok(choice);
                 }
                 Handed::Nobody(nobody) => nobody,
             };
-            if self.may_ask_again(inference) {
+            let measures = inference.marks.benchmark;
+            if !measures && self.may_ask_again(inference) {
                 continue;
             }
-            if !inference.trace.attempts.is_empty() || self.is_known(&inference.profile.model) {
-                self.telemetry.nobody(&nobody.0);
+            if measures || !inference.trace.attempts.is_empty() || self.is_known(&inference.profile.model) {
+                self.telemetry_of(&inference.marks).nobody(&nobody.0);
                 return Err(unserved(inference, &nobody));
             }
             self.pull_missing(session, ctx).await?;
@@ -116,7 +126,13 @@ impl Edge {
     }
 
     /// Waits for the turn of `ticket`, the client's leaving, or the deadline, whichever is first.
-    async fn wait(&self, session: &mut Session, mut ticket: Ticket, deadline: Instant) -> Result<Handed, Unserved> {
+    async fn wait(
+        &self,
+        session: &mut Session,
+        inference: &mut Inference,
+        mut ticket: Ticket,
+        deadline: Instant,
+    ) -> Result<Handed, Unserved> {
         let turn = tokio::select! {
             biased;
             turn = timeout_at(deadline, ticket.turn()) => turn,
@@ -126,7 +142,7 @@ impl Edge {
             Ok(Some(handed)) => Ok(handed),
             Ok(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
             Err(_) => {
-                self.telemetry.queue_refused("timeout");
+                self.telemetry_of(&inference.marks).queue_refused("timeout");
                 let message = "no slot became free in time (queue.max_wait_ms)";
                 let reply = Reply::new(503, message).retry_after_ms(ticket.predicted_ms());
                 Err(Unserved::Refused(Status::Rejected, reply))
@@ -232,6 +248,7 @@ fn ask(inference: &Inference, request_id: &Arc<str>) -> Ask {
         class: inference.class,
         app: inference.app,
         request_id: Arc::clone(request_id),
+        holds: !inference.marks.benchmark,
         held_since_ms: inference.held_since_ms,
         awaits_unreached: false,
     }

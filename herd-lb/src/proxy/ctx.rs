@@ -14,6 +14,7 @@ use herd_core::request::{Dialect, RequestProfile};
 use super::access::KeyUse;
 use super::answer::Answer;
 use super::body::Held;
+use super::marks::Marks;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::connection::Connection;
@@ -30,6 +31,8 @@ pub struct RequestCtx {
     pub request_id: String,
     /// The form of errors that it understands.
     pub dialect: Dialect,
+    /// What the edge's own benchmarks say of it, until it is known to be an inference request.
+    pub marks: Marks,
     /// What becomes of it; `None` = not an inference request.
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
@@ -43,6 +46,8 @@ pub struct RequestCtx {
 pub struct Inference {
     /// What it asks.
     pub profile: Arc<RequestProfile>,
+    /// What is special about it.
+    pub marks: Marks,
     /// How urgent it is.
     pub class: Class,
     /// Whose it is, for fairness.
@@ -103,7 +108,8 @@ impl RequestCtx {
     pub fn new(connection: Arc<Connection>) -> Self {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let dialect = Dialect::Ollama;
-        Self { connection, request_id, dialect, inference: None, reply: None, active: None }
+        let marks = Marks::default();
+        Self { connection, request_id, dialect, marks, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
@@ -154,6 +160,7 @@ impl Inference {
         Self {
             spelled,
             profile: Arc::new(profile),
+            marks: Marks::default(),
             class: Class::default(),
             app: 0,
             key: None,

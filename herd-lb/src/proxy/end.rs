@@ -11,7 +11,7 @@ use pingora::{Error, Result};
 use pingora_proxy::Session;
 
 use super::answer::End;
-use super::ctx::{Attempt, Inference, RequestCtx};
+use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
 use super::{Edge, error, is_clients, refused};
 use crate::trace::Status;
@@ -50,13 +50,17 @@ impl Edge {
     }
 
     /// Notes that the load which a request has caused is over.
-    pub(super) fn note_load(&self, attempt: &mut Attempt, signature: Signature) {
+    pub(super) fn note_load(&self, inference: &mut Inference) {
+        let signature = Signature::new(&inference.profile.launch);
+        let Some(attempt) = &mut inference.attempt else { return };
         let Some(since_ms) = attempt.choice.slot.claim().and_then(|claim| claim.loading_since_ms()) else { return };
         let choice = &attempt.choice;
         if let Some(model) = choice.model() {
             let taken_ms = self.fleet.now_ms().saturating_sub(since_ms) as f64;
             let load_ms = (taken_ms - choice.candidate.prediction.prefill_ms).max(1.0);
-            model.load.observe_work(&Work { load_ms: Some(load_ms), ..Work::default() });
+            if !inference.marks.benchmark {
+                model.load.observe_work(&Work { load_ms: Some(load_ms), ..Work::default() });
+            }
             if choice.candidate.plan.cause.is_some() {
                 model.load.reloaded();
             }
@@ -133,7 +137,9 @@ impl Edge {
             if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
                 key.charge_answer(tokens, self.fleet.now_ms());
             }
-            self.learn(inference, observer);
+            if !inference.marks.benchmark {
+                self.learn(inference, observer);
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use crate::trace::Client;
 /// Tags of one request, and the longest of them, as in a body.
 const TAGS_MAX: usize = 16;
 const TAG_MAX_BYTES: usize = 64;
+/// The application that benchmarks are shown as.
+const BENCHMARK_TAG: &str = "benchmark";
 
 /// What is known of a client before its body is.
 pub(super) fn caller(session: &Session) -> Client {
@@ -27,11 +29,10 @@ fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
 
 /// How urgent a request is, and whose: from its headers, its body and where it comes from.
 pub(super) fn identify(session: &Session, inference: &mut Inference) {
-    let class = header(session, "X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
-    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
-    let strict = header(session, "X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
-    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
-        Arc::make_mut(&mut inference.profile).fallback = Some(false);
+    if inference.marks.benchmark {
+        measure(inference);
+    } else {
+        listen(session, inference);
     }
     let profile = Arc::clone(&inference.profile);
     let mut tags: Vec<String> = header(session, "X-Herd-Tags").map(listed).unwrap_or_default();
@@ -49,6 +50,25 @@ pub(super) fn identify(session: &Session, inference: &mut Inference) {
     let anonymous = client.tags.is_empty() && profile.user.is_none() && inference.key.is_none();
     let whose = if anonymous { &client.ip } else { &client.app };
     inference.app = fnv1a(whose.as_bytes());
+}
+
+/// What a client says.
+fn listen(session: &Session, inference: &mut Inference) {
+    let class = header(session, "X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
+    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
+    let strict = header(session, "X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
+    if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
+        Arc::make_mut(&mut inference.profile).fallback = Some(false);
+    }
+}
+
+/// A benchmark gives way to everybody else, and is to measure the model that it names.
+fn measure(inference: &mut Inference) {
+    let profile = Arc::make_mut(&mut inference.profile);
+    profile.fallback = Some(false);
+    profile.fallback_models.clear();
+    profile.tags = vec![BENCHMARK_TAG.to_owned()];
+    inference.class = Class::Batch;
 }
 
 /// The application that a request is counted for: its key, its first tag, its user, else its program's family.

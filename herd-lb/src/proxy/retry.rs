@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
-use herd_core::launch::Signature;
 use herd_core::load::{ModelLoad, NodeLoad};
 use herd_core::patience::GiveUp;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
@@ -13,6 +12,7 @@ use pingora_proxy::Session;
 
 use super::answer::Answer;
 use super::ctx::{Inference, RequestCtx};
+use super::marks::Marks;
 use super::{Edge, is_clients};
 use crate::selector::Outcome;
 
@@ -146,11 +146,14 @@ impl Edge {
             attempt.choice.node().load.succeeded();
         }
         if status == 200 {
-            inference.suspects.drain(..).for_each(|suspect| self.convict(&suspect));
-            self.note_load(attempt, Signature::new(&inference.profile.launch));
-            if let Some(model) = attempt.choice.model() {
-                model.load.accepted();
+            for suspect in std::mem::take(&mut inference.suspects) {
+                self.convict(&inference.marks, &suspect);
             }
+            self.note_load(inference);
+        }
+        let Some(attempt) = &inference.attempt else { return };
+        if let Some(model) = attempt.choice.model().filter(|_| status == 200) {
+            model.load.accepted();
         }
         if failure == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
             let rests_ms = attempt.choice.model().map_or(0, |model| model.load.backs_off_for_ms(now_ms));
@@ -179,17 +182,21 @@ impl Edge {
         if failure.is_absence() {
             inference.unreached.push(number);
         }
-        if self.lost_alias(inference, failure) {
-            // The same node gets a new one.
+        let benchmark = inference.marks.benchmark;
+        let lost_alias = self.lost_alias(inference, failure);
+        if lost_alias || (benchmark && failure == Failure::Stale) {
+            // The same node gets a new one: an alias, or a connection.
             inference.tried.retain(|tried| *tried != number);
         }
         let limits = &self.config.now().retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
+            // A benchmark is to see the failures of its node.
+            && (!benchmark || lost_alias || failure == Failure::Stale)
             && self.find_another(inference, failure, number);
         if may {
-            self.telemetry.retried(failure.name());
+            self.telemetry_of(&inference.marks).retried(failure.name());
             inference.end_attempt(failure.name());
             inference.retrying = true;
         }
@@ -218,10 +225,13 @@ impl Edge {
         // A retry of what was never sent adds no work to the fleet.
         if failure.was_sent() && !self.retries.spend(self.fleet.now_ms()) {
             inference.next = None;
-            self.telemetry.budget_exhausted();
+            self.telemetry_of(&inference.marks).budget_exhausted();
             return false;
         }
         if let Outcome::Chosen(choice) = outcome {
+            if inference.marks.forbid(&choice) {
+                return false;
+            }
             inference.next = Some(choice);
         }
         true
@@ -264,15 +274,17 @@ impl Edge {
         match failure {
             Failure::Busy => suspect.1.refused_as_busy(self.fleet.now_ms()),
             Failure::Error => inference.suspects.push(suspect),
-            _ if failure.is_nodes_fault() => self.convict(&suspect),
+            _ if failure.is_nodes_fault() => self.convict(&inference.marks, &suspect),
             _ => {}
         }
     }
 
-    fn convict(&self, (node, model): &(Arc<NodeLoad>, Arc<ModelLoad>)) {
+    fn convict(&self, marks: &Marks, (node, model): &(Arc<NodeLoad>, Arc<ModelLoad>)) {
         let now_ms = self.fleet.now_ms();
         node.failed(now_ms);
-        model.observe(FAILURE_PENALTY_MS, now_ms);
+        if !marks.benchmark {
+            model.observe(FAILURE_PENALTY_MS, now_ms);
+        }
     }
 
     /// Whether another node is asked after `error` has ended an attempt.
@@ -292,12 +304,11 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
-            (Some(GiveUp::Stopping), _) => return false,
+            // The edge stops; or an error of ours: what the node has done has been judged.
+            (Some(GiveUp::Stopping), _) | (None, ErrorType::InternalError) => return false,
             (Some(reason), _) => Failure::Silent(reason),
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
-            // One of ours: what the node has done has been judged.
-            (None, ErrorType::InternalError) => return false,
             _ if is_clients(error) => return false,
             // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
             // must not go through the whole fleet.
