@@ -112,3 +112,22 @@ fn a_key_is_all_that_a_guarded_page_needs() {
     answer_dialog(&browser, "Drain");
     browser.until("document.querySelector('[data-node=laptop] .badge').textContent === 'draining'");
 }
+
+#[test]
+fn a_benchmark_is_started_watched_and_read() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/benchmarks");
+    browser.click_words("main", "Start…");
+    browser.click("[...document.querySelectorAll('#field-model option')].find((one) => one.value === 'llama3.2:3b')");
+    browser.click("[...document.querySelectorAll('#field-node option')].find((one) => one.value === 'rtx')");
+    for (field, number) in [("requests", "3"), ("concurrency", "1"), ("max_tokens", "16")] {
+        browser.fill(&format!("document.querySelector('#field-{field}')"), number);
+    }
+    answer_dialog(&browser, "Start");
+    browser.until("document.querySelector('tbody .badge')?.textContent === 'completed'");
+    browser.click("document.querySelector('tbody tr')");
+    browser.until("document.querySelector('[data-panel=result] tbody')?.textContent.includes('rtx')");
+    assert_eq!(browser.value("document.querySelector('[data-panel=result] td.number').textContent.trim()"), "3");
+    browser.is_clean(&TO_COME);
+}

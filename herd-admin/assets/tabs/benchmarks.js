@@ -67,6 +67,10 @@ const told = (summary) => {
   return html`${per == null ? nothing : html`${rate(per)} tok/s `}${summary.ttft_ms?.p50 == null ? nothing : html`<span class="dim">first token ${duration(summary.ttft_ms.p50)}</span>`}`;
 };
 
+const load = (config) =>
+  config ? html`<span class="number" title="requests per node, at a time or per second, tokens of prompt and answer">${count(config.requests)} ×
+    ${config.rate_per_s ? `${rate(config.rate_per_s)}/s` : count(config.concurrency)}, ${count(config.prompt_tokens)} → ${count(config.max_tokens)} tok</span>` : "–";
+
 const names = (list) => (list ?? []).map((one) => html`<span class="chip">${one}</span> `);
 
 function runs(data) {
@@ -79,9 +83,10 @@ function runs(data) {
   };
   const columns = [
     { id: "at", title: "Started", value: (one) => one.started_unix_ms, cell: (one) => html`<span class="number">${moment(one.started_unix_ms)}</span>` },
-    { id: "state", title: "State", value: (one) => one.state, cell: (one) => badge(one.state) },
+    { id: "state", title: "State", value: (one) => one.state, cell: (one) => badge(one.state, one.error ?? "") },
     { id: "models", title: "Models", cell: (one) => names(one.models) },
     { id: "nodes", title: "Nodes", cell: (one) => names(one.nodes) },
+    { id: "config", title: "Load", cell: (one) => load(one.config) },
     { id: "took", title: "Took", number: true, value: (one) => (one.ended_unix_ms ?? Date.now()) - one.started_unix_ms, cell: (one) => duration((one.ended_unix_ms ?? Date.now()) - one.started_unix_ms) },
     { id: "summary", title: "Result", cell: (one) => told(one.summary) },
   ];
@@ -99,7 +104,8 @@ function results(data, other) {
     { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b>` },
     { id: "model", title: "Model", value: (one) => one.model, cell: (one) => one.model },
     measure("requests", "Requests", (one) => one.requests, count),
-    measure("errors", "Errors", (one) => one.errors, count, "less"),
+    { ...measure("errors", "Errors", (one) => one.errors, count, "less"), cell: (one) => html`<span class=${one.errors ? "bad-text" : ""} title=${one.given_up ?? one.last_error ?? nothing}>${count(one.errors)}</span>` },
+    measure("queue", "Queue p50", (one) => one.queue_ms?.p50, duration, "less"),
     measure("ttft", "First token p50", (one) => one.ttft_ms?.p50, duration, "less"),
     measure("ttft95", "p95", (one) => one.ttft_ms?.p95, duration, "less"),
     measure("latency", "Latency p50", (one) => one.latency_ms?.p50, duration, "less"),
