@@ -1,88 +1,86 @@
-//! A page for people until the real dashboard is here: which nodes there are, how they are, and where to read more.
+//! The dashboard: one page, its modules and its styles, all from this binary, so that it works where nothing else does.
+//!
+//! The page has no data in it; its modules ask the same API that everybody else may ask.
 
-use std::fmt::Write as _;
+mod asset;
 
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use herd_core::fleet::Node;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use std::sync::LazyLock;
 
-use crate::node_facts::{shown_name, why};
-use crate::state::{AdminState, View};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use bytes::Bytes;
+use herd_core::name::fnv1a;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// The page has neither scripts nor styles, so that nothing at all need be allowed.
-const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use crate::refusal::Refusal;
+use crate::state::AdminState;
+use asset::{Asset, HASH};
 
-/// Models named per node.
-const MODELS_NAMED: usize = 32;
+/// Nothing but files of this server, and no markup made of strings but by the view layer, from its own templates.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types lit-html";
 
-/// The page.
-pub(crate) async fn page(State(state): State<AdminState>) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (REFERRER_POLICY, "no-referrer"),
-        (CACHE_CONTROL, "no-store"),
+/// The page's tabs, by their paths.
+const TABS: [&str; 10] = [
+    "overview",
+    "trends",
+    "models",
+    "apps",
+    "benchmarks",
+    "health",
+    "recommendations",
+    "settings",
+    "traces",
+    "explain",
+];
+
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
+/// The page, whatever tab of it.
+pub(crate) async fn page(State(state): State<AdminState>, headers: HeaderMap) -> Response {
+    /// With the places of the files filled in.
+    static PAGE: LazyLock<String> = LazyLock::new(|| {
+        include_str!("../assets/index.html").replace("{assets}", &format!("/dashboard/assets/{}", *HASH))
+    });
+    let version: String =
+        state.config().version.chars().filter(|c| c.is_ascii_graphic() && !"<>&\"'".contains(*c)).collect();
+    let html = PAGE.replace("{version}", &version);
+    let tag = format!("\"{:016x}\"", fnv1a(html.as_bytes()));
+    let policies = [
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (OPENER_POLICY, HeaderValue::from_static("same-origin")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    (headers, html(&state.view(), &state.config().version)).into_response()
+    let answer = asset::tagged(&headers, &tag, "text/html; charset=utf-8", Bytes::from(html));
+    (policies, answer).into_response()
 }
 
-fn html(view: &View, version: &str) -> String {
-    let rows: String = view.snapshot.nodes.iter().map(|node| row(node, view)).collect();
-    let rows = if rows.is_empty() { "<tr><td colspan=\"6\">No node has joined yet.</td></tr>".into() } else { rows };
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>herd</title></head>\n<body>\n\
-         <h1>herd {}</h1>\n\
-         <p>A plain list; the dashboard is not built yet. More, as JSON: <a href=\"/fleet/status\">/fleet/status</a></p>\n\
-         <table border=\"1\">\n<tr><th>node</th><th>state</th><th>why</th><th>in flight</th><th>heartbeat</th>\
-         <th>models (* in memory)</th></tr>\n{rows}</table>\n</body></html>\n",
-        escaped(version),
-    )
+/// The page of one tab. A browser that wants another goes to the first; a program is told that there is none.
+pub(crate) async fn tab(
+    state: State<AdminState>,
+    tab: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let unknown = || Refusal::not_found("not_found", "404 page not found");
+    let Path(tab) = tab.map_err(|_| unknown())?;
+    if TABS.contains(&tab.as_str()) {
+        return Ok(page(state, headers).await);
+    }
+    let wants_page = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    if wants_page { Ok(Redirect::temporary("/dashboard").into_response()) } else { Err(unknown()) }
 }
 
-fn row(node: &Node, view: &View) -> String {
-    let why = why(node, &view.policy, view.now_ms).map_or_else(String::new, |why| why.message);
-    let age_s = view.now_ms.saturating_sub(node.heartbeat_at_ms) / 1000;
-    let mark = |model: &herd_core::fleet::Model| if model.resident.is_some() { "*" } else { "" };
-    let named = node.models.iter().take(MODELS_NAMED);
-    let mut models: Vec<String> = named.map(|model| format!("{}{}", shown_name(model), mark(model))).collect();
-    models.sort_unstable();
-    let more = node.models.len().saturating_sub(MODELS_NAMED);
-    if more > 0 {
-        models.push(format!("and {more} more"));
-    }
-    let mut row = String::from("<tr>");
-    let state = node.state(view.now_ms, &view.policy.life).name();
-    let in_flight = node.load.in_flight().to_string();
-    for cell in [node.id.as_str(), state, &why, &in_flight, &format!("{age_s} s ago"), &models.join(", ")] {
-        // Writing to a string cannot fail.
-        write!(row, "<td>{}</td>", escaped(cell)).unwrap_or_default();
-    }
-    row + "</tr>\n"
-}
-
-/// Names come from heartbeats: whatever stands in them is text here.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_text_becomes_markup() {
-        assert_eq!(escaped("<img src=x onerror='a'&\">"), "&lt;img src=x onerror=&#39;a&#39;&amp;&quot;&gt;");
-    }
+/// One file. Under the hash of all files it never changes; under another, as a page of an older herd asks, it may.
+pub(crate) async fn file(
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let found = path.ok().and_then(|Path((hash, path))| Some((hash, Asset::at(&path)?)));
+    let (hash, asset) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "not_found", "404 page not found"))?;
+    let keep = if hash == *HASH { "public, max-age=31536000, immutable" } else { "no-cache" };
+    Ok(([(CACHE_CONTROL, HeaderValue::from_static(keep))], asset.answer(&headers)).into_response())
 }

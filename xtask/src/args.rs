@@ -14,8 +14,8 @@ Commands:
   test            Run every check: format, lints, build, tests, links in the documentation
 
 Both look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
-package is named. The tests use promtool; there root gets it unpacked into the target folder, and elsewhere its tests are
-skipped unless CI=true.
+package is named. The tests use promtool, which root gets unpacked into the target folder there, and Chromium with its
+driver, which root gets installed; elsewhere their tests are skipped unless CI=true.
 ";
 
 /// What is to be done.

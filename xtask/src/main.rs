@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one entry for set-up and checks. Standard library only, so that it is there at once.
 
 mod args;
+mod chromium;
 mod prerequisites;
 mod promtool;
 mod step;
@@ -53,6 +54,7 @@ fn test() -> Result<(), Failure> {
     for (name, args) in CHECKS {
         run(name, cargo().args(args))?;
     }
+    chromium::ensure();
     let mut tests = cargo();
     if let Some(promtool) = promtool::obtain() {
         tests.env(promtool::VARIABLE, promtool);

@@ -95,12 +95,49 @@ async fn an_unchanged_catalogue_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn the_page_shows_hostile_names_as_text() {
+async fn the_page_allows_nothing_but_its_own_files() {
     let app = App::of([heartbeat("n", &["<img/src=x/onerror=alert(1)>:latest"])]);
     let page = app.get("/dashboard").await;
-    assert!(page.body.contains("&lt;img/src=x/onerror=alert(1)&gt;:latest"), "{}", page.body);
-    assert!(!page.body.contains("<img"));
-    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    assert!(App::new().get("/dashboard").await.body.contains("No node has joined yet"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe"));
+    for inline in ["<style", " style=", " onclick=", "<img", "http://", "https://", "{assets}"] {
+        assert!(!page.body.contains(inline), "{inline} in {}", page.body);
+    }
+    assert_eq!(page.body.matches("<script").count(), page.body.matches("<script src=").count() + 1, "and one module");
+    for tab in ["/dashboard/", "/dashboard/trends", "/dashboard/traces/some-id"] {
+        assert_eq!(app.get(tab).await.body, page.body, "{tab}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_tabs_send_people_to_the_first_and_tell_programs() {
+    let app = App::new();
+    let ask = Request::get("/dashboard/nope").header("accept", "text/html,*/*").body(Body::empty()).unwrap();
+    let person = app.send(ask).await;
+    assert_eq!((person.status.as_u16(), person.header("location")), (307, "/dashboard"));
+    for path in
+        ["/dashboard/nope", "/dashboard/assets/x/nope.js", "/dashboard/assets/x/../index.html", "/dashboard/api/nope"]
+    {
+        assert_eq!(app.get(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn files_of_the_dashboard_are_kept_by_browsers_and_go_out_compressed() {
+    let app = App::new();
+    let page = app.get("/dashboard").await.body;
+    let main = page.split('"').find(|part| part.ends_with("/main.js")).unwrap().to_owned();
+    let plain = app.get(&main).await;
+    assert_eq!(plain.header("content-type"), "text/javascript; charset=utf-8");
+    assert_eq!(plain.header("x-content-type-options"), "nosniff");
+    assert!(plain.header("cache-control").contains("immutable"));
+    let again = Request::get(&main).header("if-none-match", plain.header("etag")).body(Body::empty()).unwrap();
+    assert_eq!(app.send(again).await.status, 304);
+    let zipped = Request::head(&main).header("accept-encoding", "gzip, br").body(Body::empty()).unwrap();
+    let zipped = app.send(zipped).await;
+    assert_eq!((zipped.header("content-encoding"), zipped.header("vary")), ("gzip", "accept-encoding"));
+    let other = app.get("/dashboard/assets/0000000000000000/main.js").await;
+    assert_eq!((&other.body, other.header("cache-control")), (&plain.body, "no-cache"));
 }

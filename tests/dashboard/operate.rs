@@ -1,0 +1,133 @@
+//! What an operator does, and that it holds.
+
+use std::io::Write as _;
+
+use herd_harness::{connect, eventually, get};
+
+use crate::browser::Browser;
+use crate::demo::{Demo, chat};
+use crate::live::TO_COME;
+use crate::open;
+
+fn answer_dialog(browser: &Browser, words: &str) {
+    browser.until("document.querySelector('dialog[open]')");
+    browser.click_words("dialog", words);
+}
+
+fn node_action(browser: &Browser, node: &str, words: &str) {
+    browser.click(&format!("document.querySelector('[data-node={node}] [aria-haspopup=menu]')"));
+    browser.click_words(&format!("[data-node={node}] .menu"), words);
+}
+
+#[test]
+fn nodes_and_requests_are_acted_on_after_a_question() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "");
+    browser.until("document.querySelectorAll('.card.node').length === 3");
+    node_action(&browser, "laptop", "Drain…");
+    // Escape means no.
+    browser.until("document.querySelector('dialog[open]')");
+    browser.press("\u{e00c}");
+    browser.until("!document.querySelector('dialog[open]')");
+    let cordoned = || demo.status()["nodes"].as_array().unwrap().iter().any(|node| node["cordoned"] == true);
+    assert!(!cordoned());
+    node_action(&browser, "laptop", "Drain…");
+    answer_dialog(&browser, "Drain");
+    browser.until("!document.querySelector('dialog[open]')");
+    browser.until("document.querySelector('[data-node=laptop] .badge').textContent === 'draining'");
+    browser.reload();
+    browser.until("document.querySelector('[data-node=laptop] .badge')?.textContent === 'draining'");
+    node_action(&browser, "laptop", "Undrain");
+    answer_dialog(&browser, "Undrain");
+    eventually("it is back", || !cordoned());
+
+    let mut client = connect(demo.edge);
+    client.write_all(&chat("llama3.3:70b", "long", 3_000)).unwrap();
+    browser.until("document.querySelector('.request')?.textContent.includes('llama3.3:70b')");
+    browser.click_words(".request", "Cancel");
+    answer_dialog(&browser, "Cancel the request");
+    browser.until("document.querySelector('[data-panel=requests]').textContent.includes('No request is under way')");
+    eventually("it ended", || get(demo.admin, "/dashboard/api/requests").json()["total"] == 0);
+
+    // What this herd cannot do is told where it was asked.
+    browser.click_words("main", "Pull…");
+    browser.fill("document.querySelector('#field-model')", "nobody/has-this:1b");
+    answer_dialog(&browser, "Pull");
+    browser.until("document.querySelector('dialog .state.bad')");
+    answer_dialog(&browser, "Cancel");
+    browser.is_clean(&[&TO_COME[..], &["api/pull"]].concat());
+}
+
+#[test]
+fn a_pull_is_watched_and_cancelled() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/models");
+    browser.click_words("main", "Pull…");
+    browser.fill("document.querySelector('#field-model')", "llama3.3:70b");
+    browser.click("[...document.querySelectorAll('#field-node_id option')].find((one) => one.textContent === 'rtx')");
+    answer_dialog(&browser, "Pull");
+    browser.until("document.querySelector('[data-panel=pulls] li')?.textContent.includes('rtx')");
+    browser.click_words("[data-panel=pulls]", "Cancel");
+    answer_dialog(&browser, "Cancel the pull");
+    browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'cancelled'");
+    browser.reload();
+    browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'cancelled'");
+    browser.is_clean(&[&TO_COME[..], &["api/pull"]].concat());
+}
+
+#[test]
+fn a_setting_is_changed_and_stays_so() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/settings?q=queue.max_waiting");
+    let setting = "document.querySelector('[data-key=\"queue.max_waiting\"]')";
+    browser.click(&format!("{setting}.querySelector('.do button')"));
+    browser.fill(&format!("{setting}.querySelector('input')"), "-3");
+    browser.click_words("[data-key=\"queue.max_waiting\"]", "Save");
+    browser.until(&format!("{setting}.querySelector('.state.bad')?.textContent.includes('queue.max_waiting')"));
+    browser.fill(&format!("{setting}.querySelector('input')"), "123");
+    browser.click_words("[data-key=\"queue.max_waiting\"]", "Save");
+    browser.until(&format!("{setting}.querySelector('.value')?.textContent === '123'"));
+    browser.reload();
+    browser.until(&format!("{setting}?.querySelector('.value')?.textContent === '123'"));
+    assert_eq!(browser.text(&format!("{setting}.querySelector('.from .badge').textContent")), "runtime");
+    browser.click(&format!("{setting}.querySelector('.do button')"));
+    browser.click_words("[data-key=\"queue.max_waiting\"]", "Default");
+    browser.until(&format!("{setting}.querySelector('.value')?.textContent === '4096'"));
+    browser.is_clean(&["status of 400", "status of 404"]);
+}
+
+#[test]
+fn a_key_is_all_that_a_guarded_page_needs() {
+    let Some(browser) = Browser::start() else { return };
+    let (demo, key) = Demo::guarded();
+    assert_eq!(get(demo.edge, "/dashboard").status, 401);
+    browser.open(&format!("http://anybody:{key}@{}/dashboard/settings?q=queue.max_waiting", demo.edge));
+    browser.until("document.querySelector('[data-key=\"queue.max_waiting\"]')");
+    browser.click_words("nav", "Overview");
+    browser.until("document.querySelectorAll('.card.node').length === 3");
+    node_action(&browser, "laptop", "Drain…");
+    answer_dialog(&browser, "Drain");
+    browser.until("document.querySelector('[data-node=laptop] .badge').textContent === 'draining'");
+}
+
+#[test]
+fn a_benchmark_is_started_watched_and_read() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/benchmarks");
+    browser.click_words("main", "Start…");
+    browser.click("[...document.querySelectorAll('#field-model option')].find((one) => one.value === 'llama3.2:3b')");
+    browser.click("[...document.querySelectorAll('#field-node option')].find((one) => one.value === 'rtx')");
+    for (field, number) in [("requests", "3"), ("concurrency", "1"), ("max_tokens", "16")] {
+        browser.fill(&format!("document.querySelector('#field-{field}')"), number);
+    }
+    answer_dialog(&browser, "Start");
+    browser.until("document.querySelector('tbody .badge')?.textContent === 'completed'");
+    browser.click("document.querySelector('tbody tr')");
+    browser.until("document.querySelector('[data-panel=result] tbody')?.textContent.includes('rtx')");
+    assert_eq!(browser.value("document.querySelector('[data-panel=result] td.number').textContent.trim()"), "3");
+    browser.is_clean(&TO_COME);
+}
