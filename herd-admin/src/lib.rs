@@ -30,6 +30,7 @@ mod ollama;
 mod openai;
 mod pull;
 mod queue;
+mod records;
 mod refusal;
 mod secret;
 mod serve;
@@ -155,6 +156,16 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/queue", get(queue::queue))
         .route("/fleet/limits", get(queue::limits))
         .route("/dashboard/api/requests", get(live::requests))
+        .route("/dashboard/api/overview", get(records::overview))
+        .route("/dashboard/api/trends", get(records::trends))
+        .route("/dashboard/api/models", get(records::models))
+        .route("/dashboard/api/apps", get(records::apps))
+        .route("/dashboard/api/tags", get(records::apps))
+        .route("/dashboard/api/apps/daily", get(records::apps_daily))
+        .route("/dashboard/api/usage", get(records::usage))
+        .route("/dashboard/api/context-usage", get(records::context_usage))
+        .route("/dashboard/api/traces", get(records::traces))
+        .route("/dashboard/api/traces/{request_id}", get(records::trace))
         .route("/dashboard/api/settings", get(settings::list).post(settings::change))
         .route("/dashboard/api/benchmarks", get(benchmark::list))
         .route("/dashboard/api/benchmarks/start", post(benchmark::start))

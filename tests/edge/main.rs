@@ -18,6 +18,7 @@ mod logs;
 mod metrics;
 mod pull;
 mod queue;
+mod records;
 mod resilience;
 mod routing;
 mod settings;

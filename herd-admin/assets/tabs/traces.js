@@ -16,7 +16,7 @@ import { nodeIds } from "../parts/shell.js";
 const PAGE = 100;
 const STATUSES = ["completed", "failed", "rejected", "incomplete", "reaped", "cancelled", "client_disconnected"];
 const SURFACES = ["ollama_chat", "ollama_generate", "ollama_embed", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses", "anthropic_messages"];
-const FILTERS = ["model", "node", "status", "tag", "app", "format", "client"];
+const FILTERS = ["model", "node", "status", "tag", "app", "surface", "client"];
 // A moving bound in the path would ask anew each second.
 const ROUND_MS = 60_000;
 
@@ -95,7 +95,7 @@ function list() {
       ${pick("Model", filters.model, models, (model) => setParams({ model }))}
       ${pick("Node", filters.node, nodeIds(), (node) => setParams({ node }))}
       ${pick("Status", filters.status, STATUSES, (status) => setParams({ status }))}
-      ${pick("API", filters.format, SURFACES, (format) => setParams({ format }))}
+      ${pick("API", filters.surface, SURFACES, (surface) => setParams({ surface }))}
       ${field("tag", "tag")}${field("app", "app")}${field("client", "client address")}
       <form @submit=${find}><input name="id" type="search" aria-label="request id" placeholder="request id ↵"></form>
       ${Object.values(filters).some(Boolean) ? html`<button class="quiet" @click=${() => setParams(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>Clear</button>` : nothing}
