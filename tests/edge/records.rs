@@ -31,6 +31,8 @@ fn every_request_is_counted_once_and_in_every_answer() {
     assert_eq!(overview["previous"]["requests"], 0);
     assert!(totals["latency_ms"]["p95"].as_f64().unwrap() > 0.0);
 
+    assert!(totals["tokens_per_s"].is_null(), "answers in one piece tell no speed: {totals}");
+
     let written = totals["completion_tokens"].as_u64().unwrap();
     assert!(written > 0);
     let (trends, models, apps) = (ask("trends?compare=1"), ask("models"), ask("apps"));

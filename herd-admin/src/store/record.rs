@@ -163,6 +163,10 @@ impl TraceRecord {
 
     /// Tokens written per second; `None` = not known.
     pub(super) fn tokens_per_s(&self) -> Option<f64> {
+        // An answer in one piece comes all at once, however long it was written.
+        if self.stream == Some(false) {
+            return None;
+        }
         let decode_ms = self.decode_ms.filter(|ms| *ms > 0.0)?;
         // The first token comes with the first byte, so the time is that of the others.
         let tokens = self.completion_tokens?.checked_sub(1).filter(|tokens| *tokens > 0)?;
