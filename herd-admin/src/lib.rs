@@ -13,11 +13,13 @@ mod body;
 mod caller;
 mod catalogue;
 mod config;
+mod csv;
 mod dashboard;
 mod explain;
 mod guard;
 mod health;
 mod heartbeat;
+mod history;
 mod identity;
 mod live;
 mod metrics;
@@ -144,6 +146,16 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/requests", get(live::requests))
         .route("/dashboard/api/settings", get(settings::list).post(settings::change))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
+        .route("/dashboard/api/overview", get(history::overview))
+        .route("/dashboard/api/trends", get(history::trends))
+        .route("/dashboard/api/models", get(history::models))
+        .route("/dashboard/api/context-usage", get(history::context_usage))
+        .route("/dashboard/api/apps", get(history::apps))
+        .route("/dashboard/api/tags", get(history::apps))
+        .route("/dashboard/api/apps/daily", get(history::daily))
+        .route("/dashboard/api/usage", get(history::usage))
+        .route("/dashboard/api/traces", get(history::traces))
+        .route("/dashboard/api/traces/{request_id}", get(history::trace))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
         .route("/fleet/pulls", get(pull::list))

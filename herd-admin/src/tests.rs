@@ -6,6 +6,7 @@ mod explain;
 mod fleet;
 mod health;
 mod heartbeat;
+mod history;
 mod pull;
 mod pull_jobs;
 mod scripted;
