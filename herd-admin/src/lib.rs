@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod caller;
 mod catalogue;
+mod checks;
 mod config;
 mod csv;
 mod dashboard;
@@ -23,10 +24,12 @@ mod history;
 mod identity;
 mod live;
 mod metrics;
+mod models;
 mod node_facts;
 mod nodes;
 mod ollama;
 mod openai;
+mod pins;
 mod pull;
 mod queue;
 mod refusal;
@@ -120,6 +123,9 @@ pub trait FleetSource: Send + Sync + 'static {
     /// Takes the node named `id` out for new requests, or puts it back. Returns whether there is such a node.
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool;
 
+    /// Forgets the node named `id`, until its next heartbeat. Returns whether there was such a node.
+    fn remove(&self, id: &str) -> bool;
+
     /// Whether the edge is stopping: no new requests, running ones finish.
     fn draining(&self) -> bool;
 }
@@ -158,6 +164,20 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/traces/{request_id}", get(history::trace))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/fleet/nodes/{id}/unload", post(nodes::unload))
+        .route("/fleet/nodes/{id}", delete(nodes::remove))
+        .route("/fleet/pin", post(pins::pin))
+        .route("/fleet/pin/{*model}", delete(pins::unpin))
+        .route("/dashboard/api/pinned-models", get(pins::list))
+        .route("/dashboard/api/model-management", get(models::management))
+        .route("/dashboard/api/pull", post(pull::start))
+        .route("/dashboard/api/delete", post(nodes::delete_model))
+        .route("/dashboard/api/health", get(checks::health))
+        .route("/dashboard/api/health/acknowledge", post(checks::acknowledge))
+        .route("/dashboard/api/health/mute", post(checks::mute))
+        .route("/dashboard/api/health/unmute", post(checks::unmute))
+        .route("/dashboard/api/health/history", get(checks::history))
+        .route("/dashboard/api/recommendations", get(checks::recommendations))
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))
         .route("/heartbeat", post(heartbeat::heartbeat))

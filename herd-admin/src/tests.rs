@@ -1,7 +1,9 @@
 //! The admin service as its clients see it: requests through the router, over a fleet made of heartbeats.
 
+mod actions;
 mod alias;
 mod catalogue;
+mod checks;
 mod explain;
 mod fleet;
 mod health;
