@@ -13,24 +13,28 @@ mod benchmark;
 mod body;
 mod caller;
 mod catalogue;
+mod checks;
 mod client;
 mod config;
+mod csv;
 mod dashboard;
 mod explain;
 mod guard;
 mod health;
 mod heartbeat;
+mod history;
 mod identity;
 mod kept;
 mod live;
 mod metrics;
+mod models;
 mod node_facts;
 mod nodes;
 mod ollama;
 mod openai;
+mod pins;
 mod pull;
 mod queue;
-mod records;
 mod refusal;
 mod secret;
 mod serve;
@@ -128,6 +132,9 @@ pub trait FleetSource: Send + Sync + 'static {
     /// Takes the node named `id` out for new requests, or puts it back. Returns whether there is such a node.
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool;
 
+    /// Forgets the node named `id`, until its next heartbeat. Returns whether there was such a node.
+    fn remove(&self, id: &str) -> bool;
+
     /// Whether the edge is stopping: no new requests, running ones finish.
     fn draining(&self) -> bool;
 }
@@ -156,16 +163,6 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/queue", get(queue::queue))
         .route("/fleet/limits", get(queue::limits))
         .route("/dashboard/api/requests", get(live::requests))
-        .route("/dashboard/api/overview", get(records::overview))
-        .route("/dashboard/api/trends", get(records::trends))
-        .route("/dashboard/api/models", get(records::models))
-        .route("/dashboard/api/apps", get(records::apps))
-        .route("/dashboard/api/tags", get(records::apps))
-        .route("/dashboard/api/apps/daily", get(records::apps_daily))
-        .route("/dashboard/api/usage", get(records::usage))
-        .route("/dashboard/api/context-usage", get(records::context_usage))
-        .route("/dashboard/api/traces", get(records::traces))
-        .route("/dashboard/api/traces/{request_id}", get(records::trace))
         .route("/dashboard/api/settings", get(settings::list).post(settings::change))
         .route("/dashboard/api/benchmarks", get(benchmark::list))
         .route("/dashboard/api/benchmarks/start", post(benchmark::start))
@@ -173,8 +170,32 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/benchmarks/cancel", post(benchmark::cancel))
         .route("/dashboard/api/benchmarks/{run_id}", get(benchmark::show))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
+        .route("/dashboard/api/overview", get(history::overview))
+        .route("/dashboard/api/trends", get(history::trends))
+        .route("/dashboard/api/models", get(history::models))
+        .route("/dashboard/api/context-usage", get(history::context_usage))
+        .route("/dashboard/api/apps", get(history::apps))
+        .route("/dashboard/api/tags", get(history::apps))
+        .route("/dashboard/api/apps/daily", get(history::daily))
+        .route("/dashboard/api/usage", get(history::usage))
+        .route("/dashboard/api/traces", get(history::traces))
+        .route("/dashboard/api/traces/{request_id}", get(history::trace))
         .route("/fleet/nodes/{id}/drain", post(nodes::drain))
         .route("/fleet/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/fleet/nodes/{id}/unload", post(nodes::unload))
+        .route("/fleet/nodes/{id}", delete(nodes::remove))
+        .route("/fleet/pin", post(pins::pin))
+        .route("/fleet/pin/{*model}", delete(pins::unpin))
+        .route("/dashboard/api/pinned-models", get(pins::list))
+        .route("/dashboard/api/model-management", get(models::management))
+        .route("/dashboard/api/pull", post(pull::start))
+        .route("/dashboard/api/delete", post(nodes::delete_model))
+        .route("/dashboard/api/health", get(checks::health))
+        .route("/dashboard/api/health/acknowledge", post(checks::acknowledge))
+        .route("/dashboard/api/health/mute", post(checks::mute))
+        .route("/dashboard/api/health/unmute", post(checks::unmute))
+        .route("/dashboard/api/health/history", get(checks::history))
+        .route("/dashboard/api/recommendations", get(checks::recommendations))
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))
         .route("/heartbeat", post(heartbeat::heartbeat))

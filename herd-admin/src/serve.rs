@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::router;
 use crate::state::AdminState;
+use crate::{checks, pins, router};
 
 /// Connections at a time. Beyond them newcomers wait in the listener's backlog.
 const CONNECTIONS: usize = 512;
@@ -34,13 +34,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What connections get to finish their answers when the service stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves the admin service on `listener`, runs its pulls and benchmarks and follows the file of keys, until `shutdown`
-/// becomes true or its sender is gone; then pulls and benchmarks are cancelled, and running requests get a few seconds
-/// to finish.
+/// Serves the admin service on `listener` and does its work in the background, pulls, benchmarks, checks, pins and
+/// following the file of keys, until `shutdown` becomes true or its sender is gone; then pulls and benchmarks are
+/// cancelled, and running requests get a few seconds to finish.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Receiver<bool>) {
     let (pulls, benchmarks) = (state.pulls().clone(), state.benchmarks().clone());
     let keys = state.keys().watch(state.audit_log(), shutdown.clone());
-    let jobs = async { tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys) };
+    let checks = checks::run(state.clone(), shutdown.clone());
+    let pins = pins::run(state.clone(), shutdown.clone());
+    let jobs =
+        async { tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys, checks, pins) };
     tokio::join!(jobs, connections(listener, router(state.clone()), shutdown.clone()));
 }
 

@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 use crate::FleetSource;
 use crate::access::{Actor, Audit, Keys};
 use crate::benchmark::Benchmarks;
+use crate::checks::Checks;
 use crate::config::AdminConfig;
 use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::metrics::{FleetCollector, Later, fed_counter};
+use crate::pins::Pins;
 use crate::pull::Pulls;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
@@ -45,6 +47,8 @@ struct Shared {
     explanations: Semaphore,
     store_drops: Later,
     audit: Audit,
+    checks: Checks,
+    pins: Pins,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -80,6 +84,8 @@ impl AdminState {
             explanations,
             store_drops,
             audit,
+            checks: Checks::default(),
+            pins: Pins::default(),
             epoch_unix_ms,
         };
         Ok(Self(Arc::new(shared)))
@@ -112,6 +118,16 @@ impl AdminState {
     /// Notes in the audit log that `actor` did `action` to `target`.
     pub(crate) fn audit(&self, actor: &Actor, action: &'static str, target: &str, detail: &str) {
         self.0.audit.audit(actor, action, target, detail);
+    }
+
+    /// What the last looks at the fleet found.
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.0.checks
+    }
+
+    /// Models that stay in memory.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.0.pins
     }
 
     pub(crate) fn keys(&self) -> &Keys {

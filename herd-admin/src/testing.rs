@@ -95,6 +95,13 @@ impl FleetSource for FakeSource {
         true
     }
 
+    fn remove(&self, id: &str) -> bool {
+        let mut fleet = self.fleet.lock().unwrap();
+        let Some(next) = fleet.node(id).and_then(|node| fleet.without(&node.id)) else { return false };
+        *fleet = Arc::new(next);
+        true
+    }
+
     fn draining(&self) -> bool {
         self.draining.load(Relaxed)
     }

@@ -1,12 +1,15 @@
 //! The admin service as its clients see it: requests through the router, over a fleet made of heartbeats.
 
+mod actions;
 mod alias;
 mod benchmark;
 mod catalogue;
+mod checks;
 mod explain;
 mod fleet;
 mod health;
 mod heartbeat;
+mod history;
 mod pull;
 mod pull_jobs;
 mod scripted;

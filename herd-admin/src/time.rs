@@ -1,5 +1,5 @@
 //! Dates of the wall clock, for display and for the order of the catalogue. Written out, as a date library would be
-//! more than these two functions.
+//! more than these few functions.
 
 /// A moment of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,13 @@ pub(crate) fn rfc3339(unix_ms: u64) -> String {
     let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
     let millis = unix_ms % 1000;
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}000Z")
+}
+
+/// The day in UTC, as `2026-11-24`.
+pub(crate) fn day(unix_seconds: u64) -> String {
+    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+    let (year, month, day) = civil_from_days(seconds.div_euclid(DAY_SECONDS));
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Days from 1970-01-01, in the Gregorian calendar extended to all years. Years are counted from March, so that the

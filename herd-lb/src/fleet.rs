@@ -166,6 +166,11 @@ impl Fleet {
         self.update(|snapshot| snapshot.with_cordon(id, cordoned))
     }
 
+    /// Forgets the node named `id` until its next heartbeat; false = there is none. Its requests finish.
+    pub fn remove(&self, id: &str) -> bool {
+        self.update(|snapshot| snapshot.without(&snapshot.node(id)?.id))
+    }
+
     /// Whether new requests are turned away.
     #[must_use]
     pub fn draining(&self) -> bool {

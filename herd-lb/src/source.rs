@@ -104,6 +104,10 @@ impl FleetSource for EdgeSource {
         self.fleet.set_cordon(id, cordoned)
     }
 
+    fn remove(&self, id: &str) -> bool {
+        self.fleet.remove(id)
+    }
+
     fn model_uses(&self, model: &ModelName) -> u64 {
         self.telemetry.model_uses(model)
     }

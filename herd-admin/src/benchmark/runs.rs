@@ -70,7 +70,7 @@ impl Benchmarks {
         let client = node_client(config.node_connect_timeout).build()?;
         let secret = config.edge_secret.as_ref().and_then(crate::secret::Secret::header);
         let target = config.edge.zip(secret).map(|(address, secret)| Target { address, secret, client });
-        let (queue, asked) = mpsc::channel(1);
+        let (queue, asked) = mpsc::channel(8);
         let store = Arc::new(Memory::default()) as Arc<dyn BenchmarkStore>;
         Ok(Self(Arc::new(Shared {
             source,

@@ -38,6 +38,11 @@ impl ModelAsk {
         text(&self.fields, key)
     }
 
+    /// Whether `key` is true.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        field(&self.fields, key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
     /// Whether the answer is to be streamed: yes, unless it says no.
     pub(crate) fn streams(&self) -> bool {
         field(&self.fields, "stream").and_then(Value::as_bool).unwrap_or(true)

@@ -21,12 +21,18 @@ pub struct PullHandle {
     /// How far it is: always the latest, however slowly it is looked at.
     pub progress: watch::Receiver<PullState>,
     shared: Arc<Shared>,
+    kept: bool,
 }
 
 impl PullHandle {
+    /// Lets the pull run to its end, although nobody waits for it here any more.
+    pub(super) fn keep_running(mut self) {
+        self.kept = true;
+    }
+
     pub(super) fn new(shared: &Arc<Shared>, job: &Job) -> Self {
         let (model, node_id, progress) = (job.model.clone(), job.node_id.clone(), job.state.subscribe());
-        Self { id: job.id, model, node_id, progress, shared: Arc::clone(shared) }
+        Self { id: job.id, model, node_id, progress, shared: Arc::clone(shared), kept: false }
     }
 
     /// Waits until the pull is over; returns how it ended.
@@ -55,6 +61,9 @@ impl PullHandle {
 
 impl Drop for PullHandle {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         let mut book = self.shared.book();
         if let Some(job) = book.leave(self.id) {
             self.shared.finish(&mut book, &job, PullPhase::Cancelled("nobody waits for it any more".to_owned()));

@@ -53,6 +53,34 @@ pub(crate) async fn pull(
     }
 }
 
+#[derive(Serialize)]
+struct Started<'a> {
+    id: u64,
+    model: &'a str,
+    node_id: &'a str,
+}
+
+/// `POST /dashboard/api/pull`: starts a pull that goes on by itself.
+pub(crate) async fn start(
+    State(state): State<AdminState>,
+    operator: Operator,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
+    let asked = ModelAsk::read(&body)?;
+    let reason = PullReason::Manual { caller: operator.caller.ip.to_string() };
+    let mut ask = PullAsk::new(&asked.name, reason).spelled(&asked.spelling);
+    if let Some(id) = asked.text("node_id") {
+        ask = ask.on(id);
+    }
+    let handle = state.pulls().start(ask).map_err(|refusal| refused(&refusal))?;
+    state.audit(&operator.actor, "model_pull", &asked.spelling, &format!("on {}", handle.node_id));
+    let started = Started { id: handle.id, model: handle.model.as_str(), node_id: handle.node_id.as_str() };
+    let response = json(StatusCode::ACCEPTED, JSON, &started);
+    handle.keep_running();
+    Ok(response)
+}
+
 /// Why no pull was started.
 fn refused(refusal: &PullRefusal) -> Refusal {
     let status = match refusal {

@@ -1,0 +1,80 @@
+//! What is wrong with the fleet and what could be better: looked at in the background, told at once.
+
+mod advice;
+mod board;
+mod http;
+mod stats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herd_core::access::Scope;
+use herd_core::health::{Inputs, Policy, evaluate};
+use herd_core::recommend::{Commitments, recommend};
+use tokio::sync::watch;
+
+pub(crate) use advice::recommendations;
+pub(crate) use board::Checks;
+pub(crate) use http::{acknowledge, health, history, mute, unmute};
+
+use crate::serve::stopped;
+use crate::state::AdminState;
+
+/// From one look to the next.
+const EVERY: Duration = Duration::from_secs(20);
+/// Looks from one list of recommendations to the next.
+const ADVICE_EVERY: u32 = 3;
+
+/// Looks at the fleet until `shutdown`.
+pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looks = 0_u32;
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            () = look(&state, looks.is_multiple_of(ADVICE_EVERY)) => {}
+        }
+        looks = looks.wrapping_add(1);
+    }
+}
+
+/// One look: findings, and recommendations if `advise`.
+pub(crate) async fn look(state: &AdminState, recommends: bool) {
+    let checks = state.checks();
+    checks.restore(state).await;
+    let known = stats::gather(state).await;
+    let view = state.view();
+    let config = state.config();
+    let policy = Policy {
+        life: view.policy.life,
+        pull: state.pulls().policy().as_ref().clone(),
+        has_join_token: config.join_token.is_some() || state.keys().posture().scopes.has(Scope::Node),
+        version: config.version.clone(),
+        ..Policy::default()
+    };
+    let inputs = Inputs {
+        snapshot: &view.snapshot,
+        policy: &policy,
+        stats: &known,
+        catalogue: checks.catalogue(),
+        now_ms: view.now_ms,
+        unix_ms: view.unix_ms,
+    };
+    let changed = checks.fold(evaluate(&inputs), view.unix_ms);
+    if changed {
+        checks.save(state).await;
+    }
+    if recommends {
+        let (running, _) = state.pulls().list();
+        let at = |id: &str| view.snapshot.node(id).map(|node| node.id.clone());
+        let pulling: Vec<_> = running.iter().filter_map(|pull| at(&pull.node_id)).collect();
+        let pinned = state.pins().on_nodes(&view.snapshot);
+        let recommended = recommend(&inputs, &Commitments { pulling: &pulling, pinned: &pinned });
+        checks.set_advice(Arc::new(recommended));
+    }
+}

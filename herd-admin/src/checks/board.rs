@@ -1,0 +1,185 @@
+//! What the last looks found.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use herd_core::health::{Findings, Observed, Report, What};
+use herd_core::recommend::{Catalogue, Recommendation};
+use serde::Serialize;
+
+use crate::state::{AdminState, unix_ms};
+
+/// Where the store keeps the findings.
+const KEY: &str = "health.findings";
+/// How far back the score is told: a day of looks.
+const POINTS: usize = 4_320;
+const HOUR_MS: u64 = 3_600_000;
+/// Departures that are remembered of a node.
+const DEPARTURES: usize = 64;
+
+/// The score at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Point {
+    pub(super) at_unix_ms: u64,
+    pub(super) score: u8,
+    pub(super) critical: usize,
+    pub(super) warning: usize,
+    pub(super) info: usize,
+}
+
+/// What the last looks found.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    catalogue: Catalogue,
+    board: Mutex<Board>,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    findings: Findings,
+    /// What the store has of them was read, or will never be.
+    restored: bool,
+    points: VecDeque<Point>,
+    advice: Arc<Vec<Recommendation>>,
+    /// Records that the store had dropped, by time.
+    dropped: VecDeque<(u64, u64)>,
+    /// Nodes that took requests at the last look.
+    present: HashSet<String>,
+    departures: HashMap<String, VecDeque<u64>>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { catalogue: Catalogue::built_in(), board: Mutex::default() }
+    }
+}
+
+impl Checks {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Reads what was known before the restart, once the store answers.
+    pub(super) async fn restore(&self, state: &AdminState) {
+        if self.board().restored {
+            return;
+        }
+        let known = match &state.config().store {
+            Some(store) => store.setting::<Findings>(KEY).await,
+            None => Ok(None),
+        };
+        if let Ok(known) = known {
+            let mut board = self.board();
+            board.restored = true;
+            // What this process has found by now is newer, but was never acknowledged nor muted.
+            if let Some(known) = known {
+                board.findings = known;
+            }
+        }
+    }
+
+    /// Keeps what is known over a restart. A store that fails is a finding of its own.
+    pub(super) async fn save(&self, state: &AdminState) {
+        let Some(store) = &state.config().store else { return };
+        let (restored, findings) = {
+            let board = self.board();
+            (board.restored, board.findings.clone())
+        };
+        if restored && let Err(error) = store.set_setting(KEY, &findings).await {
+            tracing::debug!(%error, "the health findings could not be kept");
+        }
+    }
+
+    /// Takes what a look saw; returns whether anything has changed.
+    pub(super) fn fold(&self, observed: Vec<Observed>, at_unix_ms: u64) -> bool {
+        let mut board = self.board();
+        let folded = board.findings.fold(observed, at_unix_ms);
+        board.findings = folded.findings;
+        let report = board.findings.report(at_unix_ms);
+        if board.points.len() == POINTS {
+            board.points.pop_front();
+        }
+        let Report { score, critical, warning, info, .. } = report;
+        board.points.push_back(Point { at_unix_ms, score, critical, warning, info });
+        drop(board);
+        for change in &folded.changes {
+            let finding = &change.finding;
+            let (check, node_id, model) = (&finding.key.check, &finding.key.node_id, &finding.key.model);
+            match change.what {
+                What::Closed => tracing::info!(target: "herd::health", check, node_id, model, "a finding is gone"),
+                _ => {
+                    tracing::warn!(target: "herd::health", check, node_id, model, detail = finding.detail, "{}", finding.title);
+                }
+            }
+        }
+        !folded.changes.is_empty()
+    }
+
+    /// What there is to tell now.
+    pub(crate) fn report(&self) -> Report {
+        self.board().findings.report(unix_ms())
+    }
+
+    /// Changes the findings; `None` = `change` does not apply.
+    pub(super) fn change(&self, change: impl FnOnce(&Findings) -> Option<Findings>) -> Option<()> {
+        let mut board = self.board();
+        board.findings = change(&board.findings)?;
+        Some(())
+    }
+
+    pub(super) fn points(&self, from_unix_ms: u64) -> Vec<Point> {
+        self.board().points.iter().filter(|point| point.at_unix_ms >= from_unix_ms).copied().collect()
+    }
+
+    pub(super) fn advice(&self) -> Arc<Vec<Recommendation>> {
+        Arc::clone(&self.board().advice)
+    }
+
+    pub(super) fn set_advice(&self, advice: Arc<Vec<Recommendation>>) {
+        self.board().advice = advice;
+    }
+
+    /// How many of `dropped` records, counted since the start, were dropped in the last hour.
+    pub(super) fn dropped_in_hour(&self, dropped: u64, now_ms: u64) -> u64 {
+        let mut board = self.board();
+        let known = &mut board.dropped;
+        while known.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > HOUR_MS) {
+            known.pop_front();
+        }
+        // The count begins with this process.
+        let before = known.front().map_or(0, |(_, count)| *count);
+        if known.back().is_none_or(|(_, count)| *count != dropped) {
+            known.push_back((now_ms, dropped));
+        }
+        dropped.saturating_sub(before)
+    }
+
+    /// Takes which nodes take requests now, and which have left without being asked to; returns how often each of them
+    /// left in the last hour.
+    pub(super) fn departures(
+        &self,
+        present: HashSet<String>,
+        asked: &HashSet<String>,
+        now_ms: u64,
+    ) -> Vec<(String, u64)> {
+        let mut board = self.board();
+        let board = &mut *board;
+        for gone in board.present.difference(&present).filter(|id| !asked.contains(*id)) {
+            let times = board.departures.entry(gone.clone()).or_default();
+            times.push_back(now_ms);
+            if times.len() > DEPARTURES {
+                times.pop_front();
+            }
+        }
+        board.present = present;
+        board.departures.retain(|_, times| {
+            times.retain(|at| now_ms.saturating_sub(*at) <= HOUR_MS);
+            !times.is_empty()
+        });
+        board.departures.iter().map(|(id, times)| (id.clone(), times.len() as u64)).collect()
+    }
+}

@@ -1,0 +1,199 @@
+//! The shapes of answers: what the store tells, by the names of the dashboard's API.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::store::{AttemptRecord, Spread, Summary, TraceRecord};
+
+/// Quantiles; null = no data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct Quantiles {
+    p50: Option<f64>,
+    p95: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl From<Option<Spread>> for Quantiles {
+    fn from(spread: Option<Spread>) -> Self {
+        spread.map_or_else(Self::default, |spread| Self {
+            p50: Some(spread.p50),
+            p95: Some(spread.p95),
+            p99: Some(spread.p99),
+        })
+    }
+}
+
+/// Requests, added up. Those of each end together are all requests.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Totals {
+    requests: u64,
+    completed: u64,
+    failed: u64,
+    rejected: u64,
+    incomplete: u64,
+    reaped: u64,
+    cancelled: u64,
+    client_disconnected: u64,
+    errors: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+    retries: u64,
+    fallbacks: u64,
+    reloads: u64,
+    cold_loads: u64,
+    ttft_ms: Quantiles,
+    latency_ms: Quantiles,
+    queue_ms: Quantiles,
+    latency_ms_avg: Option<f64>,
+    ttft_ms_avg: Option<f64>,
+    tokens_per_s: Option<f64>,
+}
+
+impl From<&Summary> for Totals {
+    fn from(told: &Summary) -> Self {
+        Self {
+            requests: told.requests,
+            completed: told.completed,
+            failed: told.failed,
+            rejected: told.rejected,
+            incomplete: told.incomplete,
+            reaped: told.reaped,
+            // Ended by an operator; and in what another program wrote, in a way that only it knows.
+            cancelled: told.other,
+            client_disconnected: told.client_disconnected,
+            errors: told.errors,
+            prompt_tokens: told.prompt_tokens,
+            completion_tokens: told.completion_tokens,
+            request_bytes: told.request_bytes,
+            response_bytes: told.response_bytes,
+            retries: told.retries,
+            fallbacks: told.fallbacks,
+            reloads: told.reloads,
+            cold_loads: told.cold_loads,
+            ttft_ms: told.time_to_first_token_ms.into(),
+            latency_ms: told.latency_ms.into(),
+            queue_ms: told.queue_ms.into(),
+            latency_ms_avg: told.latency_ms.map(|spread| spread.avg),
+            ttft_ms_avg: told.time_to_first_token_ms.map(|spread| spread.avg),
+            tokens_per_s: told.tokens_per_s.map(|spread| spread.p50),
+        }
+    }
+}
+
+/// One request of a list.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TraceRow<'a> {
+    request_id: &'a str,
+    at_unix_ms: u64,
+    surface: &'a str,
+    original_model: &'a str,
+    model: &'a str,
+    node_id: Option<&'a str>,
+    status: &'a str,
+    http_status: u16,
+    latency_ms: f64,
+    queue_ms: Option<f64>,
+    ttft_ms: Option<f64>,
+    load_ms: Option<f64>,
+    decode_ms: Option<f64>,
+    predicted_ms: Option<f64>,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    score: Option<f64>,
+    retry_count: u32,
+    stand_in: Option<&'a str>,
+    context_action: &'a str,
+    reload_cause: Option<&'a str>,
+    num_ctx: Option<u64>,
+    context_length: Option<u64>,
+    app: &'a str,
+    tags: &'a [String],
+    client_ip: &'a str,
+    error_message: Option<&'a str>,
+    stream: Option<bool>,
+}
+
+/// What is not known is null.
+fn told(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+impl<'a> From<&'a TraceRecord> for TraceRow<'a> {
+    fn from(record: &'a TraceRecord) -> Self {
+        Self {
+            request_id: &record.request_id,
+            at_unix_ms: record.timestamp_ms,
+            surface: &record.original_format,
+            original_model: &record.original_model,
+            model: &record.model,
+            node_id: told(&record.node_id),
+            status: &record.status,
+            http_status: record.http_status,
+            latency_ms: record.latency_ms,
+            queue_ms: record.queue_ms,
+            ttft_ms: record.time_to_first_token_ms,
+            load_ms: record.load_ms,
+            decode_ms: record.decode_ms,
+            predicted_ms: record.predicted_ms,
+            prompt_tokens: record.prompt_tokens,
+            completion_tokens: record.completion_tokens,
+            score: record.score,
+            retry_count: record.retry_count,
+            stand_in: told(&record.stand_in),
+            context_action: &record.context_action,
+            reload_cause: told(&record.reload_cause),
+            num_ctx: record.num_ctx,
+            context_length: record.context_length,
+            app: &record.app,
+            tags: &record.tags,
+            client_ip: &record.client_ip,
+            error_message: record.error_message.as_deref(),
+            stream: record.stream,
+        }
+    }
+}
+
+/// One request with all that is known of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct OneTrace<'a> {
+    trace: WholeTrace<'a>,
+    attempts: &'a [AttemptRecord],
+    /// The nodes that were ranked, with their signals; null = no node was.
+    candidates: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WholeTrace<'a> {
+    #[serde(flatten)]
+    row: TraceRow<'a>,
+    request_bytes: u64,
+    response_bytes: u64,
+    user_agent: Option<&'a str>,
+    key_id: Option<&'a str>,
+    priority: &'a str,
+    finish_reason: Option<&'a str>,
+    estimated_tokens: Option<u64>,
+    benchmark: bool,
+}
+
+impl<'a> From<&'a TraceRecord> for OneTrace<'a> {
+    fn from(record: &'a TraceRecord) -> Self {
+        Self {
+            trace: WholeTrace {
+                row: record.into(),
+                request_bytes: record.request_bytes,
+                response_bytes: record.response_bytes,
+                user_agent: told(&record.user_agent),
+                key_id: told(&record.key_id),
+                priority: &record.priority,
+                finish_reason: told(&record.finish_reason),
+                estimated_tokens: record.estimated_tokens,
+                benchmark: record.benchmark,
+            },
+            attempts: &record.attempts,
+            candidates: record.scores_breakdown.clone().and_then(|json| RawValue::from_string(json).ok()),
+        }
+    }
+}

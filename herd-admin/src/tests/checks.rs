@@ -1,0 +1,87 @@
+//! Findings and recommendations.
+
+use super::history::{Kept, record};
+use crate::checks::look;
+use crate::store::TraceRecord;
+use crate::testing::{App, heartbeat, loaded};
+
+#[tokio::test]
+async fn a_healthy_fleet_scores_100_and_says_so() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    assert_eq!(app.get("/dashboard/api/health").await.json()["status"], "unknown");
+    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 8_192));
+    kept.fill((0..30).map(record)).await;
+    for _ in 0..4 {
+        look(&app.state, true).await;
+    }
+    let health = app.get("/dashboard/api/health").await.json();
+    assert_eq!((&health["score"], &health["status"]), (&100.into(), &"healthy".into()), "{health}");
+    let history = app.get("/dashboard/api/health/history?range=1h").await.json();
+    assert_eq!(history["points"].as_array().unwrap().len(), 4);
+    assert_eq!(history["points"][0]["score"], 100);
+    assert!(app.get("/dashboard/api/recommendations").await.json()["recommendations"].is_array());
+    let csv = app.get("/dashboard/api/health/history?format=csv").await;
+    assert!(csv.body.starts_with("at_unix_ms,"), "{}", csv.body);
+}
+
+#[tokio::test]
+async fn a_finding_is_acknowledged_muted_and_known_after_a_restart() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    for _ in 0..3 {
+        look(&app.state, false).await;
+    }
+    let health = app.get("/dashboard/api/health").await.json();
+    let finding = &health["findings"][0];
+    assert_eq!(
+        (&finding["id"], &finding["severity"], &finding["state"]),
+        (&"fleet_empty".into(), &"critical".into(), &"open".into())
+    );
+    assert!(health["score"].as_u64().unwrap() < 100);
+    let said = app.post("/dashboard/api/health/acknowledge", r#"{"finding":"fleet_empty"}"#).await;
+    assert_eq!(said.json()["state"], "acknowledged");
+    assert_eq!(app.post("/dashboard/api/health/acknowledge", r#"{"finding":"node_down|x"}"#).await.status, 404);
+    assert_eq!(app.get("/dashboard/api/health").await.json()["findings"][0]["state"], "acknowledged");
+    app.post("/dashboard/api/health/mute", r#"{"finding":"fleet_empty"}"#).await;
+    assert_eq!(
+        app.post("/dashboard/api/health/mute", r#"{"finding":"fleet_empty","until_unix_ms":5}"#).await.status,
+        400
+    );
+    assert_eq!(app.post("/dashboard/api/health/mute", r#"{"finding":"nonsense"}"#).await.status, 404);
+    assert_eq!(app.get("/dashboard/api/health").await.json()["score"], 100, "what is muted costs nothing");
+
+    let later = kept.app();
+    look(&later.state, false).await;
+    let health = later.get("/dashboard/api/health").await.json();
+    assert_eq!((&health["findings"][0]["state"], &health["muted"]), (&"muted".into(), &1.into()));
+    later.post("/dashboard/api/health/unmute", r#"{"finding":"fleet_empty"}"#).await;
+    assert_eq!(later.get("/dashboard/api/health").await.json()["findings"][0]["state"], "acknowledged");
+}
+
+#[tokio::test]
+async fn what_fails_is_found_in_the_store() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 8_192));
+    kept.fill(
+        (0..60).map(|id| TraceRecord { status: if id % 2 == 0 { "failed" } else { "completed" }.into(), ..record(id) }),
+    )
+    .await;
+    for _ in 0..3 {
+        look(&app.state, true).await;
+    }
+    let health = app.get("/dashboard/api/health").await.json();
+    let checks: Vec<_> =
+        health["findings"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
+    assert!(checks.contains(&"failure_rate"), "{health}");
+}
+
+#[tokio::test]
+async fn the_checks_work_without_a_store() {
+    let app = App::of([heartbeat("a", &["tiny:latest"])]);
+    for _ in 0..3 {
+        look(&app.state, true).await;
+    }
+    assert_eq!(app.get("/dashboard/api/health").await.json()["evaluations"], 3);
+}
