@@ -17,7 +17,7 @@ pub(crate) use advice::recommendations;
 pub(crate) use board::Checks;
 pub(crate) use http::{acknowledge, health, history, mute, unmute};
 
-use crate::serve::stopped;
+use crate::serve::repeated;
 use crate::state::AdminState;
 
 /// From one look to the next.
@@ -26,24 +26,12 @@ const EVERY: Duration = Duration::from_secs(20);
 const ADVICE_EVERY: u32 = 3;
 
 /// Looks at the fleet until `shutdown`.
-pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = 0_u32;
-    loop {
-        tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            _ = ticks.tick() => {}
-        }
-        tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            () = look(&state, looks.is_multiple_of(ADVICE_EVERY)) => {}
-        }
-        looks = looks.wrapping_add(1);
-    }
+pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
+    let mut looks = (0..ADVICE_EVERY).cycle();
+    repeated(EVERY, shutdown, || look(&state, looks.next() == Some(0))).await;
 }
 
-/// One look: findings, and recommendations if `advise`.
+/// One look: findings, and recommendations if it `recommends`.
 pub(crate) async fn look(state: &AdminState, recommends: bool) {
     let checks = state.checks();
     checks.restore(state).await;

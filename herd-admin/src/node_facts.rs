@@ -125,6 +125,11 @@ pub(crate) fn why(node: &Node, policy: &Policy, now_ms: u64) -> Option<Why> {
     (state != NodeState::Online).then(|| Why { code: state.name(), message })
 }
 
+/// The model that the store or a pin calls `name`, if `node` has it.
+pub(crate) fn model_named<'a>(node: &'a Node, name: &str) -> Option<&'a Model> {
+    node.model(&ModelName::new(name).ok()?)
+}
+
 /// Whether `node` takes new requests.
 pub(crate) fn takes_requests(node: &Node, policy: &Policy, now_ms: u64) -> bool {
     node_eligible(node, now_ms, &policy.life).is_ok()

@@ -14,15 +14,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::answer::{JSON, json as answer};
-use crate::body;
 use crate::guard::Operator;
 use crate::node_facts::shown_name;
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::{AdminState, View};
 
-/// Largest body: names and a flag.
-const BODY_BYTES: usize = 64 << 10;
 /// As much of a node's answer is read.
 const ANSWER_BYTES: usize = 64 << 10;
 /// As much of its error is told.
@@ -106,8 +103,7 @@ pub(crate) async fn unload(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(id) = id.map_err(|_| unknown())?;
-    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
-    let asked = ModelAsk::read(&body)?;
+    let asked = ModelAsk::of(&state, request).await?;
     let view = state.view();
     let (node, model) = model_on(&view, &id, &asked)?;
     if !asked.flag("force") {
@@ -135,8 +131,7 @@ pub(crate) async fn delete_model(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
-    let asked = ModelAsk::read(&body)?;
+    let asked = ModelAsk::of(&state, request).await?;
     let id = asked.text("node_id").ok_or_else(|| Refusal::bad_request("invalid_request", "node_id is required"))?;
     let view = state.view();
     let (node, model) = model_on(&view, id, &asked)?;

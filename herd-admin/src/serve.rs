@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::state::AdminState;
 use crate::{checks, pins, router};
@@ -75,6 +76,27 @@ async fn connections(listener: TcpListener, router: Router, mut shutdown: watch:
 /// Waits until it is time to stop. A lost sender is one: nobody could stop the service any more.
 pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+/// Does `look` at once and then `every` so often, until it is time to stop; one that is under way then is dropped.
+pub(crate) async fn repeated<F: Future<Output = ()>>(
+    every: Duration,
+    mut shutdown: watch::Receiver<bool>,
+    mut look: impl FnMut() -> F,
+) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks = async {
+        loop {
+            ticks.tick().await;
+            look().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped(&mut shutdown) => {}
+        () = looks => {}
+    }
 }
 
 /// The next connection, once there is a place for it.

@@ -85,8 +85,8 @@ impl Place {
     }
 }
 
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// A number as `SQLite` holds it; what does not fit becomes the greatest that does.
 fn to_db(number: u64) -> i64 {

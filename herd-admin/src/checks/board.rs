@@ -8,12 +8,12 @@ use herd_core::recommend::{Catalogue, Recommendation};
 use serde::Serialize;
 
 use crate::state::{AdminState, unix_ms};
+use crate::store::HOUR_MS;
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";
 /// How far back the score is told: a day of looks.
 const POINTS: usize = 4_320;
-const HOUR_MS: u64 = 3_600_000;
 /// Departures that are remembered of a node.
 const DEPARTURES: usize = 64;
 

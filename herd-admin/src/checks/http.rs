@@ -12,13 +12,14 @@ use crate::guard::Operator;
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
+use crate::store::DAY_MS;
 
 /// Largest body: a name and a time.
 const BODY_BYTES: usize = 4 << 10;
 /// Longest mute.
-const MUTE_MAX_MS: u64 = 400 * 24 * 3_600_000;
+const MUTE_MAX_MS: u64 = 400 * DAY_MS;
 /// And when nothing is said.
-const MUTE_MS: u64 = 24 * 3_600_000;
+const MUTE_MS: u64 = DAY_MS;
 
 #[derive(Serialize)]
 struct Health {

@@ -8,12 +8,11 @@ use herd_core::health::{
     StoreState, StoreStats,
 };
 
-use crate::node_facts::takes_requests;
+use crate::node_facts::{model_named, takes_requests};
 use crate::state::{AdminState, View};
-use crate::store::{self, ContextUsage, GroupBy, Range, Spread, StoreError, StoreHandle, Summary, UsageRow};
-
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
+use crate::store::{
+    self, ContextUsage, DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreError, StoreHandle, Summary, UsageRow,
+};
 
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
 pub(super) async fn gather(state: &AdminState) -> Stats {
@@ -149,8 +148,7 @@ fn percentiles(spread: Option<Spread>) -> Percentiles {
 
 /// The window of the runner that is in memory there now.
 fn loaded_window(snapshot: &FleetSnapshot, node_id: &str, model: &str) -> Option<u64> {
-    let mut models = snapshot.node(node_id)?.models.iter();
-    models.find(|one| one.name.as_str() == model)?.resident.as_ref()?.context_length
+    model_named(snapshot.node(node_id)?, model)?.resident.as_ref()?.context_length
 }
 
 /// Usage is counted of a model on all nodes: what no request anywhere uses, none uses here.

@@ -7,11 +7,9 @@ use http::request::Parts;
 
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
-use crate::store::Range;
+use crate::store::{DAY_MS, HOUR_MS, Range};
 
 const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
-const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// The ranges that have names.
 const RANGES: [(&str, u64); 8] = [

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::ask::Ask;
 use super::shapes::Totals;
 use super::told;
+use crate::node_facts::model_named;
 use crate::refusal::Refusal;
 use crate::state::{AdminState, View};
 use crate::store::{ContextUsage, GroupBy, Summary};
@@ -72,9 +73,8 @@ pub(crate) async fn models(State(state): State<AdminState>, ask: Ask, headers: H
 }
 
 fn is_hot(view: &View, node_id: &str, model: &str) -> bool {
-    let node = view.snapshot.node(node_id);
-    let mut models = node.iter().flat_map(|node| &node.models);
-    models.any(|one| one.name.as_str() == model && one.resident.is_some())
+    let there = view.snapshot.node(node_id).and_then(|node| model_named(node, model));
+    there.is_some_and(|model| model.resident.is_some())
 }
 
 #[derive(Serialize)]

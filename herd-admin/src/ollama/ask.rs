@@ -1,10 +1,15 @@
 //! The body of a request about one model, as Ollama finds things in it.
 
+use axum::extract::Request;
 use herd_core::name::ModelName;
 use serde_json::{Map, Value};
 
-use crate::body::json_error;
+use crate::body::{self, json_error};
 use crate::refusal::Refusal;
+use crate::state::AdminState;
+
+/// Largest body of a request that changes something: names and flags.
+const BODY_BYTES: usize = 64 << 10;
 
 /// A request about one model.
 #[derive(Debug)]
@@ -17,6 +22,14 @@ pub(crate) struct ModelAsk {
 }
 
 impl ModelAsk {
+    /// Reads the body of `request`, which changes something: names and flags, and nothing larger.
+    ///
+    /// # Errors
+    /// When the body is too large or too slow, is not an object of JSON, or names no model.
+    pub(crate) async fn of(state: &AdminState, request: Request) -> Result<Self, Refusal> {
+        Self::read(&body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?)
+    }
+
     /// Reads `body`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::{ModelName, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::node_facts::model_named;
 use crate::state::AdminState;
 
 /// Where the store keeps them.
@@ -150,7 +151,7 @@ pub(super) fn objection(node: &Node, model: &Model, pins: &[Pin]) -> Option<Stri
     let Some(total) = node.device.total_bytes else { return Some("the node's memory is not known".into()) };
     let Some(size) = size_of(model) else { return Some("the model's size is not known".into()) };
     let here = pins.iter().filter(|pin| pin.node_id == node.id.as_str() && pin.model != model.name.as_str());
-    let known = here.filter_map(|pin| node.models.iter().find(|one| one.name.as_str() == pin.model));
+    let known = here.filter_map(|pin| model_named(node, &pin.model));
     let all = known.filter_map(size_of).fold(size, u64::saturating_add);
     let most = total / 100 * SHARE_PERCENT;
     (all > most)

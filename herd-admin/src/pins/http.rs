@@ -12,16 +12,12 @@ use serde::Serialize;
 
 use super::book::{Pin, objection, size_of};
 use crate::answer::{JSON, json};
-use crate::body;
 use crate::guard::Operator;
 use crate::history::{Ask, told};
-use crate::node_facts::takes_requests;
+use crate::node_facts::{model_named, takes_requests};
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::{AdminState, View, unix_ms};
-
-/// Largest body: names and a flag.
-const BODY_BYTES: usize = 64 << 10;
 
 #[derive(Serialize)]
 struct Pinned<'a> {
@@ -37,8 +33,7 @@ pub(crate) async fn pin(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
-    let asked = ModelAsk::read(&body)?;
+    let asked = ModelAsk::of(&state, request).await?;
     state.pins().restore(&state).await;
     let view = state.view();
     let (node, model) = place(&view, &asked.name, asked.text("node_id"))?;
@@ -125,10 +120,7 @@ struct Row {
 pub(crate) async fn list(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Response {
     let view = state.view();
     let row = |pin: Pin| {
-        let model = view
-            .snapshot
-            .node(&pin.node_id)
-            .and_then(|node| node.models.iter().find(|one| one.name.as_str() == pin.model));
+        let model = view.snapshot.node(&pin.node_id).and_then(|node| model_named(node, &pin.model));
         let trouble = state.pins().trouble(&pin);
         Row {
             loaded: model.is_some_and(|model| model.resident.is_some()),

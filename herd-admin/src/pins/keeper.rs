@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::book::{Pin, Trouble, size_of};
-use crate::node_facts::{shown_name, takes_requests};
+use crate::node_facts::{model_named, shown_name, takes_requests};
 use crate::nodes::{NodeError, ask_node};
-use crate::serve::stopped;
+use crate::serve::repeated;
 use crate::state::AdminState;
 
 /// From one look to the next.
@@ -25,19 +25,8 @@ const PAUSE_MS: u64 = 30_000;
 const PAUSE_MAX_MS: u64 = 30 * 60_000;
 
 /// Keeps pinned models loaded until `shutdown`.
-pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            _ = ticks.tick() => {}
-        }
-        tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            () = look(&state) => {}
-        }
-    }
+pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
+    repeated(EVERY, shutdown, || look(&state)).await;
 }
 
 /// One look: loads what is missing, one model of a node at a time.
@@ -68,7 +57,7 @@ async fn keep(state: &AdminState, pin: &Pin) {
     if !takes_requests(node, &view.policy, view.now_ms) {
         return;
     }
-    let Some(model) = node.models.iter().find(|one| one.name.as_str() == pin.model) else {
+    let Some(model) = model_named(node, &pin.model) else {
         return fails(state, pin, &before, "the node no longer has the model".into());
     };
     if model.resident.is_some() {

@@ -16,14 +16,11 @@ use serde::Serialize;
 use super::state::{FailureKind, PullPhase, PullState};
 use super::{PullAsk, PullHandle, PullInfo, PullReason};
 use crate::answer::{JSON, OLLAMA_JSON, json};
-use crate::body;
 use crate::guard::{ModelOperator, Operator};
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
-/// Largest body of `POST /api/pull`: a name and three flags.
-const BODY_BYTES: usize = 64 << 10;
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Pulls a model onto the node that it fits best, or onto `node_id`. With `stream: false` the answer comes at the end.
@@ -34,15 +31,8 @@ pub(crate) async fn pull(
     operator: ModelOperator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
-    let asked = ModelAsk::read(&body)?;
-    let reason = PullReason::Manual { caller: operator.caller.ip.to_string() };
-    let mut ask = PullAsk::new(&asked.name, reason).spelled(&asked.spelling);
-    if let Some(id) = asked.text("node_id") {
-        ask = ask.on(id);
-    }
-    let mut handle = state.pulls().start(ask).map_err(|refusal| refused(&refusal))?;
-    state.audit(&operator.actor, "model_pull", &asked.spelling, &format!("on {}", handle.node_id));
+    let asked = ModelAsk::of(&state, request).await?;
+    let mut handle = begun(&state, &operator, &asked)?;
     if asked.streams() {
         return Ok(streamed(handle));
     }
@@ -66,8 +56,16 @@ pub(crate) async fn start(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
-    let asked = ModelAsk::read(&body)?;
+    let asked = ModelAsk::of(&state, request).await?;
+    let handle = begun(&state, &operator, &asked)?;
+    let started = Started { id: handle.id, model: handle.model.as_str(), node_id: handle.node_id.as_str() };
+    let response = json(StatusCode::ACCEPTED, JSON, &started);
+    handle.keep_running();
+    Ok(response)
+}
+
+/// Starts the pull that `operator` asks for, or joins the one that runs.
+fn begun(state: &AdminState, operator: &Operator, asked: &ModelAsk) -> Result<PullHandle, Refusal> {
     let reason = PullReason::Manual { caller: operator.caller.ip.to_string() };
     let mut ask = PullAsk::new(&asked.name, reason).spelled(&asked.spelling);
     if let Some(id) = asked.text("node_id") {
@@ -75,10 +73,7 @@ pub(crate) async fn start(
     }
     let handle = state.pulls().start(ask).map_err(|refusal| refused(&refusal))?;
     state.audit(&operator.actor, "model_pull", &asked.spelling, &format!("on {}", handle.node_id));
-    let started = Started { id: handle.id, model: handle.model.as_str(), node_id: handle.node_id.as_str() };
-    let response = json(StatusCode::ACCEPTED, JSON, &started);
-    handle.keep_running();
-    Ok(response)
+    Ok(handle)
 }
 
 /// Why no pull was started.
