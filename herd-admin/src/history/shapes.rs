@@ -95,6 +95,7 @@ pub(crate) struct TraceRow<'a> {
     http_status: u16,
     latency_ms: f64,
     queue_ms: Option<f64>,
+    /// From the request read to the first byte of its answer, the time in the queue included.
     ttft_ms: Option<f64>,
     load_ms: Option<f64>,
     decode_ms: Option<f64>,
@@ -133,7 +134,7 @@ impl<'a> From<&'a TraceRecord> for TraceRow<'a> {
             http_status: record.http_status,
             latency_ms: record.latency_ms,
             queue_ms: record.queue_ms,
-            ttft_ms: record.time_to_first_token_ms,
+            ttft_ms: record.time_to_first_token_ms.map(|ms| ms + record.queue_ms.unwrap_or_default()),
             load_ms: record.load_ms,
             decode_ms: record.decode_ms,
             predicted_ms: record.predicted_ms,
@@ -195,5 +196,19 @@ impl<'a> From<&'a TraceRecord> for OneTrace<'a> {
             attempts: &record.attempts,
             candidates: record.scores_breakdown.clone().and_then(|json| RawValue::from_string(json).ok()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_token_is_waited_for_in_the_queue_too() {
+        let record =
+            TraceRecord { queue_ms: Some(100.0), time_to_first_token_ms: Some(50.0), ..TraceRecord::default() };
+        assert_eq!(TraceRow::from(&record).ttft_ms, Some(150.0));
+        let unanswered = TraceRecord { queue_ms: Some(100.0), ..TraceRecord::default() };
+        assert_eq!(TraceRow::from(&unanswered).ttft_ms, None);
     }
 }
