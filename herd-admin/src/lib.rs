@@ -16,6 +16,7 @@ mod checks;
 mod config;
 mod csv;
 mod dashboard;
+mod events;
 mod explain;
 mod guard;
 mod health;
@@ -29,6 +30,7 @@ mod node_facts;
 mod nodes;
 mod ollama;
 mod openai;
+mod openapi;
 mod pins;
 mod pull;
 mod queue;
@@ -152,6 +154,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/requests", get(live::requests))
         .route("/dashboard/api/settings", get(settings::list).post(settings::change))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
+        .route("/dashboard/openapi.json", get(openapi::document))
+        .route("/dashboard/events", get(events::events))
         .route("/dashboard/api/overview", get(history::overview))
         .route("/dashboard/api/trends", get(history::trends))
         .route("/dashboard/api/models", get(history::models))

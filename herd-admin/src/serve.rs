@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::state::AdminState;
-use crate::{checks, pins, router};
+use crate::{checks, events, pins, router};
 
 /// Connections at a time. Beyond them newcomers wait in the listener's backlog.
 const CONNECTIONS: usize = 512;
@@ -41,12 +41,14 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Re
     let pulls = state.pulls().clone();
     let keys = state.keys().watch(state.audit_log(), shutdown.clone());
     let checks = checks::run(state.clone(), shutdown.clone());
+    let events = events::run(state.clone(), shutdown.clone());
     let pins = pins::run(state.clone(), shutdown.clone());
     tokio::join!(
         pulls.run(shutdown.clone()),
         keys,
         checks,
         pins,
+        events,
         connections(listener, router(state.clone()), shutdown)
     );
 }
