@@ -17,6 +17,7 @@ mod logs;
 mod metrics;
 mod pull;
 mod queue;
+mod records;
 mod resilience;
 mod routing;
 mod settings;

@@ -95,7 +95,7 @@ async fn demand(store: &StoreHandle, hour: Range, day: Range) -> Result<Vec<Dema
     let window = |summary: &Summary| DemandWindow {
         requests: summary.requests,
         // Only read of models that no node has: then that is why.
-        refused_unknown: summary.rejected,
+        refused_unknown: summary.rejected.saturating_add(summary.failed),
         stand_ins: 0,
     };
     let hours = store.usage(GroupBy::Model, hour).await?.data;
