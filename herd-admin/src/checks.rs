@@ -47,7 +47,7 @@ pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) 
 pub(crate) async fn look(state: &AdminState, advise: bool) {
     let checks = state.checks();
     checks.restore(state).await;
-    let stats = stats::gather(state).await;
+    let counts = stats::gather(state).await;
     let view = state.view();
     let config = state.config();
     let policy = Policy {
@@ -60,7 +60,7 @@ pub(crate) async fn look(state: &AdminState, advise: bool) {
     let inputs = Inputs {
         snapshot: &view.snapshot,
         policy: &policy,
-        stats: &stats,
+        stats: &counts,
         catalogue: checks.catalogue(),
         now_ms: view.now_ms,
         unix_ms: view.unix_ms,
@@ -74,7 +74,7 @@ pub(crate) async fn look(state: &AdminState, advise: bool) {
         let at = |id: &str| view.snapshot.node(id).map(|node| node.id.clone());
         let pulling: Vec<_> = running.iter().filter_map(|pull| at(&pull.node_id)).collect();
         let pinned = state.pins().on_nodes(&view.snapshot);
-        let advice = recommend(&inputs, &Commitments { pulling: &pulling, pinned: &pinned });
-        checks.set_advice(Arc::new(advice));
+        let list = recommend(&inputs, &Commitments { pulling: &pulling, pinned: &pinned });
+        checks.set_advice(Arc::new(list));
     }
 }

@@ -97,11 +97,15 @@ pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) 
         }
         let now = picture(&state);
         if let Some(before) = &known {
-            deltas::between(before, &now).into_iter().for_each(|event| events.tell(event));
+            for event in deltas::between(before, &now) {
+                events.tell(event);
+            }
         }
         known = Some(now);
         let ended = std::mem::take(&mut *events.ended.lock().unwrap_or_else(PoisonError::into_inner));
-        ended.into_iter().for_each(|event| events.tell(event));
+        for event in ended {
+            events.tell(event);
+        }
     }
     events.over.send_replace(true);
 }

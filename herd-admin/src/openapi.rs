@@ -10,6 +10,7 @@ use crate::answer::{JSON, json_if_changed};
 use crate::state::AdminState;
 
 /// One method of one path.
+#[derive(Clone, Copy)]
 struct Route {
     method: &'static str,
     path: &'static str,

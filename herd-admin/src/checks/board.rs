@@ -112,7 +112,7 @@ impl Checks {
             match change.what {
                 What::Closed => tracing::info!(target: "herd::health", check, node_id, model, "a finding is gone"),
                 _ => {
-                    tracing::warn!(target: "herd::health", check, node_id, model, detail = finding.detail, "{}", finding.title)
+                    tracing::warn!(target: "herd::health", check, node_id, model, detail = finding.detail, "{}", finding.title);
                 }
             }
         }

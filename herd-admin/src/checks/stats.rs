@@ -18,16 +18,16 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
 pub(super) async fn gather(state: &AdminState) -> Stats {
     let view = state.view();
-    let mut stats = match &state.config().store {
+    let mut counts = match &state.config().store {
         Some(store) => counted(store, &view).await.unwrap_or_default(),
         None => Stats::default(),
     };
-    stats.edge.store = store_stats(state, view.unix_ms);
+    counts.edge.store = store_stats(state, view.unix_ms);
     for (id, departures) in departures(state, &view) {
         let window = NodeWindow { departures };
-        stats.nodes.insert(id, NodeStats { hour: window, day: window });
+        counts.nodes.insert(id, NodeStats { hour: window, day: window });
     }
-    stats
+    counts
 }
 
 fn departures(state: &AdminState, view: &View) -> Vec<(String, u64)> {

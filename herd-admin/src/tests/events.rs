@@ -7,12 +7,13 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::history::record;
 use crate::events;
 use crate::testing::{App, heartbeat};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 struct Client {
     body: Body,
@@ -60,7 +61,8 @@ impl Client {
 async fn a_client_gets_a_snapshot_and_then_what_changes() {
     let app = App::of([heartbeat("a", &["tiny:latest"])]);
     let (stop, stopped) = watch::channel(false);
-    let producer = tokio::spawn(events::run(app.state.clone(), stopped));
+    let mut producer = JoinSet::new();
+    producer.spawn(events::run(app.state.clone(), stopped));
     app.state.request_ended(&record(1));
     let (mut first, mut second) = (Client::open(&app).await, Client::open(&app).await);
     for client in [&mut first, &mut second] {
@@ -80,7 +82,7 @@ async fn a_client_gets_a_snapshot_and_then_what_changes() {
     app.after_ms(1);
     assert_eq!(first.block().await.unwrap(), ": keep-alive", "ages alone are no change");
     stop.send(true).unwrap();
-    producer.await.unwrap();
+    producer.join_next().await.unwrap().unwrap();
     while first.block().await.is_some() {}
 }
 
@@ -88,7 +90,8 @@ async fn a_client_gets_a_snapshot_and_then_what_changes() {
 async fn a_slow_client_gets_another_snapshot() {
     let app = App::new();
     let (_stop, stopped) = watch::channel(false);
-    let _producer = tokio::spawn(events::run(app.state.clone(), stopped));
+    let mut producer = JoinSet::new();
+    producer.spawn(events::run(app.state.clone(), stopped));
     let mut slow = Client::open(&app).await;
     slow.event("snapshot").await;
     for second in 0..30 {
