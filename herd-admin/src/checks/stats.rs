@@ -10,7 +10,7 @@ use herd_core::health::{
 
 use crate::node_facts::takes_requests;
 use crate::state::{AdminState, View};
-use crate::store::{self, ContextUsage, GroupBy, Range, Spread, StoreError, StoreHandle, Summary, UsageRow};
+use crate::store::{self, ContextUsage, GroupBy, Range, Spread, StoreError, StoreHandle, Summary, Trouble, UsageRow};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -83,7 +83,39 @@ async fn counted(store: &StoreHandle, view: &View) -> Result<Stats, StoreError> 
         stats.models.entry(node_id).or_default().push(row);
     }
     stats.demand = demand(store, hour, day).await?;
+    // Reads single requests: of very many it may not come in time, and the rest is worth having all the same.
+    add_trouble(&mut stats, &store.trouble(now_ms.saturating_sub(HOUR_MS)).await.unwrap_or_default());
     Ok(stats)
+}
+
+fn add_trouble(stats: &mut Stats, trouble: &Trouble) {
+    for one in &trouble.reloads {
+        let reloads = &mut hour_of(stats, &one.node_id, &one.model).reloads;
+        let sum = match one.what.as_str() {
+            "context_larger" => &mut reloads.context_larger,
+            "context_differs" => &mut reloads.context_differs,
+            "node_default" => &mut reloads.node_default,
+            _ => &mut reloads.launch_options,
+        };
+        *sum = sum.saturating_add(one.count);
+    }
+    for one in &trouble.retried {
+        let hour = hour_of(stats, &one.node_id, &one.model);
+        hour.retries = hour.retries.saturating_add(one.count);
+        if one.what == "busy" {
+            hour.busy = hour.busy.saturating_add(one.count);
+        }
+    }
+}
+
+/// The last hour of a model on a node, which may have had nothing but trouble.
+fn hour_of<'a>(stats: &'a mut Stats, node_id: &str, model: &str) -> &'a mut ModelWindow {
+    let rows = stats.models.entry(node_id.to_owned()).or_default();
+    let at = rows.iter().position(|row| row.model == model).unwrap_or_else(|| {
+        rows.push(ModelStats { model: model.to_owned(), ..ModelStats::default() });
+        rows.len() - 1
+    });
+    &mut rows[at].hour
 }
 
 fn pair(row: UsageRow) -> Option<((String, String), Summary)> {
