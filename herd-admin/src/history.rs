@@ -16,7 +16,8 @@ use serde_json::Value;
 pub(crate) use apps::{apps, daily, usage};
 pub(crate) use ask::Ask;
 pub(crate) use models::{context_usage, models};
-pub(crate) use overview::{overview, trends};
+pub(crate) use overview::{Now, overview, trends};
+pub(crate) use shapes::TraceRow;
 pub(crate) use traces::{trace, traces};
 
 use crate::answer::{JSON, json_if_changed};

@@ -18,6 +18,7 @@ mod client;
 mod config;
 mod csv;
 mod dashboard;
+mod events;
 mod explain;
 mod guard;
 mod health;
@@ -32,6 +33,7 @@ mod node_facts;
 mod nodes;
 mod ollama;
 mod openai;
+mod openapi;
 mod pins;
 mod pull;
 mod queue;
@@ -170,6 +172,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/benchmarks/cancel", post(benchmark::cancel))
         .route("/dashboard/api/benchmarks/{run_id}", get(benchmark::show))
         .route("/dashboard/api/requests/{request_id}", delete(live::cancel))
+        .route("/dashboard/openapi.json", get(openapi::document))
+        .route("/dashboard/events", get(events::events))
         .route("/dashboard/api/overview", get(history::overview))
         .route("/dashboard/api/trends", get(history::trends))
         .route("/dashboard/api/models", get(history::models))

@@ -120,9 +120,17 @@ pub(crate) async fn requests(
 ) -> Result<Response, Refusal> {
     let Query(page) = page.map_err(|error| Refusal::bad_request("query", error.body_text()))?;
     let most = usize::try_from(page.limit.unwrap_or(200).max(1)).unwrap_or(REQUESTS_MAX).min(REQUESTS_MAX);
+    Ok(json(StatusCode::OK, JSON, &under_way(&state, most)))
+}
+
+/// The same, for events.
+pub(crate) fn told(state: &AdminState, most: usize) -> serde_json::Value {
+    serde_json::to_value(under_way(state, most)).unwrap_or_default()
+}
+
+fn under_way(state: &AdminState, most: usize) -> Requests {
     let (now_ms, (total, live)) = (state.source().now_ms(), state.source().live(most));
-    let requests = live.into_iter().map(|view| LiveRequest::of(view, now_ms)).collect();
-    Ok(json(StatusCode::OK, JSON, &Requests { total, requests }))
+    Requests { total, requests: live.into_iter().map(|view| LiveRequest::of(view, now_ms)).collect() }
 }
 
 #[derive(Serialize)]

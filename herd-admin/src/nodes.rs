@@ -88,8 +88,7 @@ pub(crate) async fn remove(
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
-struct Unloaded<'a> {
+struct Done<'a> {
     node_id: &'a str,
     model: &'a str,
     unloaded: bool,
@@ -114,12 +113,11 @@ pub(crate) async fn unload(
     let limit = state.config().node_timeout;
     ask_node(&state, node, Method::POST, "/api/generate", &body, limit).await.map_err(|error| error.refusal())?;
     state.audit(&operator.actor, "model_unload", model.name.as_str(), &format!("on {id}"));
-    Ok(answer(StatusCode::OK, JSON, &Unloaded { node_id: &id, model: model.name.as_str(), unloaded: true }))
+    Ok(answer(StatusCode::OK, JSON, &Done { node_id: &id, model: model.name.as_str(), unloaded: true }))
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
-struct Deleted<'a> {
+struct Gone<'a> {
     deleted: bool,
     node_id: &'a str,
     model: &'a str,
@@ -142,7 +140,7 @@ pub(crate) async fn delete_model(
     let limit = state.config().node_timeout;
     ask_node(&state, node, Method::DELETE, "/api/delete", &body, limit).await.map_err(|error| error.refusal())?;
     state.audit(&operator.actor, "model_delete", model.name.as_str(), &format!("on {id}"));
-    Ok(answer(StatusCode::OK, JSON, &Deleted { deleted: true, node_id: id, model: model.name.as_str() }))
+    Ok(answer(StatusCode::OK, JSON, &Gone { deleted: true, node_id: id, model: model.name.as_str() }))
 }
 
 fn model_on<'a>(view: &'a View, id: &str, asked: &ModelAsk) -> Result<(&'a Node, &'a Model), Refusal> {

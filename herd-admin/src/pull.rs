@@ -19,7 +19,7 @@ use herd_core::name::ModelName;
 use herd_core::pull::PullPolicy;
 
 pub use handle::PullHandle;
-pub(crate) use http::{cancel, list, pull, start};
+pub(crate) use http::{cancel, list, pull, start, told};
 pub use job::{PullInfo, PullReason};
 pub use pulls::Pulls;
 pub use state::{FailureKind, Layer, PullFailure, PullPhase, PullState};

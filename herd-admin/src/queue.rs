@@ -84,9 +84,18 @@ struct LimitsAnswer {
 
 /// What waits, longest first, and how the slots of loaded models are taken.
 pub(crate) async fn queue(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, JSON, &answer(&state))
+}
+
+/// The same, for events.
+pub(crate) fn told(state: &AdminState) -> serde_json::Value {
+    serde_json::to_value(answer(state)).unwrap_or_default()
+}
+
+fn answer(state: &AdminState) -> QueueAnswer {
     let (queue, view) = (state.source().queue(), state.view());
     let requests = queue.waiting.iter().map(|one| waiting(one, view.now_ms)).collect();
-    json(StatusCode::OK, JSON, &QueueAnswer { waiting: queue.total, requests, runners: runners(&view) })
+    QueueAnswer { waiting: queue.total, requests, runners: runners(&view) }
 }
 
 /// Every bound, by its key in the configuration.

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::state::AdminState;
-use crate::{checks, pins, router};
+use crate::{checks, events, pins, router};
 
 /// Connections at a time. Beyond them newcomers wait in the listener's backlog.
 const CONNECTIONS: usize = 512;
@@ -42,9 +42,11 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Re
     let (pulls, benchmarks) = (state.pulls().clone(), state.benchmarks().clone());
     let keys = state.keys().watch(state.audit_log(), shutdown.clone());
     let checks = checks::run(state.clone(), shutdown.clone());
+    let events = events::run(state.clone(), shutdown.clone());
     let pins = pins::run(state.clone(), shutdown.clone());
-    let jobs =
-        async { tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys, checks, pins) };
+    let jobs = async {
+        tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys, checks, pins, events)
+    };
     tokio::join!(jobs, connections(listener, router(state.clone()), shutdown.clone()));
 }
 

@@ -14,10 +14,12 @@ use crate::access::{Actor, Audit, Keys};
 use crate::benchmark::Benchmarks;
 use crate::checks::Checks;
 use crate::config::AdminConfig;
+use crate::events::Events;
 use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pins::Pins;
 use crate::pull::Pulls;
+use crate::store::TraceRecord;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
@@ -49,6 +51,7 @@ struct Shared {
     audit: Audit,
     checks: Checks,
     pins: Pins,
+    events: Events,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -86,6 +89,7 @@ impl AdminState {
             audit,
             checks: Checks::default(),
             pins: Pins::default(),
+            events: Events::default(),
             epoch_unix_ms,
         };
         Ok(Self(Arc::new(shared)))
@@ -109,6 +113,11 @@ impl AdminState {
         &self.0.benchmarks
     }
 
+    /// A request has ended: who watches the dashboard is told. Never waits.
+    pub fn request_ended(&self, record: &TraceRecord) {
+        self.0.events.request_ended(record);
+    }
+
     /// The audit log, to have it kept elsewhere too.
     #[must_use]
     pub fn audit_log(&self) -> &Audit {
@@ -123,6 +132,11 @@ impl AdminState {
     /// What the last looks at the fleet found.
     pub(crate) fn checks(&self) -> &Checks {
         &self.0.checks
+    }
+
+    /// What is told as it changes.
+    pub(crate) fn events(&self) -> &Events {
+        &self.0.events
     }
 
     /// Models that stay in memory.

@@ -15,3 +15,9 @@ pub(crate) async fn status(State(state): State<AdminState>) -> Response {
     let view = state.view();
     json(StatusCode::OK, JSON, &convert::fleet_status(&view, &state.config().version))
 }
+
+/// The same, for events.
+pub(crate) fn told(state: &AdminState) -> serde_json::Value {
+    let view = state.view();
+    serde_json::to_value(convert::fleet_status(&view, &state.config().version)).unwrap_or_default()
+}

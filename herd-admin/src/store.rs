@@ -33,6 +33,7 @@ pub use book::{AuditEntry, BenchmarkRun};
 pub use error::StoreError;
 pub use handle::{Store, StoreHandle, StoreThread};
 pub use health::{StoreHealth, StoreState};
+pub(crate) use query::Trouble;
 pub use query::{
     AppDay, AppUsage, Apps, ContextUsage, GroupBy, ModelDay, ModelUsage, Models, Overview, Range, RecentLatency,
     Spread, Summary, TagUsage, TraceFilter, TracePage, TrendFilter, TrendPoint, Trends, Usage, UsageRow,

@@ -98,9 +98,9 @@ pub fn run(
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
     let registry = Registry::new();
-    let (recorder, store_thread) = records(config, &registry)?;
-    let store = recorder.store.clone();
-    let telemetry = Arc::clone(&recorder.telemetry);
+    let telemetry = Telemetry::new(&registry)?;
+    let (store, store_thread) = store(config);
+    let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone()));
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -116,8 +116,7 @@ pub fn run(
     let hosts = hosts(config, &[client_address, admin_address]);
     let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
     let state = AdminState::new(Arc::new(source), admin_config, registry)?;
-    let dropped = store.clone();
-    state.feed_store_drops(move || dropped.as_ref().map_or(0, |store| store.health().dropped));
+    recorder.watched_by(state.clone());
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -153,13 +152,10 @@ pub fn run(
     Ok(())
 }
 
-/// The counters, and where traces go. An edge without a place for them serves all the same.
-fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, Option<StoreThread>)> {
-    let telemetry = Telemetry::new(registry)?;
+/// Where traces are kept. An edge without a place for them serves all the same.
+fn store(config: &Config) -> (Option<StoreHandle>, Option<StoreThread>) {
     let opened = Store::open(&config.data_dir, config.store.clone());
-    let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
-    let (store, thread) = opened.unzip();
-    Ok((Arc::new(Recorder { telemetry, benchmarks: None, store }), thread))
+    opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok().unzip()
 }
 
 /// The data plane and the admin service, each with its own threads.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use herd_admin::AdminState;
 use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
 use herd_core::decide::Candidate;
 use herd_core::fleet::FleetSnapshot;
@@ -15,14 +16,15 @@ use serde::Serialize;
 use crate::telemetry::Telemetry;
 use crate::trace::{Attempted, Status, Trace};
 
-/// Where traces go: they are counted, and kept where there is a store. Neither makes a request wait.
+/// Where traces go: they are counted, kept where there is a store, and told to who watches. None makes a request wait.
 pub struct Recorder {
     /// The edge's counters.
     pub telemetry: Arc<Telemetry>,
-    /// Counters that have the requests which [`Self::telemetry`] counts as those of benchmarks; `None` = they are none.
-    pub benchmarks: Option<Arc<Telemetry>>,
-    /// The trace store; `None` = nothing is kept.
-    pub store: Option<StoreHandle>,
+    /// Counters that have the requests which `telemetry` counts as those of benchmarks; `None` = they are none.
+    benchmarks: Option<Arc<Telemetry>>,
+    store: Option<StoreHandle>,
+    /// Set once it is there: the admin service is made after the first counters are.
+    watched: OnceLock<AdminState>,
 }
 
 impl fmt::Debug for Recorder {
@@ -32,13 +34,28 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
+    /// Counts with `telemetry`, and keeps traces in `store`; `None` = nothing is kept.
+    #[must_use]
+    pub fn new(telemetry: Arc<Telemetry>, store: Option<StoreHandle>) -> Self {
+        Self { telemetry, benchmarks: None, store, watched: OnceLock::new() }
+    }
+
+    /// From now on the admin service tells its clients of requests that end, and its metrics of traces that were not
+    /// kept. Only the first call counts.
+    pub fn watched_by(&self, admin: AdminState) {
+        let store = self.store.clone();
+        admin.feed_store_drops(move || store.as_ref().map_or(0, |store| store.health().dropped));
+        self.watched.get_or_init(|| admin);
+    }
+
     /// Where traces of benchmarks go: what their requests count is seen by nobody but for how they ended.
     ///
     /// # Errors
     /// When the counters cannot be made.
     pub fn for_benchmarks(&self) -> prometheus::Result<Arc<Self>> {
         let telemetry = Telemetry::new(&Registry::new())?;
-        Ok(Arc::new(Self { telemetry, benchmarks: Some(Arc::clone(&self.telemetry)), store: self.store.clone() }))
+        let benchmarks = Some(Arc::clone(&self.telemetry));
+        Ok(Arc::new(Self { benchmarks, ..Self::new(telemetry, self.store.clone()) }))
     }
 
     /// A request has ended.
@@ -47,8 +64,15 @@ impl Recorder {
         if let Some(telemetry) = &self.benchmarks {
             telemetry.benchmark_ended(trace.status.unwrap_or(Status::Incomplete));
         }
+        if self.store.is_none() && self.watched.get().is_none() {
+            return;
+        }
+        let record = record(trace, unix_ms());
+        if let Some(admin) = self.watched.get() {
+            admin.request_ended(&record);
+        }
         if let Some(store) = &self.store {
-            store.record(record(trace, unix_ms()));
+            store.record(record);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Requests under way, seen and cancelled by an operator.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 
-use herd_harness::{Edge, Sim, connect, eventually, post_with, read_answer};
+use herd_harness::{Edge, Sim, connect, eventually, post_with, read_answer, send};
+use serde_json::Value;
 
 const LONG: &[u8] = br#"{"model":"tiny","options":{"num_predict":4000},"messages":[{"role":"user","content":"hi"}]}"#;
 
@@ -38,4 +40,40 @@ fn an_operator_sees_requests_and_ends_them_wherever_they_are() {
     eventually("the node is let go", || sim.stats()["in_flight"] == 0 && edge.in_flight() == 0);
     assert!(phases(&edge).is_empty());
     assert_eq!(cancel("running"), None, "it is no more");
+}
+
+/// The next event of that name, which comes before a silence of 15 s.
+fn event(stream: &mut BufReader<TcpStream>, name: &str) -> Value {
+    let wanted = format!("event: {name}\n");
+    let mut line = String::new();
+    while line != wanted {
+        line.clear();
+        let read = stream.read_line(&mut line).unwrap();
+        assert!(read > 0 && line != ": keep-alive\n", "the stream ended or fell silent before {name}");
+    }
+    line.clear();
+    stream.read_line(&mut line).unwrap();
+    serde_json::from_str(line.strip_prefix("data: ").unwrap()).unwrap()
+}
+
+#[test]
+fn who_watches_is_told_of_requests_as_they_begin_and_end() {
+    let edge = Edge::start(&[]);
+    let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--decode-tps", "20"]);
+    edge.wait_for(&["a"]);
+    let mut watcher = connect(edge.admin);
+    watcher.write_all(b"GET /dashboard/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut watcher = BufReader::new(watcher);
+    assert_eq!(event(&mut watcher, "snapshot")["status"]["nodes"][0]["node_id"], "a");
+
+    let mut running = connect(edge.address);
+    running.write_all(&post_with("/api/chat", "X-Request-Id: begun\r\n", LONG)).unwrap();
+    assert_eq!(event(&mut watcher, "requests")["added"][0]["request_id"], "begun");
+    let short = br#"{"model":"nobody-has-it","messages":[]}"#;
+    assert_eq!(send(edge.address, &post_with("/api/chat", "X-Request-Id: refused\r\n", short)).status, 404);
+    let ended = event(&mut watcher, "trace");
+    assert_eq!((&ended["request_id"], &ended["status"]), (&"refused".into(), &"rejected".into()));
+    drop(running);
+    let ended = event(&mut watcher, "trace");
+    assert_eq!((&ended["request_id"], &ended["status"]), (&"begun".into(), &"client_disconnected".into()));
 }

@@ -123,6 +123,7 @@ function takeSnapshot(snapshot) {
   live.queue = snapshot.queue ?? live.queue;
   live.requests = snapshot.requests ? stamped(snapshot.requests) : live.requests;
   live.pulls = snapshot.pulls ?? live.pulls;
+  live.health = snapshot.health ?? live.health;
   live.link = "stream";
 }
 

@@ -11,7 +11,7 @@ use herd_core::health::{
 use crate::node_facts::{model_named, takes_requests};
 use crate::state::{AdminState, View};
 use crate::store::{
-    self, ContextUsage, DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreError, StoreHandle, Summary, UsageRow,
+    self, ContextUsage, DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreError, StoreHandle, Summary, Trouble, UsageRow,
 };
 
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
@@ -82,7 +82,39 @@ async fn counted(store: &StoreHandle, view: &View) -> Result<Stats, StoreError> 
         stats.models.entry(node_id).or_default().push(row);
     }
     stats.demand = demand(store, hour, day).await?;
+    // Reads single requests: of very many it may not come in time, and the rest is worth having all the same.
+    add_trouble(&mut stats, &store.trouble(now_ms.saturating_sub(HOUR_MS)).await.unwrap_or_default());
     Ok(stats)
+}
+
+fn add_trouble(stats: &mut Stats, trouble: &Trouble) {
+    for one in &trouble.reloads {
+        let reloads = &mut hour_of(stats, &one.node_id, &one.model).reloads;
+        let sum = match one.what.as_str() {
+            "context_larger" => &mut reloads.context_larger,
+            "context_differs" => &mut reloads.context_differs,
+            "node_default" => &mut reloads.node_default,
+            _ => &mut reloads.launch_options,
+        };
+        *sum = sum.saturating_add(one.count);
+    }
+    for one in &trouble.retried {
+        let hour = hour_of(stats, &one.node_id, &one.model);
+        hour.retries = hour.retries.saturating_add(one.count);
+        if one.what == "busy" {
+            hour.busy = hour.busy.saturating_add(one.count);
+        }
+    }
+}
+
+/// The last hour of a model on a node, which may have had nothing but trouble.
+fn hour_of<'a>(stats: &'a mut Stats, node_id: &str, model: &str) -> &'a mut ModelWindow {
+    let rows = stats.models.entry(node_id.to_owned()).or_default();
+    let at = rows.iter().position(|row| row.model == model).unwrap_or_else(|| {
+        rows.push(ModelStats { model: model.to_owned(), ..ModelStats::default() });
+        rows.len() - 1
+    });
+    &mut rows[at].hour
 }
 
 fn pair(row: UsageRow) -> Option<((String, String), Summary)> {
@@ -94,7 +126,7 @@ async fn demand(store: &StoreHandle, hour: Range, day: Range) -> Result<Vec<Dema
     let window = |summary: &Summary| DemandWindow {
         requests: summary.requests,
         // Only read of models that no node has: then that is why.
-        refused_unknown: summary.rejected,
+        refused_unknown: summary.rejected.saturating_add(summary.failed),
         stand_ins: 0,
     };
     let hours = store.usage(GroupBy::Model, hour).await?.data;

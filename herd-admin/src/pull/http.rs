@@ -180,8 +180,17 @@ struct List {
 
 /// `GET /fleet/pulls`
 pub(crate) async fn list(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, JSON, &all(&state))
+}
+
+/// The same, for events.
+pub(crate) fn told(state: &AdminState) -> serde_json::Value {
+    serde_json::to_value(all(state)).unwrap_or_default()
+}
+
+fn all(state: &AdminState) -> List {
     let (running, recent) = state.pulls().list();
-    json(StatusCode::OK, JSON, &List { auto_pull: state.pulls().policy().enabled, running, recent })
+    List { auto_pull: state.pulls().policy().enabled, running, recent }
 }
 
 #[derive(Serialize)]

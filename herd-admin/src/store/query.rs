@@ -10,6 +10,7 @@ mod latency;
 mod overview;
 mod traces;
 mod trends;
+mod trouble;
 mod usage;
 
 use herd_core::histogram::Histogram;
@@ -24,6 +25,7 @@ pub use latency::RecentLatency;
 pub use overview::{ModelDay, ModelUsage, Models, Overview};
 pub use traces::{TraceFilter, TracePage};
 pub use trends::{TrendFilter, TrendPoint, Trends};
+pub(crate) use trouble::Trouble;
 pub use usage::{GroupBy, Usage, UsageRow};
 
 /// Most rows of an answer.

@@ -2,7 +2,7 @@
 
 use super::history::{Kept, record};
 use crate::checks::look;
-use crate::store::TraceRecord;
+use crate::store::{AttemptRecord, TraceRecord};
 use crate::testing::{App, heartbeat, loaded};
 
 #[tokio::test]
@@ -75,6 +75,35 @@ async fn what_fails_is_found_in_the_store() {
     let checks: Vec<_> =
         health["findings"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
     assert!(checks.contains(&"failure_rate"), "{health}");
+}
+
+#[tokio::test]
+async fn reloads_and_failed_attempts_are_found_where_they_were() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 8_192));
+    app.join(heartbeat("b", &["tiny:latest"]));
+    let attempt = |node_id: &str, outcome: &str| AttemptRecord {
+        node_id: node_id.into(),
+        outcome: outcome.into(),
+        ..AttemptRecord::default()
+    };
+    let tried_twice = |id: u64| TraceRecord {
+        retry_count: 1,
+        attempts: vec![attempt("b", "busy"), attempt("a", "completed")],
+        reload_cause: "context_larger".into(),
+        ..record(id)
+    };
+    kept.fill((0..40).map(tried_twice)).await;
+    for _ in 0..3 {
+        look(&app.state, true).await;
+    }
+    let health = app.get("/dashboard/api/health").await.json();
+    let findings = health["findings"].as_array().unwrap().iter();
+    let found: Vec<_> =
+        findings.map(|one| (one["check"].as_str().unwrap(), one["node_id"].as_str().unwrap_or(""))).collect();
+    assert!(found.contains(&("reload_thrash", "a")), "{health}");
+    assert!(found.contains(&("busy_answers", "b")), "{health}");
 }
 
 #[tokio::test]

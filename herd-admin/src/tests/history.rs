@@ -50,7 +50,7 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            assert!(thread.close(Duration::from_secs(5)));
+            assert!(thread.close(Duration::from_secs(5)) || std::thread::panicking());
         }
         std::fs::remove_dir_all(&self.dir).ok();
     }

@@ -173,5 +173,6 @@ fn failed(inference: &Inference, phase: &PullPhase) -> Unserved {
         PullPhase::Failed(failure) if failure.kind == FailureKind::TooLarge => error::not_found(inference, Some(&why)),
         _ => Reply::new(503, format!("{} could not be pulled: {why}", inference.spelled)).retry_after(30),
     };
-    Unserved::Refused(Status::Failed, reply)
+    // A name that no registry knows is the client's mistake, not the fleet's.
+    Unserved::Refused(if unknown { Status::Rejected } else { Status::Failed }, reply)
 }

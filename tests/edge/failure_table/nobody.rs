@@ -16,7 +16,7 @@ pub(super) const ROWS: &[Row] = &[
         attempts: &[1],
         trace: "failed",
     },
-    Row { name: "no node has the model, and it cannot be pulled", status: &[404], attempts: &[0], trace: "failed" },
+    Row { name: "no node has the model, and it cannot be pulled", status: &[404], attempts: &[0], trace: "rejected" },
 ];
 
 /// As Ollama puts it.

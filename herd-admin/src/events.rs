@@ -1,0 +1,149 @@
+//! `GET /dashboard/events`: what changes, as it changes (server-sent events).
+//!
+//! One producer looks at the fleet twice a second and tells all clients the same bytes; while nobody listens it does
+//! nothing. Each client first gets a snapshot, and another one when it was too slow for what came since.
+
+mod deltas;
+mod http;
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+
+pub(crate) use http::events;
+
+use crate::history::{Now, TraceRow};
+use crate::serve::stopped;
+use crate::state::AdminState;
+use crate::store::TraceRecord;
+use crate::{live, pull, queue, status};
+
+/// Clients at a time.
+const CLIENTS: usize = 200;
+/// Events that a client may be behind before it needs a new snapshot.
+const BEHIND: usize = 256;
+/// From one look to the next.
+const EVERY: Duration = Duration::from_millis(500);
+/// Ended requests that are told at each look; further ones are left out.
+const ENDED: usize = 20;
+/// Requests under way that are told of.
+const REQUESTS: usize = 200;
+
+/// What clients and producer share.
+#[derive(Debug)]
+pub(crate) struct Events {
+    clients: Arc<Semaphore>,
+    told: broadcast::Sender<Bytes>,
+    ended: Mutex<Vec<Bytes>>,
+    /// Somebody began to listen.
+    wake: Notify,
+    /// The service ends.
+    over: watch::Sender<bool>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            clients: Arc::new(Semaphore::new(CLIENTS)),
+            told: broadcast::Sender::new(BEHIND),
+            ended: Mutex::default(),
+            wake: Notify::new(),
+            over: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Events {
+    /// A request has ended. Never waits; costs nothing while nobody listens.
+    pub(crate) fn request_ended(&self, record: &TraceRecord) {
+        if self.told.receiver_count() == 0 {
+            return;
+        }
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() < ENDED {
+            ended.push(event("trace", &TraceRow::from(record)));
+        }
+    }
+
+    fn tell(&self, event: Bytes) {
+        // Nobody may be listening any more.
+        self.told.send(event).ok();
+    }
+}
+
+/// Tells what changes until `shutdown`, then ends all streams.
+pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) {
+    let events = state.events();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = None;
+    while !*shutdown.borrow() {
+        if events.told.receiver_count() == 0 {
+            known = None;
+            events.ended.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            tokio::select! {
+                () = stopped(&mut shutdown) => break,
+                () = events.wake.notified() => {}
+            }
+        }
+        tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            _ = ticks.tick() => {}
+        }
+        let now = picture(&state);
+        if let Some(before) = &known {
+            for event in deltas::between(before, &now) {
+                events.tell(event);
+            }
+        }
+        known = Some(now);
+        let ended = std::mem::take(&mut *events.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        for event in ended {
+            events.tell(event);
+        }
+    }
+    events.over.send_replace(true);
+}
+
+/// All that is told of a moment.
+#[derive(Debug)]
+struct Picture {
+    status: Value,
+    queue: Value,
+    requests: Value,
+    pulls: Value,
+    health: Value,
+    now: Value,
+}
+
+fn picture(state: &AdminState) -> Picture {
+    let report = state.checks().report();
+    Picture {
+        status: status::told(state),
+        queue: queue::told(state),
+        requests: live::told(state, REQUESTS),
+        pulls: pull::told(state),
+        health: json!({ "score": report.score, "status": report.status, "critical": report.critical,
+            "warning": report.warning, "info": report.info }),
+        now: serde_json::to_value(Now::of(state)).unwrap_or_default(),
+    }
+}
+
+/// What a client gets first.
+fn snapshot(state: &AdminState) -> Bytes {
+    let Picture { status, queue, requests, pulls, health, now } = picture(state);
+    let snapshot = json!({ "status": status, "queue": queue, "requests": requests, "pulls": pulls, "health": health,
+        "overview_now": now });
+    event("snapshot", &snapshot)
+}
+
+/// One event. JSON has no line breaks, so it is one line.
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
