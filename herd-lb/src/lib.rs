@@ -51,7 +51,7 @@ use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
-use record::Recorder;
+use record::{Clerk, Desk, Recorder};
 use selector::{RankedSelection, Selector, balancer};
 use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
@@ -98,7 +98,7 @@ pub fn run(
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
     let live = Live::default();
     let registry = Registry::new();
-    let (recorder, store_thread) = records(config, &registry)?;
+    let (recorder, writers) = records(config, &registry)?;
     let store = recorder.store.clone();
     let telemetry = Arc::clone(&recorder.telemetry);
     let source = EdgeSource {
@@ -147,19 +147,35 @@ pub fn run(
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    if !store_thread.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
-        tracing::warn!("the last traces could not be kept");
-    }
+    writers.close();
     Ok(())
 }
 
+/// The threads that write traces.
+struct Writers {
+    clerk: Clerk,
+    store: Option<StoreThread>,
+}
+
+impl Writers {
+    /// Has the last traces written.
+    fn close(self) {
+        // It gives them to the store.
+        drop(self.clerk);
+        if !self.store.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
+            tracing::warn!("the last traces could not be kept");
+        }
+    }
+}
+
 /// The counters, and where traces go. An edge without a place for them serves all the same.
-fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, Option<StoreThread>)> {
+fn records(config: &Config, registry: &Registry) -> anyhow::Result<(Arc<Recorder>, Writers)> {
     let telemetry = Telemetry::new(registry)?;
     let opened = Store::open(&config.data_dir, config.store.clone());
     let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
     let (store, thread) = opened.unzip();
-    Ok((Arc::new(Recorder { telemetry, benchmarks: None, store }), thread))
+    let (desk, clerk) = Desk::open().context("a thread for traces")?;
+    Ok((Arc::new(Recorder { telemetry, benchmarks: None, store, desk: Some(desk) }), Writers { clerk, store: thread }))
 }
 
 /// The data plane and the admin service, each with its own threads.
