@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod history;
 pub mod keys;
 pub mod live;
+mod open_files;
 pub mod proxy;
 pub mod record;
 pub mod route;
@@ -80,6 +81,7 @@ pub fn run(
     demo: bool,
     ready: impl FnOnce(SocketAddr, SocketAddr),
 ) -> anyhow::Result<()> {
+    open_files::raise(config.limits.connections);
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
     let keys = Keys::open(&config.data_dir, config.require_keys)?;
