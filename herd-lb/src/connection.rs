@@ -178,6 +178,9 @@ where
     }
 }
 
+/// Most that is held of what is written, until it is flushed or more comes: a packet.
+const HELD_MAX: usize = 1_460;
+
 /// A client's stream whose reads fail once a request header takes too long or is too large.
 struct Guarded {
     stream: TcpStream,
@@ -187,6 +190,8 @@ struct Guarded {
     header_bytes: usize,
     /// Set by the first byte of a header.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Written and not yet sent.
+    held: Vec<u8>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -209,8 +214,27 @@ impl Guarded {
             header_bytes_max: limits.header_bytes + (64 << 10),
             header_bytes: 0,
             deadline: None,
+            held: Vec::new(),
             _slot: slot,
         }
+    }
+
+    fn poll_send_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held))?;
+            self.sent(sent)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what was sent out of what is held; returns how much was sent beyond that, once nothing is held.
+    fn sent(&mut self, bytes: usize) -> io::Result<Option<usize>> {
+        if bytes == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let held = self.held.len();
+        self.held.drain(..bytes.min(held));
+        Ok(bytes.checked_sub(held))
     }
 
     fn count_header(&mut self, read: usize) -> io::Result<()> {
@@ -222,6 +246,17 @@ impl Guarded {
             return Err(io::Error::other("request header too large"));
         }
         Ok(())
+    }
+}
+
+/// An answer that breaks off is dropped without a flush: what had come of it still goes out, as far as the system takes
+/// it at once, so that the client sees a broken answer and not none.
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if !self.held.is_empty() && self.poll_send_held(&mut cx).is_ready() {
+            drop(Pin::new(&mut self.stream).poll_flush(&mut cx));
+        }
     }
 }
 
@@ -248,17 +283,23 @@ impl AsyncRead for Guarded {
     }
 }
 
+/// Pingora writes the head of an answer and its body one after the other, and flushes where a client must not wait. What
+/// it does not flush goes out with what follows: a packet less for each answer, and for its client a waking less.
 impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(this.poll_send_held(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_send_held(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -266,11 +307,28 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let more: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if this.held.len() + more <= HELD_MAX {
+            for buf in bufs {
+                this.held.extend_from_slice(buf);
+            }
+            return Poll::Ready(Ok(more));
+        }
+        while !this.held.is_empty() {
+            // Together with what would not fit beside it.
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &buf[..]);
+            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(first)];
+            let sent = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, &both))?;
+            if let Some(of_first) = this.sent(sent)?.filter(|of_first| *of_first > 0) {
+                return Poll::Ready(Ok(of_first));
+            }
+        }
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 }
 
@@ -311,5 +369,67 @@ impl GetProxyDigest for Guarded {
 impl GetSocketDigest for Guarded {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.stream.get_socket_digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    async fn pair() -> (Guarded, tokio::net::TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let config = crate::config::Config::build("", |_| None, &[]).unwrap();
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Guarded::new(stream, Arc::default(), &config.limits, slot), client)
+    }
+
+    #[tokio::test]
+    async fn a_head_goes_out_with_what_follows_or_when_it_is_flushed() {
+        let (mut server, mut client) = pair().await;
+        server.write_all(b"head ").await.unwrap();
+        assert_eq!(server.held, b"head ");
+        server.write_all(b"body").await.unwrap();
+        server.flush().await.unwrap();
+        let mut got = [0; 9];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!((&got, server.held.len()), (b"head body", 0));
+        // The end of the connection loses nothing.
+        server.write_all(b"last words").await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut server).await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"last words");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_of_a_broken_answer_goes_out() {
+        let (mut server, mut client) = pair().await;
+        server.write_all(b"head and half").await.unwrap();
+        drop(server);
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"head and half");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_keeps_its_order_behind_a_held_head() {
+        let (mut server, mut client) = pair().await;
+        let sent: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let expected = sent.clone();
+        let write = async move {
+            for piece in [&sent[..700], &sent[700..1_900], &sent[1_900..2_000_000], &sent[2_000_000..2_000_001]] {
+                server.write_all(piece).await.unwrap();
+            }
+            let mut rest = bytes::Buf::chain(&sent[2_000_001..2_000_010], &sent[2_000_010..]);
+            server.write_all_buf(&mut rest).await.unwrap();
+            server.flush().await.unwrap();
+        };
+        let mut got = vec![0; expected.len()];
+        let ((), read) = tokio::join!(write, client.read_exact(&mut got));
+        assert_eq!((read.unwrap(), got == expected), (expected.len(), true));
     }
 }

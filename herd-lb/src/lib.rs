@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod history;
 pub mod keys;
 pub mod live;
+mod open_files;
 pub mod proxy;
 pub mod record;
 pub mod route;
@@ -51,7 +52,7 @@ use live::Live;
 use proxy::Edge;
 use proxy::body::Budget;
 use proxy::retry::Retries;
-use record::Recorder;
+use record::{Clerk, Desk, Recorder};
 use selector::{RankedSelection, Selector, balancer};
 use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
@@ -80,6 +81,7 @@ pub fn run(
     demo: bool,
     ready: impl FnOnce(SocketAddr, SocketAddr),
 ) -> anyhow::Result<()> {
+    open_files::raise(config.limits.connections);
     let (clients, client_address) = listen("listen", config.listen)?;
     let (admin, admin_address) = listen("admin.listen", config.admin_listen)?;
     let keys = Keys::open(&config.data_dir, config.require_keys)?;
@@ -99,8 +101,8 @@ pub fn run(
     let live = Live::default();
     let registry = Registry::new();
     let telemetry = Telemetry::new(&registry)?;
-    let (store, store_thread) = store(config);
-    let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone()));
+    let (store, desk, writers) = records(config)?;
+    let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), Some(desk)));
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -146,16 +148,34 @@ pub fn run(
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    if !store_thread.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
-        tracing::warn!("the last traces could not be kept");
-    }
+    writers.close();
     Ok(())
 }
 
-/// Where traces are kept. An edge without a place for them serves all the same.
-fn store(config: &Config) -> (Option<StoreHandle>, Option<StoreThread>) {
+/// The threads that write traces.
+struct Writers {
+    clerk: Clerk,
+    store: Option<StoreThread>,
+}
+
+impl Writers {
+    /// Has the last traces written.
+    fn close(self) {
+        // It gives them to the store.
+        drop(self.clerk);
+        if !self.store.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
+            tracing::warn!("the last traces could not be kept");
+        }
+    }
+}
+
+/// Where traces go. An edge without a place to keep them serves all the same.
+fn records(config: &Config) -> anyhow::Result<(Option<StoreHandle>, Desk, Writers)> {
     let opened = Store::open(&config.data_dir, config.store.clone());
-    opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok().unzip()
+    let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
+    let (handle, store) = opened.unzip();
+    let (desk, clerk) = Desk::open().context("a thread for traces")?;
+    Ok((handle, desk, Writers { clerk, store }))
 }
 
 /// The data plane and the admin service, each with its own threads.

@@ -1,20 +1,24 @@
 //! From a request's trace to what is kept of it.
 
-use std::collections::BTreeMap;
+mod desk;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herd_admin::AdminState;
 use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
 use herd_core::decide::Candidate;
 use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::ReloadCause;
+use herd_core::score::{SIGNAL_COUNT, SIGNALS, Score};
 use prometheus::Registry;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::telemetry::Telemetry;
-use crate::trace::{Attempted, Status, Trace};
+use crate::trace::{Attempted, Course, Status};
+
+pub use desk::{Clerk, Desk};
 
 /// Where traces go: they are counted, kept where there is a store, and told to who watches. None makes a request wait.
 pub struct Recorder {
@@ -25,6 +29,8 @@ pub struct Recorder {
     store: Option<StoreHandle>,
     /// Set once it is there: the admin service is made after the first counters are.
     watched: OnceLock<AdminState>,
+    /// Who writes; `None` = whoever has served the request.
+    desk: Option<Desk>,
 }
 
 impl fmt::Debug for Recorder {
@@ -34,10 +40,11 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Counts with `telemetry`, and keeps traces in `store`; `None` = nothing is kept.
+    /// Counts with `telemetry`, and keeps traces in `store`, `None` = nowhere; they are written at `desk`, `None` = by
+    /// whoever has served the request.
     #[must_use]
-    pub fn new(telemetry: Arc<Telemetry>, store: Option<StoreHandle>) -> Self {
-        Self { telemetry, benchmarks: None, store, watched: OnceLock::new() }
+    pub fn new(telemetry: Arc<Telemetry>, store: Option<StoreHandle>, desk: Option<Desk>) -> Self {
+        Self { telemetry, benchmarks: None, store, watched: OnceLock::new(), desk }
     }
 
     /// From now on the admin service tells its clients of requests that end, and its metrics of traces that were not
@@ -55,23 +62,45 @@ impl Recorder {
     pub fn for_benchmarks(&self) -> prometheus::Result<Arc<Self>> {
         let telemetry = Telemetry::new(&Registry::new())?;
         let benchmarks = Some(Arc::clone(&self.telemetry));
-        Ok(Arc::new(Self { benchmarks, ..Self::new(telemetry, self.store.clone()) }))
+        Ok(Arc::new(Self { benchmarks, ..Self::new(telemetry, self.store.clone(), self.desk.clone()) }))
     }
 
-    /// A request has ended.
-    pub fn ended(&self, trace: &Trace) {
-        self.telemetry.ended(trace);
-        if let Some(telemetry) = &self.benchmarks {
-            telemetry.benchmark_ended(trace.status.unwrap_or(Status::Incomplete));
+    /// A request has ended: it is counted, and left on the desk.
+    pub fn ended(recorder: &Arc<Self>, course: Course) {
+        recorder.telemetry.ended(&course);
+        if let Some(telemetry) = &recorder.benchmarks {
+            telemetry.benchmark_ended(course.status.unwrap_or(Status::Incomplete));
         }
-        if self.store.is_none() && self.watched.get().is_none() {
+        let (latency, timestamp_ms) = (course.began.elapsed(), unix_ms());
+        let ended = Ended { course, latency, timestamp_ms, recorder: Arc::clone(recorder) };
+        match &recorder.desk {
+            Some(desk) => desk.leave(ended),
+            None => ended.write(),
+        }
+    }
+}
+
+/// A request that has ended and is not written yet.
+struct Ended {
+    course: Course,
+    latency: Duration,
+    timestamp_ms: u64,
+    recorder: Arc<Recorder>,
+}
+
+impl Ended {
+    /// Puts it into the log and the store.
+    fn write(self) {
+        self.course.log(u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX));
+        let Recorder { store, watched, .. } = &*self.recorder;
+        if store.is_none() && watched.get().is_none() {
             return;
         }
-        let record = record(trace, unix_ms());
-        if let Some(admin) = self.watched.get() {
+        let record = record(self.course, self.latency.as_secs_f64() * 1e3, self.timestamp_ms);
+        if let Some(admin) = watched.get() {
             admin.request_ended(&record);
         }
-        if let Some(store) = &self.store {
+        if let Some(store) = store {
             store.record(record);
         }
     }
@@ -82,21 +111,24 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is kept of `trace`, which ended at `timestamp_ms`.
-fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
-    let latency_ms = trace.began.elapsed().as_secs_f64() * 1e3;
+/// What is kept of `trace`, which took `latency_ms` and ended at `timestamp_ms`.
+fn record(trace: Course, latency_ms: f64, timestamp_ms: u64) -> TraceRecord {
     let asked = !trace.attempts.is_empty();
     let queue_ms = trace.queue_ms as f64;
     let first_byte_ms = trace.ttft_ms.map(|ttft_ms| ttft_ms as f64);
     let last = trace.attempts.last();
-    let client = trace.client.clone();
+    let client = trace.client;
     TraceRecord {
-        request_id: trace.request_id.clone(),
+        node_id: last.map(|last| last.node_id.clone()).unwrap_or_default(),
+        score: last.map(|last| last.score),
+        scores_breakdown: trace.snapshot.as_deref().and_then(|snapshot| breakdown(&trace.ranked, snapshot)),
+        retry_count: u32::try_from(trace.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
+        attempts: trace.attempts.iter().map(|one| attempt(one, latency_ms)).collect(),
+        request_id: trace.request_id,
         timestamp_ms,
         benchmark: trace.benchmark,
-        model: if asked { trace.served_model.clone() } else { trace.model.clone() },
-        original_model: trace.model.clone(),
-        node_id: last.map(|last| last.node_id.clone()).unwrap_or_default(),
+        model: if asked { trace.served_model } else { trace.model.clone() },
+        original_model: trace.model,
         original_format: trace.surface.name().to_owned(),
         status: trace.status.map_or("incomplete", crate::trace::Status::name).to_owned(),
         latency_ms,
@@ -108,29 +140,25 @@ fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
         predicted_ms: trace.predicted_ms,
         prompt_tokens: trace.counts.prompt_tokens,
         completion_tokens: trace.counts.completion_tokens,
-        score: last.map(|last| last.score),
-        scores_breakdown: trace.snapshot.as_deref().and_then(|snapshot| breakdown(&trace.ranked, snapshot)),
-        retry_count: u32::try_from(trace.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
         fallback_used: !trace.stand_in.is_empty(),
         stand_in: trace.stand_in.to_owned(),
         client_ip: client.ip,
         tags: client.tags,
         app: client.app,
-        key_id: trace.key_id.clone(),
+        key_id: trace.key_id,
         user_agent: client.user_agent,
-        error_message: Some(trace.error.clone()).filter(|error| !error.is_empty()),
+        error_message: Some(trace.error).filter(|error| !error.is_empty()),
         http_status: trace.http_status,
         stream: client.stream,
         num_ctx: trace.num_ctx,
         context_length: trace.context_length,
-        context_action: trace.context_action.clone(),
+        context_action: trace.context_action,
         reload_cause: trace.reload_cause.to_owned(),
         request_bytes: client.request_bytes as u64,
         response_bytes: trace.response_bytes as u64,
         priority: client.class.to_owned(),
         finish_reason: trace.finish_reason.to_owned(),
         estimated_tokens: client.estimated_tokens,
-        attempts: trace.attempts.iter().map(|one| attempt(one, latency_ms)).collect(),
     }
 }
 
@@ -151,7 +179,8 @@ fn attempt(attempted: &Attempted, latency_ms: f64) -> AttemptRecord {
 struct Ranked<'a> {
     node_id: &'a str,
     total: f64,
-    signals: BTreeMap<&'static str, f64>,
+    #[serde(serialize_with = "by_name")]
+    signals: [(&'static str, f64); SIGNAL_COUNT],
     predicted: Predicted,
     readiness: &'static str,
     context_action: String,
@@ -176,7 +205,7 @@ fn breakdown(ranked: &[Candidate], snapshot: &FleetSnapshot) -> Option<String> {
         Some(Ranked {
             node_id: snapshot.nodes.get(candidate.node)?.id.as_str(),
             total: rounded(candidate.total),
-            signals: candidate.score.named().map(|(name, points)| (name, rounded(points))).collect(),
+            signals: signals(&candidate.score),
             predicted: Predicted {
                 wait_ms: rounded(prediction.wait_ms),
                 load_ms: rounded(prediction.load_ms),
@@ -191,6 +220,17 @@ fn breakdown(ranked: &[Candidate], snapshot: &FleetSnapshot) -> Option<String> {
     };
     let told: Vec<_> = ranked.iter().filter_map(tell).collect();
     if told.is_empty() { None } else { serde_json::to_string(&told).ok() }
+}
+
+/// The signals in the order of their names, as they are kept.
+fn signals(score: &Score) -> [(&'static str, f64); SIGNAL_COUNT] {
+    let mut signals = std::array::from_fn(|at| (SIGNALS[at].0, rounded(score.parts[at])));
+    signals.sort_unstable_by_key(|(name, _)| *name);
+    signals
+}
+
+fn by_name<S: Serializer>(signals: &[(&'static str, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(signals.iter().copied())
 }
 
 /// Two decimals: more is noise, and sixteen candidates add up.

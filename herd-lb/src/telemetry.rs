@@ -18,7 +18,7 @@ use herd_core::score::{SIGNAL_COUNT, SIGNALS};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
-use crate::trace::{Status, Trace};
+use crate::trace::{Course, Status};
 use models::Models;
 use words::Words;
 
@@ -187,7 +187,7 @@ impl Telemetry {
     }
 
     /// A request has ended.
-    pub fn ended(&self, trace: &Trace) {
+    pub fn ended(&self, trace: &Course) {
         let surface = &self.surfaces[place(&Surface::ALL, &trace.surface)];
         let status = trace.status.unwrap_or(Status::Incomplete);
         surface.ended[place(&Status::ALL, &status)].inc();
@@ -269,7 +269,7 @@ impl Telemetry {
 }
 
 impl Answers {
-    fn ended(&self, trace: &Trace) {
+    fn ended(&self, trace: &Course) {
         let counts = &trace.counts;
         self.bytes.inc_by(trace.response_bytes as u64);
         self.prompt_tokens.inc_by(counts.prompt_tokens.unwrap_or(0));

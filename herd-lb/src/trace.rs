@@ -1,5 +1,6 @@
 //! What became of a request: one terminal record for each, on every path.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -78,9 +79,16 @@ impl Attempted {
     pub const RUNNING: &'static str = "running";
 }
 
-/// The terminal record of an inference request. Written when it is dropped, so that no path can lose it.
+/// The terminal record of an inference request. Handed over when it is dropped, so that no path can lose it.
 #[derive(Debug)]
 pub struct Trace {
+    course: Course,
+    recorder: Arc<Recorder>,
+}
+
+/// What became of a request so far.
+#[derive(Debug)]
+pub struct Course {
     /// The request's id.
     pub request_id: String,
     /// It measures: it counts as nobody's use.
@@ -133,7 +141,6 @@ pub struct Trace {
     pub ranked: Vec<Candidate>,
     /// The picture on which they were.
     pub snapshot: Option<Arc<FleetSnapshot>>,
-    recorder: Arc<Recorder>,
 }
 
 /// Who asked, and how.
@@ -161,6 +168,41 @@ impl Trace {
     /// A request that begins now.
     #[must_use]
     pub fn begin(request_id: String, surface: Surface, recorder: Arc<Recorder>) -> Self {
+        Self { course: Course::begin(request_id, surface), recorder }
+    }
+
+    /// Notes that the node of `choice` is asked for `profile`.
+    pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
+        self.recorder.telemetry.asked(&choice.candidate);
+        self.course.attempt(choice, profile);
+    }
+}
+
+impl Deref for Trace {
+    type Target = Course;
+
+    fn deref(&self) -> &Course {
+        &self.course
+    }
+}
+
+impl DerefMut for Trace {
+    fn deref_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // Nothing told us how it ended: the task was dropped, as at the end of a drain.
+        self.status.get_or_insert(Status::Incomplete);
+        let nothing = Course::begin(String::new(), self.surface);
+        Recorder::ended(&self.recorder, std::mem::replace(&mut self.course, nothing));
+    }
+}
+
+impl Course {
+    fn begin(request_id: String, surface: Surface) -> Self {
         Self {
             request_id,
             benchmark: false,
@@ -188,14 +230,11 @@ impl Trace {
             client: Client::default(),
             ranked: Vec::new(),
             snapshot: None,
-            recorder,
         }
     }
 
-    /// Notes that the node of `choice` is asked for `profile`.
-    pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
+    fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
         let candidate = &choice.candidate;
-        self.recorder.telemetry.asked(candidate);
         self.attempts.push(Attempted {
             node_id: choice.node().id.to_string(),
             outcome: Attempted::RUNNING,
@@ -225,13 +264,9 @@ impl Trace {
         let told = self.attempts.iter().map(|attempted| format!("{}:{}", attempted.node_id, attempted.outcome));
         told.collect::<Vec<_>>().join(",")
     }
-}
 
-impl Drop for Trace {
-    fn drop(&mut self) {
-        // Nothing told us how it ended: the task was dropped, as at the end of a drain.
-        let status = *self.status.get_or_insert(Status::Incomplete);
-        self.recorder.ended(self);
+    /// One line of the log, for a request that took `latency_ms`.
+    pub(crate) fn log(&self, latency_ms: u64) {
         let last = self.attempts.last();
         tracing::info!(
             target: "herd::request",
@@ -246,8 +281,8 @@ impl Drop for Trace {
             score = last.map_or(0.0, |last| last.score),
             attempts = self.story(),
             http_status = self.http_status,
-            status = status.name(),
-            latency_ms = self.age_ms(),
+            status = self.status.map_or("", Status::name),
+            latency_ms,
             queue_ms = self.queue_ms,
             predicted_ms = self.predicted_ms,
             ttft_ms = self.ttft_ms,

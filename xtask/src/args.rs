@@ -10,10 +10,12 @@ Set-up and checks of herd.
 Usage: cargo xtask <COMMAND>
 
 Commands:
+  bench [ARGS]... Build herd for speed, measure it beside other proxies for ten minutes, and print a table; ARGS are
+                  flags of `herd-load run`
   demo [ARGS]...  Build herd and run it with three simulated nodes; ARGS are flags of herd
   test            Run every check: format, lints, build, tests, links in the documentation
 
-Both look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
+All look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
 package is named. The tests use promtool, which root gets unpacked into the target folder there, and Chromium with its
 driver, which root gets installed; elsewhere their tests are skipped unless CI=true.
 ";
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Help,
     /// Run every check.
     Test,
+    /// Measure with further flags for `herd-load run`.
+    Bench(Vec<OsString>),
     /// Run the demo with further flags for `herd`.
     Demo(Vec<OsString>),
 }
@@ -56,6 +60,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     let Some(name) = args.next() else { return Err(UsageError::Missing) };
     match name.to_str() {
         Some("-h" | "--help" | "help") => Ok(Command::Help),
+        Some("bench") => Ok(Command::Bench(args.collect())),
         Some("demo") => Ok(Command::Demo(args.collect())),
         Some("test") => match args.next() {
             None => Ok(Command::Test),
@@ -83,6 +88,7 @@ mod tests {
         check(&["test"], &Ok(Command::Test));
         check(&["test", "--help"], &Ok(Command::Help));
         check(&["demo"], &Ok(Command::Demo(Vec::new())));
+        check(&["bench", "--only", "c1"], &Ok(Command::Bench(["--only", "c1"].map(OsString::from).into())));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one entry for set-up and checks. Standard library only, so that it is there at once.
 
 mod args;
+mod bench;
 mod chromium;
 mod prerequisites;
 mod promtool;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         }
         Ok(args::Command::Test) => test(),
         Ok(args::Command::Demo(rest)) => demo(&rest),
+        Ok(args::Command::Bench(rest)) => bench::bench(&rest),
         Err(error) => Err(Failure::new(EXIT_USAGE, format!("{error}; see `cargo xtask --help`"))),
     };
     match done {

@@ -37,6 +37,11 @@ pub(crate) fn ensure() -> Result<(), Failure> {
     if !may_install() {
         return Err(Failure::new(1, advice(&missing, &packages)));
     }
+    install(&packages)
+}
+
+/// Installs packages of Debian.
+pub(crate) fn install(packages: &[&str]) -> Result<(), Failure> {
     run("package lists", Command::new("apt-get").arg("update"))?;
     let install = ["install", "--yes", "--no-install-recommends"];
     run("packages", Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))

@@ -15,6 +15,8 @@ use super::{Place, rollup};
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Prepared statements that are kept for each connection.
 const STATEMENTS: usize = 64;
+/// Pages of 4 KiB in the log of the database from which on they are moved into it.
+const LOG_PAGES: i64 = 4_096;
 /// Largest log of the database that is kept after its pages were moved into it.
 const LOG_BYTES: i64 = 64 << 20;
 /// Memory for pages of the writer and of each reader, KiB.
@@ -49,6 +51,8 @@ pub(super) fn open(place: &Place) -> Result<Connection, OpenFailure> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     // A power cut may lose the last batches, never the database.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // Pages that every batch changes are written to the database once for all of these.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     rollup::register(&connection)?;
     // A transaction that first reads and then writes could meet another's write between.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use super::{Place, backfill, file, retention};
 const BATCH: usize = 512;
 /// Longest time from a record to its being written.
 const BATCH_TIME: Duration = Duration::from_millis(250);
+/// How long the writer rests between two looks at the channel while it fills a batch. Woken for every record, it would
+/// take a core from whoever serves requests.
+const LOOK: Duration = Duration::from_millis(5);
 /// Pause before the database is opened again; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest.
@@ -162,7 +165,7 @@ impl Writer {
         let closing = self.shared.closing();
         let mut until = Instant::now() + if closing { Duration::ZERO } else { patience };
         while self.pending.len() < BATCH {
-            let letter = match self.letters.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let letter = match self.next(until, closing) {
                 Ok(letter) => letter,
                 // Closing, and nothing has been there since: what comes now is too late.
                 Err(RecvTimeoutError::Timeout) if closing => return Round::Over,
@@ -185,6 +188,22 @@ impl Writer {
             }
         }
         Round::Go
+    }
+
+    /// The next letter. While a batch fills, those that come are not waited for one by one.
+    fn next(&self, until: Instant, closing: bool) -> Result<Letter, RecvTimeoutError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.pending.is_empty() || closing {
+                return self.letters.recv_timeout(left);
+            }
+            match self.letters.try_recv() {
+                Ok(letter) => return Ok(letter),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) if left.is_zero() => return Err(RecvTimeoutError::Timeout),
+                Err(TryRecvError::Empty) => std::thread::park_timeout(left.min(LOOK)),
+            }
+        }
     }
 
     fn flush(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {

@@ -11,6 +11,9 @@ use super::LOST;
 const BUFFER_BYTES: usize = 4 << 20;
 /// What the thread keeps of its buffer after a burst.
 const SPARE_BYTES: usize = 256 << 10;
+/// How long lines come together before they are written. Woken for every line, the thread would take a core from
+/// whoever logs, and write as often.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// Longest that the end of the process waits for what is left to be written.
 const END: Duration = Duration::from_secs(2);
 
@@ -93,6 +96,9 @@ fn work(shared: &Shared, mut target: impl Target) {
         while buffer.bytes.is_empty() && !buffer.closed {
             buffer = shared.filled.wait(buffer).unwrap_or_else(PoisonError::into_inner);
         }
+        let open = |buffer: &mut Buffer| !buffer.closed;
+        let together = shared.filled.wait_timeout_while(buffer, TOGETHER, open);
+        let (mut buffer, _) = together.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut batch, &mut buffer.bytes);
         untold += std::mem::take(&mut buffer.lost);
         let closed = buffer.closed;

@@ -1,7 +1,8 @@
 //! What the edge knows of one request, from its header to its end. Whatever is counted is returned when it is dropped.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use herd_core::load::{ModelLoad, NodeLoad};
@@ -102,11 +103,23 @@ pub struct Attempt {
     pub last_byte: LastByte,
 }
 
+/// A name for a request, 16 hexadecimal digits: the wall clock in milliseconds, then a number that goes up by one with
+/// every request and starts anywhere. No two of one process are equal within a million requests of one millisecond.
+///
+/// Later names are larger, so that the store's index of them grows at its end: with random ones every record changed a
+/// page of its own.
+fn new_id() -> String {
+    static NUMBERS: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(fastrand::u64(..)));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_ms = u64::try_from(since.as_millis()).unwrap_or_default();
+    format!("{:016x}", unix_ms << 20 | NUMBERS.fetch_add(1, Relaxed) & 0xf_ffff)
+}
+
 impl RequestCtx {
     /// A request that has just come in.
     #[must_use]
     pub fn new(connection: Arc<Connection>) -> Self {
-        let request_id = format!("{:016x}", fastrand::u64(..));
+        let request_id = new_id();
         let dialect = Dialect::Ollama;
         let marks = Marks::default();
         Self { connection, request_id, dialect, marks, inference: None, reply: None, active: None }

@@ -13,7 +13,7 @@ use herd_admin::{MODEL_LABELS, OTHER_MODELS};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::{Book, SECONDS};
-use crate::trace::Trace;
+use crate::trace::Course;
 
 /// Models whose use is counted, so that one that comes up is noticed.
 const TRACKED: usize = 4 * MODEL_LABELS;
@@ -80,7 +80,7 @@ impl Models {
     }
 
     /// A request that a node was asked for has ended.
-    pub(super) fn ended(&self, trace: &Trace) {
+    pub(super) fn ended(&self, trace: &Course) {
         self.used(&trace.served_model, |series| {
             series.requests.inc();
             series.prompt_tokens.inc_by(trace.counts.prompt_tokens.unwrap_or(0));
