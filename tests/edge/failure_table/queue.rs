@@ -41,23 +41,18 @@ fn a_request_waits_for_a_slot_and_says_how_long() {
         assert!(way.error(&third).contains("queue.max_waiting_per_model"), "{third:?}");
         assert_eq!(third.header("X-Fleet-Node"), None, "no node was asked");
         scene.a.fault("none");
-        for asked in [&mut first, &mut second] {
+        let waited_ms = [&mut first, &mut second].map(|asked| {
             let answer = read_answer(&mut asked.stream);
             way.fine(&answer);
             check_connection(&mut asked.stream, &answer);
             scene.check(row("no slot is free, then one is"), &asked.id, &answer, &["a:completed"]);
-            let waited_ms = answer.header("X-Fleet-Queue-Ms").and_then(|ms| ms.parse::<u64>().ok());
-            assert_eq!(waited_ms > Some(0), asked.id == second_id(&id), "{answer:?}");
-        }
+            answer.header("X-Fleet-Queue-Ms").unwrap().parse::<u64>().unwrap()
+        });
+        // The first was given a free slot, as fast as the edge could.
+        assert!(waited_ms[0] < waited_ms[1], "{waited_ms:?}");
         scene.check(row("too many wait already"), &id, &third, &[""]);
     }
     scene.each_ended_once();
-}
-
-/// The id before `third`'s.
-fn second_id(third: &str) -> String {
-    let number: usize = third.trim_start_matches("row-").parse().unwrap();
-    format!("row-{}", number - 1)
 }
 
 #[test]
