@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 pub(crate) use advice::recommendations;
 pub(crate) use board::Checks;
-pub(crate) use http::{acknowledge, health, history, mute, unmute};
+pub(crate) use http::{acknowledge, check, health, history, mute, unmute};
 
 use crate::serve::repeated;
 use crate::state::AdminState;
@@ -34,6 +34,8 @@ pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
 /// One look: findings, and recommendations if it `recommends`.
 pub(crate) async fn look(state: &AdminState, recommends: bool) {
     let checks = state.checks();
+    // One at a time: a look counts what it sees against what the last one saw.
+    let _turn = checks.turn().await;
     checks.restore(state).await;
     let known = stats::gather(state).await;
     let view = state.view();
