@@ -5,10 +5,10 @@ use std::io::Write as _;
 use herd_harness::{connect, eventually, get};
 
 use crate::browser::Browser;
-use crate::demo::{Demo, chat};
+use crate::demo::{Ask, Demo};
 use crate::open;
 
-fn answer_dialog(browser: &Browser, words: &str) {
+pub(crate) fn answer_dialog(browser: &Browser, words: &str) {
     browser.until("document.querySelector('dialog[open]')");
     browser.click_words("dialog", words);
 }
@@ -42,7 +42,7 @@ fn nodes_and_requests_are_acted_on_after_a_question() {
     eventually("it is back", || !cordoned());
 
     let mut client = connect(demo.edge);
-    client.write_all(&chat("llama3.3:70b", "long", 3_000)).unwrap();
+    client.write_all(&Ask { tokens: 3_000, ..Ask::of("llama3.3:70b", &["long"]) }.request()).unwrap();
     browser.until("document.querySelector('.request')?.textContent.includes('llama3.3:70b')");
     browser.click_words(".request", "Cancel");
     answer_dialog(&browser, "Cancel the request");
@@ -74,6 +74,27 @@ fn a_pull_is_watched_and_cancelled() {
     browser.reload();
     browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'cancelled'");
     browser.is_clean(&["api/pull"]);
+}
+
+#[test]
+fn a_model_is_pulled_deleted_and_gone_after_a_reload() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/models?model=llama3.2%3A1b");
+    browser.click_words("[data-panel=model]", "Pull…");
+    browser
+        .click("[...document.querySelectorAll('#field-node_id option')].find((one) => one.textContent === 'laptop')");
+    answer_dialog(&browser, "Pull");
+    browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'succeeded'");
+    browser
+        .until("document.querySelector('[aria-label=\"llama3.2:1b on nodes\"] tbody')?.textContent.includes('laptop')");
+    browser.click_words("[data-panel=model]", "Delete…");
+    answer_dialog(&browser, "Delete");
+    let gone = "document.querySelector('[data-panel=model]')?.textContent.includes('On no node')";
+    browser.until(gone);
+    browser.reload();
+    browser.until(gone);
+    browser.is_clean(&[]);
 }
 
 #[test]

@@ -98,12 +98,13 @@ const key = (one) => `${one.node_id} ${one.model}`;
 
 function results(data, other) {
   const old = new Map((other?.results ?? []).map((one) => [key(one), one]));
-  const against = (one, of, better) => (old.has(key(one)) ? html` ${change(of(one), of(old.get(key(one))), { better })}` : nothing);
-  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${show(of(one))}${against(one, of, better)}` });
+  const against = (one, of, better) => (old.has(key(one)) ? html` ${change(of(one), of(old.get(key(one))), { better, title: "against the other run" })}` : nothing);
+  const was = (one, of, show) => (old.has(key(one)) ? html`<span class="dim"> ${show(of(old.get(key(one))))} →</span> ` : nothing);
+  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${was(one, of, show)}${show(of(one))}${against(one, of, better)}` });
   return table("results", [
     { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b>` },
     { id: "model", title: "Model", value: (one) => one.model, cell: (one) => one.model },
-    measure("requests", "Requests", (one) => one.requests, count),
+    { id: "requests", title: "Requests", number: true, value: (one) => one.requests, cell: (one) => count(one.requests) },
     { ...measure("errors", "Errors", (one) => one.errors, count, "less"), cell: (one) => html`<span class=${one.errors ? "bad-text" : ""} title=${one.given_up ?? one.last_error ?? nothing}>${count(one.errors)}</span>` },
     measure("queue", "Queue p50", (one) => one.queue_ms?.p50, duration, "less"),
     measure("ttft", "First token p50", (one) => one.ttft_ms?.p50, duration, "less"),
@@ -114,13 +115,15 @@ function results(data, other) {
   ], data.results, { key });
 }
 
+const began = (resource, id) => (resource?.data?.run?.started_unix_ms ? moment(resource.data.run.started_unix_ms) : id);
+
 function opened() {
   const [first, second] = [param("run"), param("with")];
   if (!first) return nothing;
   const run = use(`${API}/${segment(first)}`, { key: `run ${first}`, every: 5_000 });
   const other = second ? use(`${API}/${segment(second)}`, { key: `run ${second}` }) : null;
   return section(second ? "Compared" : "Result", shown(run, "Results", (data) => results(data, other?.data)), {
-    note: second ? html`${first} against ${second}` : first, id: "result",
+    note: second ? html`<span title=${`${first} against ${second}`}>${began(run, first)} against ${began(other, second)}</span>` : first, id: "result",
     tools: html`<button class="quiet" @click=${() => setParams({ run: "", with: "" })}>Close</button>` });
 }
 

@@ -106,6 +106,10 @@ pub(crate) async fn daily(State(state): State<AdminState>, ask: Ask, headers: He
 #[derive(Serialize)]
 struct Usage {
     group_by: GroupBy,
+    from_unix_ms: u64,
+    to_unix_ms: u64,
+    /// Of that what has passed: what rates are made with.
+    passed_ms: u64,
     rows: Vec<Group>,
     truncated: bool,
 }
@@ -151,7 +155,16 @@ pub(crate) async fn usage(State(state): State<AdminState>, ask: Ask, headers: He
             return Err(Refusal::bad_request("group_by", message));
         }
     };
-    let usage = state.store()?.usage(group_by, ask.range()?).await.map_err(|error| state.store_refusal(&error))?;
-    let rows = usage.data.into_iter().map(Group::from).collect();
-    Ok(told(&ask, &headers, &Usage { group_by, rows, truncated: usage.truncated }, "rows"))
+    let range = ask.range()?;
+    let usage = state.store()?.usage(group_by, range).await.map_err(|error| state.store_refusal(&error))?;
+    let (from_unix_ms, to_unix_ms) = (range.from_ms(), range.to_ms());
+    let answer = Usage {
+        group_by,
+        from_unix_ms,
+        to_unix_ms,
+        passed_ms: ask.now_ms().clamp(from_unix_ms, to_unix_ms) - from_unix_ms,
+        rows: usage.data.into_iter().map(Group::from).collect(),
+        truncated: usage.truncated,
+    };
+    Ok(told(&ask, &headers, &answer, "rows"))
 }

@@ -12,7 +12,8 @@ use crate::store::{DAY_MS, HOUR_MS, Range};
 const MINUTE_MS: u64 = 60_000;
 
 /// The ranges that have names.
-const RANGES: [(&str, u64); 8] = [
+const RANGES: [(&str, u64); 9] = [
+    ("5m", 5 * MINUTE_MS),
     ("15m", 15 * MINUTE_MS),
     ("1h", HOUR_MS),
     ("6h", 6 * HOUR_MS),
@@ -100,6 +101,11 @@ impl Ask {
         let last_hour = (self.now_ms.saturating_sub(HOUR_MS), self.now_ms.saturating_add(1));
         let (from_ms, to_ms) = self.span()?.unwrap_or(last_hour);
         Ok(Range::fine(from_ms, to_ms, self.now_ms))
+    }
+
+    /// When it was asked, Unix milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// The range of the same length before `range`.
