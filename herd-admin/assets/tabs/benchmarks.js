@@ -82,7 +82,7 @@ function runs(data) {
     setParams(first ? { with: run.run_id } : { run: run.run_id });
   };
   const columns = [
-    { id: "at", title: "Started", value: (one) => one.started_unix_ms, cell: (one) => html`<span class="number">${moment(one.started_unix_ms)}</span>` },
+    { id: "at", title: "Started", value: (one) => one.started_unix_ms, cell: (one) => html`<button class="sort number" aria-pressed=${one.run_id === first || one.run_id === second ? "true" : "false"} @click=${() => choose(one)}>${moment(one.started_unix_ms)}</button>` },
     { id: "state", title: "State", value: (one) => one.state, cell: (one) => badge(one.state, one.error ?? "") },
     { id: "models", title: "Models", cell: (one) => names(one.models) },
     { id: "nodes", title: "Nodes", cell: (one) => names(one.nodes) },
@@ -99,8 +99,8 @@ const key = (one) => `${one.node_id} ${one.model}`;
 function results(data, other) {
   const old = new Map((other?.results ?? []).map((one) => [key(one), one]));
   const against = (one, of, better) => (old.has(key(one)) ? html` ${change(of(one), of(old.get(key(one))), { better, title: "against the other run" })}` : nothing);
-  const was = (one, of, show) => (old.has(key(one)) ? html`<span class="dim"> ${show(of(old.get(key(one))))} →</span> ` : nothing);
-  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${was(one, of, show)}${show(of(one))}${against(one, of, better)}` });
+  const was = (one, of, show) => (old.has(key(one)) ? html`<small>was ${show(of(old.get(key(one))))}</small>` : nothing);
+  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${show(of(one))}${against(one, of, better)}${was(one, of, show)}` });
   return table("results", [
     { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b>` },
     { id: "model", title: "Model", value: (one) => one.model, cell: (one) => one.model },

@@ -29,7 +29,7 @@ function capacity(speeds) {
     ${stat("Nodes ready", html`${fleet.nodes_ready}<span class="unit"> of ${fleet.nodes_total}</span>`, {
       tone: fleet.nodes_ready < fleet.nodes_total ? "warn" : "", note: `${count(fleet.models_loaded)} models hot` })}
     ${stat("Waiting", count(live.queue?.waiting), { note: "at the edge", tone: live.queue?.waiting ? "warn" : "" })}
-    ${speeds ? stat("Throughput", rate(sum([...speeds.values()], (one) => one)), { unit: "tok/s", note: "written, last 5 min" }) : nothing}`;
+    ${speeds ? stat("Throughput", rate(sum([...speeds.values()], (one) => one)), { unit: "tok/s", note: html`<span title="tokens written by all nodes">last 5 min</span>` }) : nothing}`;
 }
 
 function totals() {
