@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use herd_harness::{Answer, bin, eventually, get, post_with, send};
 use serde_json::{Value, json};
@@ -98,10 +99,14 @@ impl Demo {
         for (index, ((model, path), tag)) in CLIENTS.into_iter().zip(tags.iter().copied().cycle()).enumerate() {
             let (edge, stop) = (self.edge, Arc::clone(&self.stop));
             self.clients.push(std::thread::spawn(move || {
-                let mut turn = index;
+                let (mut turn, begun) = (index, Instant::now());
                 while !stop.load(Relaxed) {
                     turn = (turn * 5 + 3) % 16;
-                    drop(send(edge, &Ask { path, tokens: 20 + 60 * turn, ..Ask::of(model, &[tag]) }.request()));
+                    // Some minutes are busier than others.
+                    let second = usize::try_from(begun.elapsed().as_secs()).unwrap_or(0) + index * 20;
+                    let wave = (second % 240).abs_diff(120);
+                    let tokens = 20 + turn * wave / 2;
+                    drop(send(edge, &Ask { path, tokens, ..Ask::of(model, &[tag]) }.request()));
                 }
             }));
         }
@@ -110,7 +115,7 @@ impl Demo {
 }
 
 /// What clients ask, and how.
-const CLIENTS: [(&str, &str); 8] = [
+const CLIENTS: [(&str, &str); 11] = [
     ("llama3.2:3b", "/api/chat"),
     ("qwen2.5-coder:14b", "/v1/chat/completions"),
     ("gpt-oss:20b", "/v1/messages"),
@@ -119,6 +124,9 @@ const CLIENTS: [(&str, &str); 8] = [
     ("llama3.2:3b", "/v1/chat/completions"),
     ("gpt-oss:20b", "/api/chat"),
     ("gemma3:4b", "/api/chat"),
+    ("llama3.2:3b", "/v1/messages"),
+    ("gemma3:4b", "/v1/messages"),
+    ("llama3.2:3b", "/api/chat"),
 ];
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -149,6 +157,9 @@ impl<'a> Ask<'a> {
         } else {
             body["messages"] = json!([{ "role": "user", "content": text }]);
             body["stream"] = true.into();
+            if path == "/v1/chat/completions" {
+                body["stream_options"] = json!({ "include_usage": true });
+            }
             if path == "/api/chat" {
                 body["options"] = json!({ "num_predict": tokens });
             } else {

@@ -11,7 +11,10 @@ use crate::browser::Browser;
 use crate::demo::{Ask, Demo};
 use crate::open;
 
-const TAGS: [&str; 8] = ["chat-ui", "ci-bot", "notebook", "search", "reports", "ci-bot", "notebook", "chat-ui"];
+const TAGS: [&str; 11] = [
+    "chat-ui", "ci-bot", "notebook", "search", "reports", "ci-bot", "notebook", "chat-ui", "notebook", "chat-ui",
+    "agent",
+];
 
 /// Pages, what says that they are whole, and their names as files. `RUNS` and `TRACE` stand for what only a running
 /// fleet knows.
@@ -21,7 +24,7 @@ const PAGES: [(&str, &str, &str); 13] = [
         "document.querySelectorAll('.request').length > 3 && document.querySelectorAll('.stat').length === 9",
         "overview",
     ),
-    ("/trends?range=15m&compare=1", "document.querySelectorAll('herd-chart canvas').length === 6", "trends"),
+    ("/trends?range=15m", "document.querySelectorAll('herd-chart canvas').length === 6", "trends"),
     ("/models?range=15m", "document.querySelectorAll('[aria-label=models] tbody tr').length > 4", "models"),
     (
         "/models?range=15m&model=llama3.2%3A3b",

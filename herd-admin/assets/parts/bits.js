@@ -1,7 +1,7 @@
 // Small pieces that every tab is made of.
 import { html, nothing } from "../core/view.js";
 import { retry } from "../core/resource.js";
-import { NONE, age, decimalBytes, duration, exact, words } from "../core/format.js";
+import { NONE, age, count, decimalBytes, duration, exact, words } from "../core/format.js";
 
 const TONES = {
   online: "good", hot: "good", completed: "good", succeeded: "good", free: "good", kept: "good", decode: "good", info: "info", open: "warn",
@@ -34,6 +34,10 @@ export const meter = (share, label, tone = "") => {
   return html`<span class="meter ${tone}" role="meter" aria-label=${label} aria-valuemin="0" aria-valuemax="100"
     aria-valuenow=${percent}><span .style=${`width:${percent}%`}></span></span>`;
 };
+
+// Tokens, added up. Some APIs tell none, as OpenAI's streams do where nobody asks: then the sum is not zero but not known.
+export const tokenSum = (one, sum) =>
+  sum === 0 && one.requests > 0 ? html`<span class="dim" title="no answer told of any">${NONE}</span>` : count(sum);
 
 // How a number stands against that of the stretch before.
 export function change(now, before, { better = "", title = "against the period before" } = {}) {

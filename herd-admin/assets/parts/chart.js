@@ -102,7 +102,7 @@ class HerdChart extends HTMLElement {
     return {
       width: this.clientWidth || 600,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0],
       legend: { live: true },
       cursor: { sync: { key: "herd" }, points: { size: 6 }, drag: { x: true, y: false, setScale: false } },
       select: { show: true },

@@ -5,7 +5,7 @@ import { use } from "../core/resource.js";
 import { hue, introduce } from "../core/hues.js";
 import { href, param, rangeParams, setParams } from "../core/route.js";
 import { count, duration, percent } from "../core/format.js";
-import { copyButton, csv, empty, meter, section, shown, skeleton, stat } from "../parts/bits.js";
+import { copyButton, csv, empty, meter, section, shown, skeleton, stat, tokenSum } from "../parts/bits.js";
 import { chart } from "../parts/chart.js";
 import { table } from "../parts/table.js";
 
@@ -28,8 +28,8 @@ function columns(title, name) {
     { id: "name", title, value: (one) => one.app ?? one.tag ?? one.key_name ?? one.key_id, cell: name },
     { id: "requests", title: "Requests", number: true, value: (one) => one.requests, cell: (one) => count(one.requests) },
     { id: "errors", title: "Errors", number: true, value: (one) => one.errors, cell: (one) => html`<span class=${one.errors ? "bad-text" : ""} title=${percent(one.errors, one.requests)}>${count(one.errors)}</span>` },
-    { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => count(one.prompt_tokens) },
-    { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => count(one.completion_tokens) },
+    { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => tokenSum(one, one.prompt_tokens) },
+    { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => tokenSum(one, one.completion_tokens) },
     { id: "ttft", title: "First token p50", number: true, value: (one) => one.ttft_ms?.p50, cell: (one) => duration(one.ttft_ms?.p50) },
     { id: "latency", title: "Latency p50", number: true, value: (one) => one.latency_ms?.p50, cell: (one) => duration(one.latency_ms?.p50) },
     { id: "latency95", title: "p95", number: true, value: (one) => one.latency_ms?.p95, cell: (one) => duration(one.latency_ms?.p95) },
@@ -43,6 +43,12 @@ const APP = columns("App", (one) => (one.app ? dotted(hue(one.app, "app"), href(
 const TAG = columns("Tag", (one) => plain(href("traces", { tag: one.tag }), one.tag));
 const KEY = columns("Key", (one) => html`${plain(href("traces", { key: one.key_id }), one.key_name ?? one.key_id)} ${one.key_name ? nothing : html`<span class="badge plain">removed</span>`}`);
 
+// Without the step that is not over, which would look like a fall; but with the first one that there is.
+function finished({ points, step_ms: step, to_unix_ms: to }) {
+  const open = points.at(-1)?.at_unix_ms + step > Math.min(to, Date.now());
+  return open && points.at(-2)?.requests ? points.slice(0, -1) : points;
+}
+
 // The most active applications over time, or one of them: each as the trends tell it.
 function overTime(apps, only) {
   const names = only ? [only] : apps.map((one) => one.app).filter(Boolean).slice(0, APPS_IN_CHART);
@@ -55,7 +61,7 @@ function overTime(apps, only) {
   const failed = parts.find((one) => one.trends.error && !one.trends.data);
   const draw = () => {
     const at = new Map(parts.map(({ app, trends }) => [app, new Map((trends.data?.points ?? []).map((point) => [point.at_unix_ms, of(point)]))]));
-    const times = first.points.map((one) => one.at_unix_ms);
+    const times = finished(first).map((one) => one.at_unix_ms);
     return chart({ title: label, unit: `per ${duration(first.step_ms)}`, show, whole, times, from: first.from_unix_ms, to: first.to_unix_ms,
       series: names.map((app) => ({ label: app, colour: hue(app, "app"), bars: names.length === 1 && whole, fill: false, values: times.map((time) => at.get(app).get(time) ?? null) })) });
   };

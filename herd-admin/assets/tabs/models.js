@@ -6,7 +6,7 @@ import { use } from "../core/resource.js";
 import { hue } from "../core/hues.js";
 import { href, param, rangeParams, setParams } from "../core/route.js";
 import { bytes, count, duration, nodesOf, percent, rate, tokens } from "../core/format.js";
-import { badge, csv, empty, meter, section, shown, stat } from "../parts/bits.js";
+import { badge, csv, empty, meter, section, shown, stat, tokenSum } from "../parts/bits.js";
 import { table } from "../parts/table.js";
 import { sizeInMemory } from "../parts/node-card.js";
 import { pullsList } from "../parts/pulls.js";
@@ -20,8 +20,8 @@ const COLUMNS = [
   { id: "model", title: "Model", value: (one) => one.model, cell: name },
   { id: "requests", title: "Requests", number: true, value: (one) => one.requests, cell: (one) => count(one.requests) },
   { id: "errors", title: "Errors", number: true, value: (one) => one.errors, cell: (one) => html`<span class=${one.errors ? "bad-text" : ""}>${count(one.errors)}</span>` },
-  { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => count(one.prompt_tokens) },
-  { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => count(one.completion_tokens) },
+  { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => tokenSum(one, one.prompt_tokens) },
+  { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => tokenSum(one, one.completion_tokens) },
   { id: "ttft", title: "First token p50", number: true, value: (one) => one.ttft_ms.p50, cell: (one) => duration(one.ttft_ms.p50) },
   { id: "ttft95", title: "p95", number: true, value: (one) => one.ttft_ms.p95, cell: (one) => duration(one.ttft_ms.p95) },
   { id: "latency", title: "Latency p50", number: true, value: (one) => one.latency_ms.p50, cell: (one) => duration(one.latency_ms.p50) },
