@@ -3,7 +3,8 @@ import { html, render } from "./core/view.js";
 import { drawWith, refresh } from "./core/schedule.js";
 import { endPass, startPass } from "./core/resource.js";
 import { route, startRouting } from "./core/route.js";
-import { live, startLive } from "./core/live.js";
+import { introduce } from "./core/hues.js";
+import { live, nodes, startLive } from "./core/live.js";
 import { startKeys } from "./core/keys.js";
 import { dialogView, syncDialog } from "./parts/dialog.js";
 import { shell } from "./parts/shell.js";
@@ -38,6 +39,7 @@ let lastTab = null;
 
 drawWith(() => {
   startPass();
+  if (live.status) introduce(nodes().flatMap((node) => node.models.map((model) => model.name)));
   render(html`${shell(tabView())}${dialogView()}`, root);
   endPass();
   syncDialog();

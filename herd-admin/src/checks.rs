@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use herd_core::access::Scope;
 use herd_core::health::{Inputs, Policy, evaluate};
-use herd_core::recommend::{Commitments, recommend};
+use herd_core::recommend::{Action, Commitments, recommend};
 use tokio::sync::watch;
 
 pub(crate) use advice::recommendations;
 pub(crate) use board::Checks;
-pub(crate) use http::{acknowledge, health, history, mute, unmute};
+pub(crate) use http::{acknowledge, check, health, history, mute, unmute};
 
 use crate::serve::repeated;
 use crate::state::AdminState;
@@ -34,6 +34,8 @@ pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
 /// One look: findings, and recommendations if it `recommends`.
 pub(crate) async fn look(state: &AdminState, recommends: bool) {
     let checks = state.checks();
+    // One at a time: a look counts what it sees against what the last one saw.
+    let _turn = checks.turn().await;
     checks.restore(state).await;
     let known = stats::gather(state).await;
     let view = state.view();
@@ -62,7 +64,10 @@ pub(crate) async fn look(state: &AdminState, recommends: bool) {
         let at = |id: &str| view.snapshot.node(id).map(|node| node.id.clone());
         let pulling: Vec<_> = running.iter().filter_map(|pull| at(&pull.node_id)).collect();
         let pinned = state.pins().on_nodes(&view.snapshot);
-        let recommended = recommend(&inputs, &Commitments { pulling: &pulling, pinned: &pinned });
+        let mut recommended = recommend(&inputs, &Commitments { pulling: &pulling, pinned: &pinned });
+        // One that is on its way is not missed elsewhere for that.
+        let on_its_way = |model: &str| running.iter().any(|pull| pull.model == model);
+        recommended.retain(|one| !(matches!(one.action, Action::Pull { .. }) && on_its_way(&one.model)));
         checks.set_advice(Arc::new(recommended));
     }
 }

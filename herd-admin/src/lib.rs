@@ -38,6 +38,7 @@ mod pins;
 mod pull;
 mod queue;
 mod refusal;
+mod residency;
 mod secret;
 mod serve;
 mod settings;
@@ -199,6 +200,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/health/mute", post(checks::mute))
         .route("/dashboard/api/health/unmute", post(checks::unmute))
         .route("/dashboard/api/health/history", get(checks::history))
+        .route("/dashboard/api/health/check", post(checks::check))
         .route("/dashboard/api/recommendations", get(checks::recommendations))
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::state::AdminState;
-use crate::{checks, events, pins, router};
+use crate::{checks, events, pins, residency, router};
 
 /// Connections at a time. Beyond them newcomers wait in the listener's backlog.
 const CONNECTIONS: usize = 512;
@@ -35,8 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What connections get to finish their answers when the service stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves the admin service on `listener` and does its work in the background, pulls, benchmarks, checks, pins and
-/// following the file of keys, until `shutdown` becomes true or its sender is gone; then pulls and benchmarks are
+/// Serves the admin service on `listener` and does its work in the background, pulls, benchmarks, checks, pins,
+/// counting how long models are in memory and following the file of keys, until `shutdown` becomes true or its sender is gone; then pulls and benchmarks are
 /// cancelled, and running requests get a few seconds to finish.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Receiver<bool>) {
     let (pulls, benchmarks) = (state.pulls().clone(), state.benchmarks().clone());
@@ -44,8 +44,17 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Re
     let checks = checks::run(state.clone(), shutdown.clone());
     let events = events::run(state.clone(), shutdown.clone());
     let pins = pins::run(state.clone(), shutdown.clone());
+    let residency = residency::run(state.clone(), shutdown.clone());
     let jobs = async {
-        tokio::join!(pulls.run(shutdown.clone()), benchmarks.run(shutdown.clone()), keys, checks, pins, events)
+        tokio::join!(
+            pulls.run(shutdown.clone()),
+            benchmarks.run(shutdown.clone()),
+            keys,
+            checks,
+            pins,
+            events,
+            residency
+        )
     };
     tokio::join!(jobs, connections(listener, router(state.clone()), shutdown.clone()));
 }

@@ -35,8 +35,9 @@ pub use handle::{Store, StoreHandle, StoreThread};
 pub use health::{StoreHealth, StoreState};
 pub(crate) use query::Trouble;
 pub use query::{
-    AppDay, AppUsage, Apps, ContextUsage, GroupBy, ModelDay, ModelUsage, Models, Overview, Range, RecentLatency,
-    Spread, Summary, TagUsage, TraceFilter, TracePage, TrendFilter, TrendPoint, Trends, Usage, UsageRow,
+    AppDay, Apps, Asker, ContextUsage, GroupBy, ModelDay, ModelShare, ModelUsage, Models, Overview, Range,
+    RecentLatency, Residency, Spread, Summary, TraceFilter, TracePage, TrendFilter, TrendPoint, Trends, Usage,
+    UsageRow,
 };
 pub use record::{AttemptRecord, TraceRecord};
 

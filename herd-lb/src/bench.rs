@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use herd_admin::{AdminClient, BenchmarkRecord, BenchmarkState, Secret};
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How often a run is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -95,12 +96,14 @@ pub fn run(flags: &BenchFlags) -> anyhow::Result<ExitCode> {
 
 async fn measure(flags: &BenchFlags) -> anyhow::Result<BenchmarkRecord> {
     let client = AdminClient::new(&flags.edge)?.with_key(flags.key.clone());
+    // Before the run begins: from then on whoever interrupts must not leave it behind.
+    let mut interrupted = signal(SignalKind::interrupt()).context("signals cannot be heard")?;
     let begun = client.post(&format!("{PATH}/start"), &flags.ask()).await?;
     let run_id = begun["run_id"].as_str().context("herd named no run")?.to_owned();
     let told = Told { json: flags.json, terminal: std::io::stderr().is_terminal() };
     tokio::select! {
         outcome = follow(&client, &run_id, &told) => outcome?,
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupted.recv() => {
             told.line("cancelling");
             // It may have ended in this moment.
             drop(client.post(&format!("{PATH}/cancel"), &json!({})).await);

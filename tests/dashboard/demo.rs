@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use herd_harness::{bin, eventually, get, post, send};
-use serde_json::Value;
+use herd_harness::{Answer, bin, eventually, get, post_with, send};
+use serde_json::{Value, json};
 
 /// What a hostile client may call itself.
 pub(crate) const HOSTILE_TAG: &str = "<img src=x onerror=alert(1)>";
@@ -26,17 +27,26 @@ pub(crate) struct Demo {
 impl Demo {
     /// Starts it and waits for its nodes.
     pub(crate) fn start() -> Self {
-        let demo = Self::launch(&folder(), &[]);
-        eventually("the nodes join", || demo.status()["fleet"]["nodes_ready"] == 3);
-        demo
+        Self::launch(&folder(), &[]).joined()
+    }
+
+    /// The same, which takes no model from a registry by itself, and knows who shows this key, which it asks nobody for.
+    pub(crate) fn with_key(name: &str) -> (Self, String) {
+        let folder = folder();
+        let key = add_key(&folder, name, "infer");
+        let env = [("FLEET_ACCESS_REQUIRE", "never"), ("FLEET_AUTO_PULL_ENABLED", "false")];
+        (Self::launch(&folder, &env).joined(), key)
+    }
+
+    fn joined(self) -> Self {
+        eventually("the nodes join", || self.status()["fleet"]["nodes_ready"] == 3);
+        self
     }
 
     /// The same, which asks everybody for a key; and one that may do everything.
     pub(crate) fn guarded() -> (Self, String) {
         let folder = folder();
-        let mut add = Command::new(bin("herd"));
-        let made = add.args(["key", "add", "op", "--scope", "admin", "--data-dir"]).arg(&folder).output().unwrap();
-        let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        let key = add_key(&folder, "op", "admin");
         (Self::launch(&folder, &[("FLEET_ACCESS_REQUIRE", "always")]), key)
     }
 
@@ -65,20 +75,107 @@ impl Demo {
         get(self.admin, "/fleet/status").json()
     }
 
-    /// Clients that ask again and again until the end, under these tags in turn.
+    /// Asks the fleet API.
+    pub(crate) fn told(&self, path: &str) -> Value {
+        get(self.admin, path).json()
+    }
+
+    /// Changes something.
+    #[track_caller]
+    pub(crate) fn change(&self, path: &str, body: &Value) -> Value {
+        let answer = send(self.admin, &post_with(path, JSON, body.to_string().as_bytes()));
+        assert_eq!(answer.status / 100, 2, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// Asks a model.
+    pub(crate) fn ask(&self, ask: &Ask<'_>) -> Answer {
+        send(self.edge, &ask.request())
+    }
+
+    /// Clients that ask again and again until the end, each its own models, on the API of its kind, under these tags in
+    /// turn.
     pub(crate) fn with_traffic(mut self, tags: &[&'static str]) -> Self {
-        let models = ["llama3.2:3b", "gpt-oss:20b", "qwen2.5-coder:14b", "llama3.3:70b", "gemma3:4b", "llama3.2:3b"];
-        for (index, (model, tag)) in models.into_iter().cycle().zip(tags.iter().copied().cycle()).take(9).enumerate() {
+        for (index, ((model, path), tag)) in CLIENTS.into_iter().zip(tags.iter().copied().cycle()).enumerate() {
             let (edge, stop) = (self.edge, Arc::clone(&self.stop));
-            let tokens = 120 + 40 * index;
             self.clients.push(std::thread::spawn(move || {
+                let (mut turn, begun) = (index, Instant::now());
                 while !stop.load(Relaxed) {
-                    drop(send(edge, &chat(model, tag, tokens)));
+                    turn = (turn * 5 + 3) % 16;
+                    // Some minutes are busier than others.
+                    let second = usize::try_from(begun.elapsed().as_secs()).unwrap_or(0) + index * 20;
+                    let wave = (second % 240).abs_diff(120);
+                    let tokens = 20 + turn * wave / 2;
+                    drop(send(edge, &Ask { path, tokens, ..Ask::of(model, &[tag]) }.request()));
                 }
             }));
         }
         self
     }
+}
+
+/// What clients ask, and how.
+const CLIENTS: [(&str, &str); 11] = [
+    ("llama3.2:3b", "/api/chat"),
+    ("qwen2.5-coder:14b", "/v1/chat/completions"),
+    ("gpt-oss:20b", "/v1/messages"),
+    ("nomic-embed-text", "/api/embed"),
+    ("llama3.3:70b", "/api/chat"),
+    ("llama3.2:3b", "/v1/chat/completions"),
+    ("gpt-oss:20b", "/api/chat"),
+    ("gemma3:4b", "/api/chat"),
+    ("llama3.2:3b", "/v1/messages"),
+    ("gemma3:4b", "/v1/messages"),
+    ("llama3.2:3b", "/api/chat"),
+];
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// A request of a client.
+pub(crate) struct Ask<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) tags: &'a [&'a str],
+    /// Of the prompt, about, and of the answer at the most.
+    pub(crate) tokens: usize,
+    /// Its API key; empty = none.
+    pub(crate) key: &'a str,
+}
+
+impl<'a> Ask<'a> {
+    /// A short chat.
+    pub(crate) fn of(model: &'a str, tags: &'a [&'a str]) -> Self {
+        Self { path: "/api/chat", model, tags, tokens: 12, key: "" }
+    }
+
+    pub(crate) fn request(&self) -> Vec<u8> {
+        let Self { path, model, tags, tokens, key } = *self;
+        let mut body = json!({ "model": model, "metadata": { "tags": tags } });
+        let text = "word ".repeat(tokens);
+        if path == "/api/embed" {
+            body["input"] = text.into();
+        } else {
+            body["messages"] = json!([{ "role": "user", "content": text }]);
+            body["stream"] = true.into();
+            if path == "/v1/chat/completions" {
+                body["stream_options"] = json!({ "include_usage": true });
+            }
+            if path == "/api/chat" {
+                body["options"] = json!({ "num_predict": tokens });
+            } else {
+                body["max_tokens"] = tokens.into();
+            }
+        }
+        let key = if key.is_empty() { String::new() } else { format!("Authorization: Bearer {key}\r\n") };
+        post_with(path, &format!("{JSON}{key}"), body.to_string().as_bytes())
+    }
+}
+
+/// Makes an API key in a folder; returns its secret.
+fn add_key(folder: &Path, name: &str, scope: &str) -> String {
+    let mut add = Command::new(bin("herd"));
+    let made = add.args(["key", "add", name, "--scope", scope, "--data-dir"]).arg(folder).output().unwrap();
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
 /// A folder of its own for a herd.
@@ -88,16 +185,6 @@ fn folder() -> PathBuf {
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
-}
-
-/// A request for a chat of `tokens` tokens.
-pub(crate) fn chat(model: &str, tag: &str, tokens: usize) -> Vec<u8> {
-    let prompt = "word ".repeat(tokens);
-    let body = serde_json::json!({
-        "model": model, "messages": [{ "role": "user", "content": prompt }], "options": { "num_predict": tokens },
-        "metadata": { "tags": [tag] },
-    });
-    post("/api/chat", body.to_string().as_bytes())
 }
 
 impl Drop for Demo {

@@ -5,13 +5,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod browser;
+mod care;
 mod demo;
 mod hostile;
+mod lean;
 mod live;
 mod operate;
-mod records;
+mod pictures;
 mod samples;
 mod service;
+mod told;
 mod url;
 
 use browser::Browser;

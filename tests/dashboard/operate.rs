@@ -5,10 +5,10 @@ use std::io::Write as _;
 use herd_harness::{connect, eventually, get};
 
 use crate::browser::Browser;
-use crate::demo::{Demo, chat};
+use crate::demo::{Ask, Demo};
 use crate::open;
 
-fn answer_dialog(browser: &Browser, words: &str) {
+pub(crate) fn answer_dialog(browser: &Browser, words: &str) {
     browser.until("document.querySelector('dialog[open]')");
     browser.click_words("dialog", words);
 }
@@ -41,8 +41,22 @@ fn nodes_and_requests_are_acted_on_after_a_question() {
     answer_dialog(&browser, "Undrain");
     eventually("it is back", || !cordoned());
 
+    // A model leaves memory, and a node the fleet, until its agent tells of it again.
+    node_action(&browser, "rtx", "Unload qwen2.5-coder:14b…");
+    answer_dialog(&browser, "Unload");
+    browser.until("!document.querySelector('[data-node=rtx] .hot').textContent.includes('qwen2.5-coder:14b')");
+    let known_for = || {
+        demo.status()["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "laptop")?["known_for_ms"]
+            .as_u64()
+    };
+    let before = known_for().unwrap();
+    node_action(&browser, "laptop", "Remove from the fleet…");
+    answer_dialog(&browser, "Remove");
+    eventually("it comes anew", || known_for().is_some_and(|ms| ms < before));
+    browser.until("document.querySelectorAll('.card.node').length === 3");
+
     let mut client = connect(demo.edge);
-    client.write_all(&chat("llama3.3:70b", "long", 3_000)).unwrap();
+    client.write_all(&Ask { tokens: 3_000, ..Ask::of("llama3.3:70b", &["long"]) }.request()).unwrap();
     browser.until("document.querySelector('.request')?.textContent.includes('llama3.3:70b')");
     browser.click_words(".request", "Cancel");
     answer_dialog(&browser, "Cancel the request");
@@ -74,6 +88,46 @@ fn a_pull_is_watched_and_cancelled() {
     browser.reload();
     browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'cancelled'");
     browser.is_clean(&["api/pull"]);
+}
+
+#[test]
+fn a_model_is_pulled_deleted_and_gone_after_a_reload() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/models?model=llama3.2%3A1b");
+    browser.click_words("[data-panel=model]", "Pull…");
+    browser
+        .click("[...document.querySelectorAll('#field-node_id option')].find((one) => one.textContent === 'laptop')");
+    answer_dialog(&browser, "Pull");
+    browser.until("document.querySelector('[data-panel=pulls] li .badge')?.textContent === 'succeeded'");
+    browser
+        .until("document.querySelector('[aria-label=\"llama3.2:1b on nodes\"] tbody')?.textContent.includes('laptop')");
+    browser.click_words("[data-panel=model]", "Delete…");
+    answer_dialog(&browser, "Delete");
+    let gone = "document.querySelector('[data-panel=model]')?.textContent.includes('On no node')";
+    browser.until(gone);
+    browser.reload();
+    browser.until(gone);
+    browser.is_clean(&[]);
+}
+
+#[test]
+fn a_model_is_pinned_and_let_go() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start();
+    open(&browser, &demo.base(), "/models?model=qwen2.5-coder%3A14b");
+    let rtx =
+        "[...document.querySelectorAll('[data-panel=model] tr')].find((row) => row.textContent.includes('Unload…'))";
+    browser.click(&format!("[...{rtx}.querySelectorAll('button')].find((one) => one.textContent === 'Pin…')"));
+    answer_dialog(&browser, "Pin");
+    let place = "document.querySelector('[aria-label=\"qwen2.5-coder:14b on nodes\"] tbody')?.textContent";
+    browser.until(&format!("{place}.includes('pinned')"));
+    browser.reload();
+    browser.until(&format!("{place}?.includes('pinned')"));
+    browser.click_words("[data-panel=model]", "Unpin");
+    answer_dialog(&browser, "Unpin");
+    browser.until(&format!("!{place}.includes('pinned')"));
+    browser.is_clean(&[]);
 }
 
 #[test]

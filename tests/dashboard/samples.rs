@@ -20,7 +20,6 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
         ("/dashboard/api/models", models()),
         ("/dashboard/api/model-management", json!({ "models": [], "pulls": [] })),
         ("/dashboard/api/apps", apps()),
-        ("/dashboard/api/apps/daily", daily()),
         ("/dashboard/api/traces", traces()),
         ("/dashboard/api/traces/req-7", trace()),
         ("/dashboard/api/health", health()),
@@ -56,7 +55,7 @@ fn overview() -> Value {
 
 fn usage() -> Value {
     let row = |key: &str, tokens: u64| json!({ "key": key, "requests": 90, "errors": 0, "completion_tokens": tokens });
-    json!({ "rows": [row("mac-studio", 121_300), row("rtx", 143_800), row("laptop", 31_200)] })
+    json!({ "passed_ms": 300_000, "rows": [row("mac-studio", 121_300), row("rtx", 143_800), row("laptop", 31_200)] })
 }
 
 fn trends() -> Value {
@@ -74,13 +73,13 @@ fn trends() -> Value {
     };
     let points: Vec<_> = (0..POINTS).map(|index| point(index, 0)).collect();
     let previous: Vec<_> = (0..POINTS).map(|index| point(index, POINTS)).collect();
-    json!({ "step_ms": STEP_MS, "points": points, "previous": previous })
+    json!({ "step_ms": STEP_MS, "from_unix_ms": first, "to_unix_ms": first + POINTS * STEP_MS, "points": points, "previous": previous })
 }
 
 fn models() -> Value {
     let node = |id: &str, speed: f64| {
         json!({ "node_id": id, "requests": 420, "errors": 1, "ttft_ms": quantiles(9_000.0 / speed),
-            "latency_ms": quantiles(190_000.0 / speed), "tokens_per_s": speed, "hot": true })
+            "latency_ms": quantiles(190_000.0 / speed), "tokens_per_s": speed, "hot": true, "hot_share": 0.8 })
     };
     let model = |name: &str, requests: u64, nodes: Vec<Value>| {
         json!({
@@ -100,23 +99,11 @@ fn models() -> Value {
 
 fn apps() -> Value {
     let app = |name: &str, requests: u64| {
-        json!({ "app": name, "tag": name, "requests": requests, "errors": requests / 200, "prompt_tokens": requests * 640,
+        json!({ "app": name, "tag": name, "key_id": name, "key_name": name, "requests": requests, "errors": requests / 200, "prompt_tokens": requests * 640,
             "completion_tokens": requests * 250, "ttft_ms": quantiles(171.0), "latency_ms": quantiles(2_500.0),
             "top_models": [{ "model": "llama3.2:3b", "requests": requests / 2 }, { "model": "gpt-oss:20b", "requests": requests / 4 }] })
     };
-    json!({ "apps": [app("chat-ui", 2_910), app("ci-bot", 866), app("notebook", 355)], "tags": [app("nightly", 301)] })
-}
-
-fn daily() -> Value {
-    let day = |back: u64, app: &str, requests: f64| {
-        let date = format!("2026-11-{:02}", 24 - back);
-        json!({ "day": date, "app": app, "requests": requests.round(), "tokens": requests * 900.0, "errors": 0 })
-    };
-    let days = (0..9).flat_map(|back| {
-        let busy = 1.0 + 0.25 * wave(back, 2.0);
-        [day(back, "chat-ui", 2_900.0 * busy), day(back, "ci-bot", 900.0 * busy * busy), day(back, "notebook", 340.0)]
-    });
-    json!({ "days": days.collect::<Vec<_>>() })
+    json!({ "apps": [app("chat-ui", 2_910), app("ci-bot", 866), app("notebook", 355)], "tags": [app("nightly", 301)], "keys": [app("laptop", 12)] })
 }
 
 pub(crate) fn trace_row(index: u64) -> Value {

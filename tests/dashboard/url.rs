@@ -1,16 +1,15 @@
 //! Where one is stands in the URL; keys lead there too.
 
 use crate::browser::Browser;
-use crate::demo::Demo;
+use crate::demo::{Ask, Demo};
 use crate::open;
-use crate::samples::records;
 use crate::service::Service;
 
 #[test]
 fn tabs_ranges_and_filters_are_linked_to() {
     let Some(browser) = Browser::start() else { return };
     let demo = Demo::start();
-    let service = Service::start(demo.edge, records());
+    let service = Service::start(demo.edge, []);
     let heading = "document.querySelector('main h1')?.textContent";
     open(&browser, &service.base(), "/trends?range=24h&node=rtx&model=llama3.2%3A3b");
     browser.until(&format!("{heading} === 'Trends'"));
@@ -66,7 +65,8 @@ fn explain_tells_where_a_request_would_go() {
 fn a_stretch_marked_in_a_chart_is_the_range_of_the_page() {
     let Some(browser) = Browser::start() else { return };
     let demo = Demo::start();
-    let service = Service::start(demo.edge, records());
+    assert_eq!(demo.ask(&Ask::of("llama3.2:3b", &[])).status, 200);
+    let service = Service::start(demo.edge, []);
     open(&browser, &service.base(), "/trends");
     browser.until("document.querySelectorAll('.u-over').length === 6");
     let corner = browser

@@ -63,6 +63,19 @@ export function bytes(value) {
   return `${unit < 2 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
 }
 
+const TENS = ["B", "kB", "MB", "GB", "TB"];
+
+// As models' sizes are told, and as the sentences of findings and recommendations tell them.
+export function decimalBytes(value) {
+  if (!known(value)) return NONE;
+  let unit = 0;
+  while (Math.abs(value) >= 1_000 && unit < TENS.length - 1) {
+    value /= 1_000;
+    unit += 1;
+  }
+  return `${unit < 2 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${TENS[unit]}`;
+}
+
 export function tokens(value) {
   if (!known(value)) return NONE;
   return value >= 1_024 && value % 1_024 === 0 ? `${value / 1_024}k` : count(value);

@@ -1,7 +1,7 @@
 // Small pieces that every tab is made of.
 import { html, nothing } from "../core/view.js";
 import { retry } from "../core/resource.js";
-import { NONE, bytes, duration, exact, words } from "../core/format.js";
+import { NONE, age, count, decimalBytes, duration, exact, words } from "../core/format.js";
 
 const TONES = {
   online: "good", hot: "good", completed: "good", succeeded: "good", free: "good", kept: "good", decode: "good", info: "info", open: "warn",
@@ -35,14 +35,18 @@ export const meter = (share, label, tone = "") => {
     aria-valuenow=${percent}><span .style=${`width:${percent}%`}></span></span>`;
 };
 
+// Tokens, added up. Some APIs tell none, as OpenAI's streams do where nobody asks: then the sum is not zero but not known.
+export const tokenSum = (one, sum) =>
+  sum === 0 && one.requests > 0 ? html`<span class="dim" title="no answer told of any">${NONE}</span>` : count(sum);
+
 // How a number stands against that of the stretch before.
-export function change(now, before, { better = "" } = {}) {
+export function change(now, before, { better = "", title = "against the period before" } = {}) {
   if (typeof now !== "number" || typeof before !== "number" || before === 0) return nothing;
   const share = (now - before) / before;
-  if (Math.abs(share) < 0.005) return html`<span class="change">± 0 %</span>`;
+  if (Math.abs(share) < 0.005) return html`<span class="change" title=${title}>± 0 %</span>`;
   const good = better && (share > 0) === (better === "more");
   const text = `${share > 0 ? "▲" : "▼"} ${Math.abs(share) >= 10 ? "> 999" : Math.round(Math.abs(share) * 100)} %`;
-  return html`<span class="change ${better ? (good ? "good" : "bad") : ""}" title="against the period before">${text}</span>`;
+  return html`<span class="change ${better ? (good ? "good" : "bad") : ""}" title=${title}>${text}</span>`;
 }
 
 export const empty = (title, text = nothing) => html`<div class="state"><strong>${title}</strong><span>${text}</span></div>`;
@@ -90,10 +94,11 @@ export function copyButton(text) {
 
 const BYTES = /_bytes$/;
 const DURATION = /_ms$/;
+const SECONDS = /^seconds_/;
 
 function measured(name, value) {
   if (typeof value !== "number") return String(value);
-  return BYTES.test(name) ? bytes(value) : DURATION.test(name) ? duration(value) : exact(value);
+  return BYTES.test(name) ? decimalBytes(value) : DURATION.test(name) ? duration(value) : SECONDS.test(name) ? age(value * 1_000) : exact(value);
 }
 
 // Names with their values, as a list of { name, value } or an object; or a sentence.
@@ -102,7 +107,7 @@ export function evidence(told) {
   const pairs = Array.isArray(told) ? told.map((one) => [one.name, one.value]) : Object.entries(told);
   const known = pairs.filter(([, value]) => value != null);
   return known.length
-    ? html`<dl class="evidence">${known.map(([name, value]) => html`<div><dt class="dim">${words(String(name).replace(/_(bytes|ms)$/, ""))}</dt><dd class="number">${measured(String(name), value)}</dd></div>`)}</dl>`
+    ? html`<dl class="evidence">${known.map(([name, value]) => html`<div><dt class="dim">${words(String(name).replace(/_(bytes|ms)$|^seconds_/, ""))}</dt><dd class="number">${measured(String(name), value)}</dd></div>`)}</dl>`
     : nothing;
 }
 

@@ -21,6 +21,17 @@ function resolved(element, colour) {
 
 const faint = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, (_, parts) => `rgba(${parts}, ${alpha})`);
 
+// What has no neighbour makes no line, and would not be seen.
+function alone(plot, series) {
+  const values = plot.data[series];
+  const [from, to] = plot.series[0].idxs;
+  const places = [];
+  for (let at = from; at <= to; at += 1) {
+    if (values[at] != null && values[at - 1] == null && values[at + 1] == null) places.push(at);
+  }
+  return places.length ? places : null;
+}
+
 class HerdChart extends HTMLElement {
   #spec = null;
   #plot = null;
@@ -91,11 +102,11 @@ class HerdChart extends HTMLElement {
     return {
       width: this.clientWidth || 600,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0],
       legend: { live: true },
       cursor: { sync: { key: "herd" }, points: { size: 6 }, drag: { x: true, y: false, setScale: false } },
       select: { show: true },
-      scales: { x: { time: true, ...this.#span() }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+      scales: { x: { time: true, ...this.#span() }, y: { range: (_, __, most) => [0, spec.most ?? (most > 0 ? most * 1.08 : 1)] } },
       axes: [
         { ...axis, size: 28, space: 64, values: (_, ticks) => marks(ticks.map((tick) => tick * 1_000)) },
         { ...axis, size: 58, ...(spec.whole ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((tick) => spec.show(tick)) },
@@ -114,7 +125,7 @@ class HerdChart extends HTMLElement {
       stroke: colour,
       width: one.bars ? 0 : one.dash ? 1 : 1.5,
       dash: one.dash ? [4, 4] : undefined,
-      points: { show: false },
+      points: one.bars ? { show: false } : { show: false, size: 4, fill: colour, filter: alone },
       spanGaps: false,
       // The value under the pointer; without one the last.
       value: (plot, value, series, at) => this.#shown(at == null ? plot.data[series]?.findLast((one) => one != null) : value),
@@ -140,7 +151,8 @@ class HerdChart extends HTMLElement {
 
 customElements.define("herd-chart", HerdChart);
 
-// `series`: [{ label, values, colour, bars, dash, fill }]; `times`, `from` and `to` in Unix milliseconds; `show(value)`.
+// `series`: [{ label, values, colour, bars, dash, fill }]; `times`, `from` and `to` in Unix milliseconds; `show(value)`;
+// `most`: what the axis ends with, where that is known.
 export const chart = (spec) => html`<figure class="chart" data-chart=${spec.title}>
   <figcaption><span>${spec.title}</span>${spec.unit ? html`<span class="dim">${spec.unit}</span>` : ""}</figcaption>
   <herd-chart .spec=${spec}></herd-chart>

@@ -90,15 +90,16 @@ export function unpin(model) {
 }
 
 // An action that the service itself proposes. Only its own paths are taken.
-export function carryOut(title, text, action) {
+export function carryOut(title, text, action, after = () => {}) {
   dialog({
     title,
     text,
     action: "Do it",
     danger: action.method === "DELETE",
-    run: () => {
+    run: async () => {
       if (!/^\/(fleet|dashboard\/api)\//.test(action.path)) throw new ApiError(0, "foreign", "Not an action of this herd.");
-      return done(ask(action.method, action.path, { body: action.body ?? undefined }));
+      await done(ask(action.method, action.path, { body: action.body ?? undefined }));
+      after();
     },
   });
 }

@@ -4,7 +4,7 @@ import { ageNow } from "../core/live.js";
 import { hue } from "../core/hues.js";
 import { NONE, age, bytes, count, percent, rate, tokens } from "../core/format.js";
 import { href } from "../core/route.js";
-import { badge } from "./bits.js";
+import { badge, meter } from "./bits.js";
 import { menu } from "./menu.js";
 import { nodeActions } from "./node-actions.js";
 
@@ -44,6 +44,17 @@ function memoryBar(node) {
         .style=${`${share(one.size)};background:${hue(one.model.name)}`}><span>${one.model.name}</span></span>`)}
       ${others > 0 ? html`<span class="part others" title=${`others: ${bytes(others)}`} .style=${share(others)}></span>` : nothing}
     </div>
+  </div>`;
+}
+
+// The machine's own memory, beside that of its graphics cards.
+function systemBar({ memory, device }) {
+  if (!device.discrete || !(memory?.total_gb > 0)) return nothing;
+  const used = memory.total_gb - memory.available_gb;
+  const tight = memory.pressure && memory.pressure !== "normal" && memory.pressure !== "unknown";
+  return html`<div class="memory">
+    <div class="line"><span>Memory</span><span class="number">${bytes(used * GIB)} of ${bytes(memory.total_gb * GIB)}${memory.swap_used_gb > 0.05 ? html`<span class="warn-text"> · ${bytes(memory.swap_used_gb * GIB)} swapped</span>` : nothing}</span></div>
+    ${meter(used / memory.total_gb, "memory of the machine", tight ? "warn" : "")}
   </div>`;
 }
 
@@ -96,14 +107,14 @@ export function nodeCard(node, tokensPerSecond) {
       ${menu(`node ${node.node_id}`, `actions on ${node.node_id}`, nodeActions(node))}
     </header>
     ${why.length ? html`<p class="why">${why.join(" · ")}</p>` : nothing}
-    ${memoryBar(node)}
+    ${memoryBar(node)}${systemBar(node)}
     <ul class="hot">
       ${loaded.length ? repeat(loaded, (model) => model.name, (model) => modelRow(model, discrete)) : html`<li class="dim">no model in memory</li>`}
     </ul>
     <footer>
       ${fact("slots", html`${freeSlots(node)} free of ${node.slots}`, `${node.in_flight} of ours, ${node.busy_by_others} of others`)}
       ${fact("queue", html`<span class=${queued ? "warn-text" : ""}>${count(queued)}</span>`, "requests that wait at the node")}
-      ${tokensPerSecond == null ? nothing : fact("tok/s", rate(tokensPerSecond), "tokens written per second, last 15 minutes")}
+      ${tokensPerSecond == null ? nothing : fact("tok/s", rate(tokensPerSecond), "tokens written per second, last 5 minutes")}
       ${fact("cpu", node.cpu ? percent(node.cpu.utilization_pct, 100) : NONE)}
       ${hottest == null ? nothing : fact("temp", html`<span class=${hottest >= HOT_C ? "warn-text" : ""}>${Math.round(hottest)} °C</span>`)}
       ${fact("disk", `${diskFree} free`, `${count(node.models.length)} models on disk`)}

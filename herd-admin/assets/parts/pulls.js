@@ -22,7 +22,7 @@ function running(pull) {
   </li>`;
 }
 
-const ended = (pull) => html`<li class="ended">
+const ended = (pull) => html`<li>
   ${badge(pull.phase)}<span class="name">${pull.model}</span><span class="dim">to ${pull.node_id}</span>
   <span class="dim">${pull.error ?? ""}</span><span class="number dim">${moment(pull.ended_unix_ms)}, took ${age(pull.ended_unix_ms - pull.started_unix_ms)}</span>
 </li>`;

@@ -30,7 +30,8 @@ function row(request, waiting) {
   return html`<li class="request" data-request=${request.request_id}>
     ${badge(request.phase, why)}
     <span class="what"><span class="dot" .style=${`background:${hue(request.model)}`}></span><span class="name">${request.model}</span>
-      ${request.tags.map((tag) => html`<a class="tag" href=${href("traces", { tag })}>${tag}</a>`)}</span>
+      ${request.tags.slice(0, 1).map((tag) => html`<a class="tag" href=${href("traces", { tag })}>${tag}</a>`)}${request.tags.length > 1
+        ? html`<span class="dim" title=${request.tags.slice(1).join(", ")}>+${request.tags.length - 1}</span>` : nothing}</span>
     <span class="where">${request.node_id ?? (wait ? html`<em>${wait.reason}</em>` : "–")}</span>
     <span class="number dim" title="tokens of the prompt, estimated">${count(request.prompt_tokens)} tok</span>
     <span class="number dim" title="bytes of the answer so far">${request.response_bytes ? bytes(request.response_bytes) : "–"}</span>

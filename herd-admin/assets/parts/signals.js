@@ -2,6 +2,7 @@
 import { html, nothing } from "../core/view.js";
 import { NONE, decimal, duration, tokens, words } from "../core/format.js";
 import { badge, empty } from "./bits.js";
+import { total } from "./waterfall.js";
 
 const SIGNALS = {
   thermal: "is the model in memory there",
@@ -19,16 +20,14 @@ function bar(points) {
   if (typeof points !== "number") return html`<td class="signal dim">${NONE}</td>`;
   const width = Math.min(Math.abs(points) / FULL, 1) * 50;
   return html`<td class="signal">
-    <span class="number">${points > 0 ? "+" : ""}${decimal(points)}</span>
-    <span class="scale"><i class=${points < 0 ? "minus" : "plus"} .style=${`width:${width.toFixed(1)}%`}></i></span>
+    <span class="number">${points > 0 ? "+" : ""}${decimal(points)}</span><span class="scale"><i class=${points < 0 ? "minus" : "plus"} .style=${`width:${width.toFixed(1)}%`}></i></span>
   </td>`;
 }
 
 const predicted = (candidate) => {
   const one = candidate.predicted;
   if (!one) return NONE;
-  const total = one.total_ms ?? one.wait_ms + one.load_ms + one.prefill_ms + one.decode_ms;
-  return html`<span title=${`wait ${duration(one.wait_ms)}, load ${duration(one.load_ms)}, prefill ${duration(one.prefill_ms)}, decode ${duration(one.decode_ms)}`}>${duration(total)}</span>`;
+  return html`<span title=${`wait ${duration(one.wait_ms)}, load ${duration(one.load_ms)}, prefill ${duration(one.prefill_ms)}, decode ${duration(one.decode_ms)}`}>${duration(total(one))}</span>`;
 };
 
 // `candidates`: [{ node_id, total, signals, predicted, readiness, context_action, context_length, last_resort, reason, eligible }]
@@ -38,7 +37,7 @@ export function signalsTable(candidates, winner) {
   if (!candidates.length) return empty("No candidates", "No node was looked at.");
   const row = (name, help) => {
     const values = able.map((one) => one.signals?.[name]);
-    const same = values.every((value) => Math.abs((value ?? 0) - (values[0] ?? 0)) < 0.05);
+    const same = values.length > 1 && values.every((value) => Math.abs((value ?? 0) - (values[0] ?? 0)) < 0.05);
     return html`<tr class=${same ? "same" : ""}><th scope="row" title=${help}>${words(name)}</th>${able.map((one) => bar(one.signals?.[name]))}</tr>`;
   };
   const line = (title, cell) => html`<tr class="plain"><th scope="row">${title}</th>${able.map((one) => html`<td class="signal">${cell(one)}</td>`)}</tr>`;

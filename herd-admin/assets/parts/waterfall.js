@@ -35,9 +35,15 @@ const line = (label, parts, whole, note = nothing) => html`<div class="lane">
   <span class="number">${note}</span>
 </div>`;
 
-function ofPrediction(predicted) {
-  let at = 0;
-  return ["wait", "load", "prefill", "decode"].map((name) => {
+const PREDICTED = ["wait", "load", "prefill", "decode"];
+
+// All that was predicted from the choice on.
+export const total = (predicted) => predicted.total_ms ?? PREDICTED.reduce((sum, name) => sum + (predicted[`${name}_ms`] ?? 0), 0);
+
+// From the moment at which it was predicted: the choice of the last attempt.
+function ofPrediction(predicted, start) {
+  let at = start;
+  return PREDICTED.map((name) => {
     const part = { name: name === "wait" ? "queue" : name, at, ms: predicted[`${name}_ms`] ?? 0 };
     at += part.ms;
     return part;
@@ -46,13 +52,13 @@ function ofPrediction(predicted) {
 
 export function waterfall(trace, attempts, chosen) {
   const real = stretches(trace);
-  const expected = chosen?.predicted ? ofPrediction(chosen.predicted) : [];
+  const expected = chosen?.predicted ? ofPrediction(chosen.predicted, attempts.at(-1)?.started_ms ?? 0) : [];
   const end = (parts) => parts.reduce((most, part) => Math.max(most, part.at + part.ms), 0);
   const lastAttempt = attempts.reduce((most, one) => Math.max(most, (one.started_ms ?? 0) + (one.duration_ms ?? 0)), 0);
   const whole = Math.max(end(real), end(expected), lastAttempt, trace.latency_ms ?? 0, 1);
   return html`<div class="waterfall">
     ${line("took", real, whole, duration(trace.latency_ms))}
-    ${expected.length ? line("predicted", expected, whole, duration(end(expected))) : nothing}
+    ${expected.length ? line("predicted", expected, whole, html`<span title="from the choice of this node on">${duration(total(chosen.predicted))}</span>`) : nothing}
     ${attempts.map((one, index) => line(
       html`${index + 1}. ${one.node_id} ${badge(one.outcome)}`,
       [{ name: "attempt", at: one.started_ms ?? 0, ms: one.duration_ms ?? 0 }],

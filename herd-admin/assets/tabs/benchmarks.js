@@ -82,7 +82,7 @@ function runs(data) {
     setParams(first ? { with: run.run_id } : { run: run.run_id });
   };
   const columns = [
-    { id: "at", title: "Started", value: (one) => one.started_unix_ms, cell: (one) => html`<span class="number">${moment(one.started_unix_ms)}</span>` },
+    { id: "at", title: "Started", value: (one) => one.started_unix_ms, cell: (one) => html`<button class="sort number" aria-pressed=${one.run_id === first || one.run_id === second ? "true" : "false"} @click=${() => choose(one)}>${moment(one.started_unix_ms)}</button>` },
     { id: "state", title: "State", value: (one) => one.state, cell: (one) => badge(one.state, one.error ?? "") },
     { id: "models", title: "Models", cell: (one) => names(one.models) },
     { id: "nodes", title: "Nodes", cell: (one) => names(one.nodes) },
@@ -98,12 +98,13 @@ const key = (one) => `${one.node_id} ${one.model}`;
 
 function results(data, other) {
   const old = new Map((other?.results ?? []).map((one) => [key(one), one]));
-  const against = (one, of, better) => (old.has(key(one)) ? html` ${change(of(one), of(old.get(key(one))), { better })}` : nothing);
-  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${show(of(one))}${against(one, of, better)}` });
+  const against = (one, of, better) => (old.has(key(one)) ? html` ${change(of(one), of(old.get(key(one))), { better, title: "against the other run" })}` : nothing);
+  const was = (one, of, show) => (old.has(key(one)) ? html`<small>was ${show(of(old.get(key(one))))}</small>` : nothing);
+  const measure = (id, title, of, show, better) => ({ id, title, number: true, value: of, cell: (one) => html`${show(of(one))}${against(one, of, better)}${was(one, of, show)}` });
   return table("results", [
     { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b>` },
     { id: "model", title: "Model", value: (one) => one.model, cell: (one) => one.model },
-    measure("requests", "Requests", (one) => one.requests, count),
+    { id: "requests", title: "Requests", number: true, value: (one) => one.requests, cell: (one) => count(one.requests) },
     { ...measure("errors", "Errors", (one) => one.errors, count, "less"), cell: (one) => html`<span class=${one.errors ? "bad-text" : ""} title=${one.given_up ?? one.last_error ?? nothing}>${count(one.errors)}</span>` },
     measure("queue", "Queue p50", (one) => one.queue_ms?.p50, duration, "less"),
     measure("ttft", "First token p50", (one) => one.ttft_ms?.p50, duration, "less"),
@@ -114,13 +115,15 @@ function results(data, other) {
   ], data.results, { key });
 }
 
+const began = (resource, id) => (resource?.data?.run?.started_unix_ms ? moment(resource.data.run.started_unix_ms) : id);
+
 function opened() {
   const [first, second] = [param("run"), param("with")];
   if (!first) return nothing;
   const run = use(`${API}/${segment(first)}`, { key: `run ${first}`, every: 5_000 });
   const other = second ? use(`${API}/${segment(second)}`, { key: `run ${second}` }) : null;
   return section(second ? "Compared" : "Result", shown(run, "Results", (data) => results(data, other?.data)), {
-    note: second ? html`${first} against ${second}` : first, id: "result",
+    note: second ? html`<span title=${`${first} against ${second}`}>${began(run, first)} against ${began(other, second)}</span>` : first, id: "result",
     tools: html`<button class="quiet" @click=${() => setParams({ run: "", with: "" })}>Close</button>` });
 }
 

@@ -5,7 +5,7 @@ import { live } from "../core/live.js";
 import { reload, use } from "../core/resource.js";
 import { href, param, rangeMs, rangeParams, setParams, stretch } from "../core/route.js";
 import { count, moment } from "../core/format.js";
-import { badge, copyButton, empty, evidence, section, shown } from "../parts/bits.js";
+import { badge, copyButton, csv, empty, evidence, section, shown } from "../parts/bits.js";
 import { chart } from "../parts/chart.js";
 import { dialog } from "../parts/dialog.js";
 
@@ -29,7 +29,7 @@ const act = async (path, body) => {
 function acknowledge(finding) {
   dialog({
     title: "Acknowledge this finding?",
-    text: html`<p><b>${finding.title}</b></p><p>It stays listed, and no longer counts as new.</p>`,
+    text: html`<p><b>${finding.title}</b></p><p>It goes below the open ones and still counts, until it is gone or grows worse.</p>`,
     action: "Acknowledge",
     run: () => act("acknowledge", { finding: finding.id }),
   });
@@ -55,10 +55,24 @@ function unmute(finding) {
   });
 }
 
-const PASTED = /^(curl|ollama|herd|export|OLLAMA_|FLEET_|[a-z_.]+:)/;
+// Who has just changed something need not wait for the next look.
+export async function lookAgain(event) {
+  const button = event?.currentTarget;
+  if (button) button.disabled = true;
+  try {
+    await post("/dashboard/api/health/check", {});
+  } catch (error) {
+    dialog({ title: "Not looked at", text: html`<p>${error.message}</p><p>${error.advice}</p>` });
+  }
+  if (button) button.disabled = false;
+  reload("/dashboard/api/health");
+  reload("/dashboard/api/recommendations");
+}
 
-const fix = (text) =>
-  !text ? nothing : PASTED.test(text) || text.includes("\n") ? html`<div class="fix"><pre>${text}</pre>${copyButton(text)}</div>` : html`<p class="fix">${text}</p>`;
+// A command or a line of configuration, to be pasted.
+const fix = (text) => (text ? html`<div class="fix"><pre>${text}</pre>${copyButton(text)}</div>` : nothing);
+
+const age = (finding) => html`<span class="dim" title=${`last seen ${moment(finding.last_seen_unix_ms)}`}>since ${moment(finding.first_seen_unix_ms)}</span>`;
 
 function card(finding) {
   const quiet = finding.state !== "open";
@@ -67,10 +81,10 @@ function card(finding) {
       ${finding.node_id ? html`<a class="tag" href=${href("traces", { node: finding.node_id })}>${finding.node_id}</a>` : nothing}
       ${finding.model ? html`<a class="tag" href=${href("models", { model: finding.model })}>${finding.model}</a>` : nothing}
       ${quiet ? html`<span class="badge plain">${finding.state}${finding.muted_until_unix_ms ? ` until ${moment(finding.muted_until_unix_ms)}` : ""}</span>` : nothing}
-      <span class="tools">${quiet ? html`<button class="quiet" @click=${() => unmute(finding)}>Show again</button>` : html`
+      ${age(finding)}
+      <span class="tools">${finding.node_id || finding.model ? html`<a class="quiet" href=${href("traces", { node: finding.node_id, model: finding.model })}>Traces</a>` : nothing}${quiet ? html`<button class="quiet" @click=${() => unmute(finding)}>Show again</button>` : html`
         <button class="quiet" @click=${() => acknowledge(finding)}>Acknowledge</button><button class="quiet" @click=${() => mute(finding)}>Mute…</button>`}</span></header>
     ${finding.detail ? html`<p>${finding.detail}</p>` : nothing}${evidence(finding.evidence)}${fix(finding.fix)}
-    <p class="dim">since ${moment(finding.first_seen_unix_ms)}, last seen ${moment(finding.last_seen_unix_ms)}</p>
   </article>`;
 }
 
@@ -85,7 +99,8 @@ function findings(data) {
     <div class="panel health-head">${ring(data.score)}
       <div><p class="verdict">${typeof data.summary === "string" ? data.summary : `${number("critical")} critical, ${number("warning")} warnings, ${number("info")} hints`}</p>
         <p class="filters">${SEVERITIES.map((one) => html`<button class="quiet" aria-pressed=${one === only ? "true" : "false"} @click=${() => setParams({ severity: one === only ? "" : one })}>${badge(one)} ${number(one)}</button>`)}
-          <label class="check"><input type="checkbox" .checked=${quiet} @change=${(event) => setParams({ quiet: event.target.checked ? "1" : "" })}> acknowledged and muted (${hidden})</label></p></div></div>
+          <label class="check"><input type="checkbox" .checked=${quiet} @change=${(event) => setParams({ quiet: event.target.checked ? "1" : "" })}> acknowledged and muted (${hidden})</label></p></div>
+      <span class="tools"><button @click=${lookAgain}>Look again</button>${csv("/dashboard/api/health")}</span></div>
     ${sorted.length ? html`<div class="list">${repeat(sorted, (one) => one.id, card)}</div>` : empty("Nothing to do", only || hidden ? "All that is left is filtered out." : "No finding is open.")}`;
 }
 
@@ -93,7 +108,7 @@ function history(data) {
   if (data.points.length < 2) return empty("No history yet", "It grows while herd runs.");
   const marked = stretch();
   const to = marked?.to ?? Date.now();
-  return chart({ title: "Score", times: data.points.map((one) => one.at_unix_ms), from: marked?.from ?? to - rangeMs(), to, show: (value) => count(value), series: [
+  return chart({ title: "Score", most: 105, times: data.points.map((one) => one.at_unix_ms), from: marked?.from ?? to - rangeMs(), to, show: (value) => count(value), series: [
     { label: "score", values: data.points.map((one) => one.score), colour: "var(--series-2)", fill: true },
     { label: "critical", values: data.points.map((one) => one.critical), colour: "var(--bad)" },
     { label: "warnings", values: data.points.map((one) => one.warning), colour: "var(--warn)" },

@@ -6,7 +6,7 @@ import { use } from "../core/resource.js";
 import { hue } from "../core/hues.js";
 import { href, param, rangeParams, setParams } from "../core/route.js";
 import { bytes, count, duration, nodesOf, percent, rate, tokens } from "../core/format.js";
-import { badge, csv, empty, meter, section, shown, stat } from "../parts/bits.js";
+import { badge, csv, empty, meter, section, shown, stat, tokenSum } from "../parts/bits.js";
 import { table } from "../parts/table.js";
 import { sizeInMemory } from "../parts/node-card.js";
 import { pullsList } from "../parts/pulls.js";
@@ -20,8 +20,8 @@ const COLUMNS = [
   { id: "model", title: "Model", value: (one) => one.model, cell: name },
   { id: "requests", title: "Requests", number: true, value: (one) => one.requests, cell: (one) => count(one.requests) },
   { id: "errors", title: "Errors", number: true, value: (one) => one.errors, cell: (one) => html`<span class=${one.errors ? "bad-text" : ""}>${count(one.errors)}</span>` },
-  { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => count(one.prompt_tokens) },
-  { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => count(one.completion_tokens) },
+  { id: "prompt", title: "Tokens read", number: true, value: (one) => one.prompt_tokens, cell: (one) => tokenSum(one, one.prompt_tokens) },
+  { id: "completion", title: "written", number: true, value: (one) => one.completion_tokens, cell: (one) => tokenSum(one, one.completion_tokens) },
   { id: "ttft", title: "First token p50", number: true, value: (one) => one.ttft_ms.p50, cell: (one) => duration(one.ttft_ms.p50) },
   { id: "ttft95", title: "p95", number: true, value: (one) => one.ttft_ms.p95, cell: (one) => duration(one.ttft_ms.p95) },
   { id: "latency", title: "Latency p50", number: true, value: (one) => one.latency_ms.p50, cell: (one) => duration(one.latency_ms.p50) },
@@ -40,12 +40,15 @@ function context(one) {
     ${share(one) == null ? nothing : meter(share(one), "context used")}</span>`;
 }
 
-const nodeColumns = (rows) => [
+const hot = (share) => (share == null ? "–" : html`<span title="part of the time that the node was known">${percent(share)}</span> ${meter(share, "in memory")}`);
+
+const nodeColumns = [
   { id: "node", title: "Node", value: (one) => one.node_id, cell: (one) => html`<b>${one.node_id}</b> ${one.hot ? html`<span class="badge good">hot</span>` : nothing}` },
-  ...COLUMNS.filter((one) => ["requests", "errors", "ttft", "ttft95", "latency", "speed"].includes(one.id)),
-  ...(rows.some((one) => one.hot_share != null)
-    ? [{ id: "hot", title: "Hot time", number: true, value: (one) => one.hot_share, cell: (one) => percent(one.hot_share), help: "share of the range in which it was in memory there" }]
-    : []),
+  ...COLUMNS.filter((one) => ["requests", "errors", "ttft", "ttft95", "latency", "speed", "cold", "reloads"].includes(one.id)),
+  { id: "hot", title: "Hot time", number: true, value: (one) => one.hot_share, cell: (one) => hot(one.hot_share), help: "part of the range in which it was in memory there" },
+  COLUMNS.find((one) => one.id === "context"),
+  { id: "overflows", title: "Too long", number: true, value: (one) => one.overflows, help: "prompts that were estimated to be longer than the window that served them",
+    cell: (one) => html`<span class=${one.overflows ? "warn-text" : ""}>${count(one.overflows)}</span>` },
 ];
 
 // The model as nodes have it, from the fleet's own state.
@@ -87,10 +90,11 @@ function detail(wanted, insight, management) {
       ${one ? html`<div class="stats">
         ${stat("Requests", count(one.requests), { note: one.errors ? html`<span class="bad-text">${count(one.errors)} errors</span>` : "no errors" })}
         ${stat("First token, p50", duration(one.ttft_ms.p50), { note: `p95 ${duration(one.ttft_ms.p95)}` })}
-        ${stat("Decode", rate(one.tokens_per_s), { unit: "tok/s" })}
-        ${stat("Context used, p95", tokens(one.context_used_p95), { note: `of ${tokens(one.context_allocated)} allocated`, bar: share(one) })}
+        ${stat("Decode", rate(one.tokens_per_s), { unit: "tok/s", note: `${count(one.completion_tokens)} tokens written` })}
+        ${stat("Cold loads", count(one.cold_loads), { note: one.reloads ? html`<span class="warn-text">${count(one.reloads)} reloads</span>` : "no reloads" })}
+        ${stat("Context used, p95", tokens(one.context_used_p95), { note: html`of ${tokens(one.context_allocated)} allocated${one.overflows ? html`, <span class="warn-text">${count(one.overflows)} too long</span>` : nothing}`, bar: share(one) })}
       </div>` : nothing}
-      ${one?.nodes.length ? html`<h3 class="sub">On each node</h3>${table("model-nodes", nodeColumns(one.nodes), one.nodes, { key: (row) => row.node_id })}` : nothing}
+      ${one?.nodes.length ? html`<h3 class="sub">On each node</h3>${table("model-nodes", nodeColumns, one.nodes, { key: (row) => row.node_id })}` : nothing}
       <h3 class="sub">Where it is</h3>
       ${places(wanted).length ? placesTable(wanted, management) : empty("On no node", "Pull it, and it appears here.")}`, {
       id: "model",

@@ -2,7 +2,7 @@
 import { html, nothing, repeat } from "../core/view.js";
 import { live, nodes } from "../core/live.js";
 import { use } from "../core/resource.js";
-import { hue, introduce } from "../core/hues.js";
+import { hue } from "../core/hues.js";
 import { href, range, rangeParams } from "../core/route.js";
 import { query } from "../core/api.js";
 import { NONE, bytes, count, duration, percent, rate } from "../core/format.js";
@@ -12,11 +12,9 @@ import { requestsList } from "../parts/requests.js";
 import { pullsList } from "../parts/pulls.js";
 import { pull } from "../parts/model-actions.js";
 
-const THROUGHPUT_MS = 15 * 60_000;
-
 const sum = (list, value) => list.reduce((all, one) => all + (value(one) ?? 0), 0);
 
-function capacity() {
+function capacity(speeds) {
   const all = nodes().filter((node) => node.state !== "offline");
   const slots = sum(all, (node) => node.slots);
   const free = sum(all, freeSlots);
@@ -27,16 +25,17 @@ function capacity() {
   const tight = slots > 0 && free === 0;
   return html`
     ${stat("Slots free", html`${free}<span class="unit"> of ${slots}</span>`, { note: `${count(busy)} busy`, tone: tight ? "warn" : "", bar: slots ? busy / slots : 0 })}
-    ${stat("Model memory free", bytes(left), { note: `of ${bytes(total)}`, bar: total ? 1 - left / total : 0 })}
+    ${stat("Memory free", bytes(left), { note: `of ${bytes(total)}`, bar: total ? 1 - left / total : 0 })}
     ${stat("Nodes ready", html`${fleet.nodes_ready}<span class="unit"> of ${fleet.nodes_total}</span>`, {
       tone: fleet.nodes_ready < fleet.nodes_total ? "warn" : "", note: `${count(fleet.models_loaded)} models hot` })}
-    ${stat("Waiting", count(live.queue?.waiting), { note: "at the edge", tone: live.queue?.waiting ? "warn" : "" })}`;
+    ${stat("Waiting", count(live.queue?.waiting), { note: "at the edge", tone: live.queue?.waiting ? "warn" : "" })}
+    ${speeds ? stat("Throughput", rate(sum([...speeds.values()], (one) => one)), { unit: "tok/s", note: html`<span title="tokens written by all nodes">last 5 min</span>` }) : nothing}`;
 }
 
 function totals() {
   const overview = use(query("/dashboard/api/overview", rangeParams()), { every: 10_000 });
   if (overview.missing) return nothing;
-  if (!overview.data) return ["Requests", "Errors", "First token, p50", "Tokens"].map((label) => stat(label, NONE, { note: `last ${range()}` }));
+  if (!overview.data) return ["Requests", "Errors", "First token, p50", "Tokens written"].map((label) => stat(label, NONE, { note: `last ${range()}` }));
   const { totals: t, previous: p } = overview.data;
   const failed = (of) => (of ? of.failed + of.rejected + of.incomplete + of.reaped : undefined);
   const note = (now, before, better) => html`${change(now, before, { better })} last ${range()}`;
@@ -44,14 +43,14 @@ function totals() {
     ${stat("Requests", count(t.requests), { note: note(t.requests, p?.requests) })}
     ${stat("Errors", percent(failed(t), t.requests || NaN), { tone: failed(t) ? "bad" : "", note: note(failed(t), failed(p), "less") })}
     ${stat("First token, p50", duration(t.ttft_ms.p50), { note: html`p95 ${duration(t.ttft_ms.p95)} ${change(t.ttft_ms.p50, p?.ttft_ms.p50, { better: "less" })}` })}
-    ${stat("Tokens", rate(t.tokens_per_s), { unit: "/s", note: html`${count(t.completion_tokens)} written ${change(t.completion_tokens, p?.completion_tokens)}` })}`;
+    ${stat("Tokens written", count(t.completion_tokens), { note: html`<span title="for one request, the median">${rate(t.tokens_per_s)}/s each</span> ${change(t.completion_tokens, p?.completion_tokens)}` })}`;
 }
 
-// Tokens per second of each node, where this herd keeps records.
+// Tokens per second of each node in the last minutes, where this herd keeps records.
 function throughput() {
-  const usage = use("/dashboard/api/usage?group_by=node&range=15m", { every: 10_000 });
-  const seconds = THROUGHPUT_MS / 1_000;
-  return new Map((usage.data?.rows ?? []).map((row) => [row.key, row.completion_tokens / seconds]));
+  const { data } = use("/dashboard/api/usage?group_by=node&range=5m", { every: 5_000 });
+  const seconds = Math.max(data?.passed_ms ?? 0, 1_000) / 1_000;
+  return data ? new Map(data.rows.map((row) => [row.key, row.completion_tokens / seconds])) : null;
 }
 
 function models() {
@@ -86,25 +85,41 @@ function modelList() {
   </li>`)}</ul>`;
 }
 
+const LATELY = 12;
+
+// What events told, and before there were any what is stored.
+function ended() {
+  if (live.traces.length >= LATELY) return live.traces.slice(0, LATELY);
+  const { data } = use(`/dashboard/api/traces?limit=${LATELY}`, { key: "lately" });
+  const told = new Set(live.traces.map((one) => one.request_id));
+  return [...live.traces, ...(data?.traces ?? []).filter((one) => !told.has(one.request_id))].slice(0, LATELY);
+}
+
 function lately() {
-  if (!live.traces.length) return nothing;
-  return section("Just ended", html`<ul class="ended">${repeat(live.traces.slice(0, 12), (one) => one.request_id, (one) => html`<li>
-    ${badge(one.status)}<span class="name">${one.model ?? one.original_model}</span><span class="dim">${one.node_id ?? "–"}</span>
-    <span class="number">${duration(one.latency_ms)}</span>
-    <a class="mono id" href=${href("traces", {}, one.request_id)}>${one.request_id}</a></li>`)}</ul>`);
+  const rows = ended();
+  if (!rows.length) return nothing;
+  return section("Just ended", html`<ul class="ended">${repeat(rows, (one) => one.request_id, (one) => html`<li>
+    <span title=${one.error_message ?? nothing}>${badge(one.status)}</span>
+    <span class="what"><span class="dot" .style=${`background:${hue(one.model ?? one.original_model)}`}></span><span class="name">${one.model ?? one.original_model}</span></span>
+    <span class="where">${one.node_id ?? NONE}</span>
+    <span class="dim app">${one.app || NONE}</span>
+    <span class="number dim" title="time to first token">${duration(one.ttft_ms)}</span>
+    <span class="number" title="whole answer">${duration(one.latency_ms)}</span>
+    <span class="number dim" title="tokens read and written">${count(one.prompt_tokens)} → ${count(one.completion_tokens)}</span>
+    <a class="mono id" href=${href("traces", {}, one.request_id)}>${one.request_id}</a></li>`)}</ul>`, {
+    note: "first token, whole answer, tokens", tools: html`<a class="quiet" href=${href("traces")}>All</a>` });
 }
 
 const JOIN = "herd-agent --router-url http://HOST:11435";
 
 export function view() {
   if (!live.status) return live.error ? errorBox(live.error) : skeleton(6);
-  introduce(nodes().flatMap((node) => node.models.filter((model) => model.resident).map((model) => model.name)));
   const speeds = throughput();
   const cards = [...nodes()].sort((a, b) => a.node_id.localeCompare(b.node_id));
   return html`
-    <div class="stats">${capacity()}${totals()}</div>
+    <div class="stats">${capacity(speeds)}${totals()}</div>
     ${cards.length
-      ? html`<div class="cards">${repeat(cards, (node) => node.node_id, (node) => nodeCard(node, speeds.get(node.node_id)))}</div>`
+      ? html`<div class="cards">${repeat(cards, (node) => node.node_id, (node) => nodeCard(node, speeds && (speeds.get(node.node_id) ?? 0)))}</div>`
       : empty("No node has joined yet", html`On each machine with Ollama: <code>${JOIN}</code>`)}
     <div class="columns">
       ${section("Requests under way", requestsList(), { note: live.requests?.total ? count(live.requests.total) : nothing, id: "requests",

@@ -156,10 +156,12 @@ const NODE_COLUMNS = [
   { id: "known", title: "Known for", number: true, value: (one) => one.known_for_ms, cell: (one) => age(one.known_for_ms) },
 ];
 
+const bound = ({ name }, value) => html`<span title=${value}>${/_bytes$/.test(name) ? bytes(value) : /_ms$/.test(name) ? age(value) : decimal(value, 0)}</span>`;
+
 const LIMIT_COLUMNS = [
   { id: "name", title: "Bound", value: (one) => one.name, cell: (one) => html`<span class="mono">${one.name}</span>` },
-  { id: "used", title: "Used", number: true, value: (one) => one.used, cell: (one) => (one.used == null ? "–" : decimal(one.used, 0)) },
-  { id: "limit", title: "Limit", number: true, value: (one) => one.limit, cell: (one) => html`<span title=${one.limit}>${/_bytes$/.test(one.name) ? bytes(one.limit) : /_ms$/.test(one.name) ? age(one.limit) : decimal(one.limit, 0)}</span>` },
+  { id: "used", title: "Used", number: true, value: (one) => one.used, cell: (one) => (one.used == null ? "–" : bound(one, one.used)) },
+  { id: "limit", title: "Limit", number: true, value: (one) => one.limit, cell: (one) => bound(one, one.limit) },
   { id: "share", title: "", cell: (one) => (one.used == null ? nothing : html`<span class="meter"><span .style=${`width:${Math.min((one.used / (one.limit || 1)) * 100, 100)}%`}></span></span>`) },
 ];
 

@@ -10,13 +10,13 @@ import { NONE, bytes, count, decimal, duration, moment, tokens } from "../core/f
 import { badge, copyButton, csv, empty, errorBox, missing, mono, pick, section, shown } from "../parts/bits.js";
 import { signalsTable } from "../parts/signals.js";
 import { table } from "../parts/table.js";
-import { waterfall } from "../parts/waterfall.js";
+import { total, waterfall } from "../parts/waterfall.js";
 import { nodeIds } from "../parts/shell.js";
 
 const PAGE = 100;
 const STATUSES = ["completed", "failed", "rejected", "incomplete", "reaped", "cancelled", "client_disconnected"];
 const SURFACES = ["ollama_chat", "ollama_generate", "ollama_embed", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses", "anthropic_messages"];
-const FILTERS = ["model", "node", "status", "tag", "app", "surface", "client"];
+const FILTERS = ["model", "node", "status", "tag", "app", "surface", "client", "key"];
 // A moving bound in the path would ask anew each second.
 const ROUND_MS = 60_000;
 
@@ -28,7 +28,7 @@ const COLUMNS = [
   { id: "node", title: "Node", cell: (one) => html`${one.node_id ?? NONE}${one.retry_count ? html` <span class="badge warn" title="retries">+${one.retry_count}</span>` : nothing}` },
   { id: "queue", title: "Queue", number: true, cell: (one) => duration(one.queue_ms) },
   { id: "ttft", title: "First token", number: true, cell: (one) => duration(one.ttft_ms) },
-  { id: "latency", title: "Latency", number: true, cell: (one) => html`<span title=${`predicted ${duration(one.predicted_ms)}`}>${duration(one.latency_ms)}</span>` },
+  { id: "latency", title: "Latency", number: true, cell: (one) => duration(one.latency_ms) },
   { id: "tokens", title: "Tokens", number: true, cell: (one) => html`${count(one.prompt_tokens)} → ${count(one.completion_tokens)}` },
   { id: "context", title: "Context", cell: (one) => (one.context_action ? badge(one.context_action) : NONE) },
   { id: "app", title: "App", cell: (one) => one.app || (one.tags ?? []).join(", ") || NONE },
@@ -96,7 +96,7 @@ function list() {
       ${pick("Node", filters.node, nodeIds(), (node) => setParams({ node }))}
       ${pick("Status", filters.status, STATUSES, (status) => setParams({ status }))}
       ${pick("API", filters.surface, SURFACES, (surface) => setParams({ surface }))}
-      ${field("tag", "tag")}${field("app", "app")}${field("client", "client address")}
+      ${field("tag", "tag")}${field("app", "app")}${field("client", "client address")}${field("key", "API key")}
       <form @submit=${find}><input name="id" type="search" aria-label="request id" placeholder="request id ↵"></form>
       ${Object.values(filters).some(Boolean) ? html`<button class="quiet" @click=${() => setParams(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>Clear</button>` : nothing}
       ${traces.missing ? nothing : csv(path)}
@@ -104,22 +104,33 @@ function list() {
     ${section("Requests that ended", shown(traces, "Traces", (data) => listing(path, data), { rows: 8 }), { note: stretch() ? nothing : `last ${range()}` })}`;
 }
 
+// Its own part of the page answers with null where nothing is known.
+const whole = (found) => one({ trace: found.trace, attempts: found.attempts ?? [], candidates: found.candidates ?? [] });
+
 const facts = (trace) => [
   ["Ended", moment(trace.at_unix_ms)], ["API", trace.surface], ["Model", trace.model], ["Asked for", trace.original_model], ["Node", trace.node_id],
   ["HTTP status", trace.http_status], ["Queue", duration(trace.queue_ms)], ["First token", duration(trace.ttft_ms)], ["Load", duration(trace.load_ms)],
-  ["Latency", duration(trace.latency_ms)], ["Predicted", duration(trace.predicted_ms)], ["Tokens read", count(trace.prompt_tokens)], ["Tokens written", count(trace.completion_tokens)],
+  ["Latency", duration(trace.latency_ms)], ["Start predicted after", duration(trace.predicted_ms)], ["Tokens read", count(trace.prompt_tokens)], ["Tokens written", count(trace.completion_tokens)],
   ["Context asked for", tokens(trace.num_ctx)], ["Context", tokens(trace.context_length)], ["Score", decimal(trace.score)], ["Retries", count(trace.retry_count)],
   ["App", trace.app], ["Tags", (trace.tags ?? []).join(", ")], ["Key", trace.key_id], ["Client", trace.client_ip], ["Program", trace.user_agent],
   ["Priority", trace.priority], ["Request", bytes(trace.request_bytes)], ["Answer", bytes(trace.response_bytes)], ["Reload cause", trace.reload_cause],
 ];
 
-function one({ trace, attempts = [], candidates = [] }) {
+// What was predicted against what came, where both are known.
+function against(trace, attempts, chosen) {
+  const start = attempts.at(-1)?.started_ms;
+  const real = start == null ? null : trace.latency_ms - start;
+  const expected = chosen?.predicted ? total(chosen.predicted) : null;
+  const waited = (trace.queue_ms ?? 0) + (trace.load_ms ?? 0);
+  return html`<p class="dim">
+    ${trace.predicted_ms == null ? nothing : html`When it came, ${duration(trace.predicted_ms)} were predicted until it starts; it waited ${duration(waited)}. `}
+    ${expected && real > 0 ? html`When it was sent to ${trace.node_id}, ${duration(expected)} were predicted there; it took ${duration(real)}, ${decimal(real / expected, 2)} times as long.` : nothing}</p>`;
+}
+
+function one({ trace, attempts, candidates }) {
   const chosen = candidates.find((candidate) => candidate.node_id === trace.node_id);
-  const expected = trace.predicted_ms ?? chosen?.predicted?.total_ms;
-  const off = expected && trace.latency_ms ? trace.latency_ms / expected : null;
   return html`
-    ${section("Where the time went", html`${waterfall(trace, attempts, chosen)}
-      ${off ? html`<p class="dim">Predicted ${duration(expected)}, took ${duration(trace.latency_ms)}: ${decimal(off, 2)} times as long.</p>` : nothing}`, {
+    ${section("Where the time went", html`${waterfall(trace, attempts, chosen)}${against(trace, attempts, chosen)}`, {
       note: html`${badge(trace.status)} ${trace.stand_in ? badge(trace.stand_in) : nothing} ${trace.context_action ? badge(trace.context_action) : nothing}` })}
     ${trace.error_message ? html`<div class="state bad"><strong>What went wrong</strong><span class="mono error-text">${trace.error_message}</span></div>` : nothing}
     ${section("Why this node", signalsTable(candidates, trace.node_id), { note: "signals of every candidate at the moment of the choice, in points" })}
@@ -142,5 +153,5 @@ export function view() {
     ${running(route.id)}
     ${unknown
       ? found.missing ? missing("Traces") : empty("No trace of that id", "It may be older than what is kept, or still under way.")
-      : shown(found, "Traces", one, { rows: 6 })}`;
+      : shown(found, "Traces", whole, { rows: 6 })}`;
 }

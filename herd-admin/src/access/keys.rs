@@ -162,6 +162,11 @@ impl Keys {
         self.0.table.load().posture
     }
 
+    /// The name for people of the key `id`; none = there is no such key.
+    pub(crate) fn name_of(&self, id: &str) -> Option<String> {
+        self.0.table.load().key(id).map(|key| key.name.to_string())
+    }
+
     /// Whether a request with `headers` may do what it needs, and the key that is good for that, needed or not.
     ///
     /// # Errors

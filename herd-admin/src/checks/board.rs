@@ -32,6 +32,7 @@ pub(crate) struct Point {
 pub(crate) struct Checks {
     catalogue: Catalogue,
     board: Mutex<Board>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -50,13 +51,18 @@ struct Board {
 
 impl Default for Checks {
     fn default() -> Self {
-        Self { catalogue: Catalogue::built_in(), board: Mutex::default() }
+        Self { catalogue: Catalogue::built_in(), board: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 }
 
 impl Checks {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn to look.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     pub(super) fn catalogue(&self) -> &Catalogue {

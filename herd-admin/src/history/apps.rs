@@ -12,36 +12,67 @@ use super::shapes::Totals;
 use super::told;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store::{GroupBy, UsageRow};
+use crate::store::{Asker, GroupBy, ModelShare, UsageRow};
 use crate::time;
 
 #[derive(Serialize)]
-struct Apps {
+struct Askers {
     apps: Vec<AppRow>,
     tags: Vec<TagRow>,
+    keys: Vec<KeyRow>,
 }
 
 #[derive(Serialize)]
 struct AppRow {
     app: String,
     #[serde(flatten)]
-    totals: Totals,
+    row: Row,
 }
 
 #[derive(Serialize)]
 struct TagRow {
     tag: String,
     #[serde(flatten)]
-    totals: Totals,
+    row: Row,
 }
 
-/// The applications of a range, whose requests add up to all, and its tags, whose do not. `list=tags` = CSV of the tags.
+#[derive(Serialize)]
+struct KeyRow {
+    key_id: String,
+    /// Its name for people; null = there is no such key any more.
+    key_name: Option<String>,
+    #[serde(flatten)]
+    row: Row,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    totals: Totals,
+    top_models: Vec<ModelShare>,
+}
+
+impl From<Asker> for (String, Row) {
+    fn from(asker: Asker) -> Self {
+        (asker.name, Row { totals: (&asker.summary).into(), top_models: asker.top_models })
+    }
+}
+
+/// The applications of a range, whose requests add up to all, and its tags and API keys, whose do not. `list=tags` and
+/// `list=keys` = CSV of those.
 pub(crate) async fn apps(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
     let told_by = state.store()?.apps(ask.range()?).await.map_err(|error| state.store_refusal(&error))?;
-    let apps = told_by.apps.into_iter().map(|one| AppRow { totals: (&one.summary).into(), app: one.app });
-    let tags = told_by.tags.into_iter().map(|one| TagRow { totals: (&one.summary).into(), tag: one.tag });
-    let answer = Apps { apps: apps.collect(), tags: tags.collect() };
-    let rows = if ask.text("list").as_deref() == Some("tags") { "tags" } else { "apps" };
+    let keys = told_by.keys.into_iter().map(<(String, Row)>::from);
+    let answer = Askers {
+        apps: told_by.apps.into_iter().map(<(String, Row)>::from).map(|(app, row)| AppRow { app, row }).collect(),
+        tags: told_by.tags.into_iter().map(<(String, Row)>::from).map(|(tag, row)| TagRow { tag, row }).collect(),
+        keys: keys.map(|(key_id, row)| KeyRow { key_name: state.keys().name_of(&key_id), key_id, row }).collect(),
+    };
+    let rows = match ask.text("list").as_deref() {
+        Some("tags") => "tags",
+        Some("keys") => "keys",
+        _ => "apps",
+    };
     Ok(told(&ask, &headers, &answer, rows))
 }
 
@@ -75,6 +106,10 @@ pub(crate) async fn daily(State(state): State<AdminState>, ask: Ask, headers: He
 #[derive(Serialize)]
 struct Usage {
     group_by: GroupBy,
+    from_unix_ms: u64,
+    to_unix_ms: u64,
+    /// Of that what has passed: what rates are made with.
+    passed_ms: u64,
     rows: Vec<Group>,
     truncated: bool,
 }
@@ -120,7 +155,16 @@ pub(crate) async fn usage(State(state): State<AdminState>, ask: Ask, headers: He
             return Err(Refusal::bad_request("group_by", message));
         }
     };
-    let usage = state.store()?.usage(group_by, ask.range()?).await.map_err(|error| state.store_refusal(&error))?;
-    let rows = usage.data.into_iter().map(Group::from).collect();
-    Ok(told(&ask, &headers, &Usage { group_by, rows, truncated: usage.truncated }, "rows"))
+    let range = ask.range()?;
+    let usage = state.store()?.usage(group_by, range).await.map_err(|error| state.store_refusal(&error))?;
+    let (from_unix_ms, to_unix_ms) = (range.from_ms(), range.to_ms());
+    let answer = Usage {
+        group_by,
+        from_unix_ms,
+        to_unix_ms,
+        passed_ms: ask.now_ms().clamp(from_unix_ms, to_unix_ms) - from_unix_ms,
+        rows: usage.data.into_iter().map(Group::from).collect(),
+        truncated: usage.truncated,
+    };
+    Ok(told(&ask, &headers, &answer, "rows"))
 }

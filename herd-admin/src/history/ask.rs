@@ -12,7 +12,8 @@ use crate::store::{DAY_MS, HOUR_MS, Range};
 const MINUTE_MS: u64 = 60_000;
 
 /// The ranges that have names.
-const RANGES: [(&str, u64); 8] = [
+const RANGES: [(&str, u64); 9] = [
+    ("5m", 5 * MINUTE_MS),
     ("15m", 15 * MINUTE_MS),
     ("1h", HOUR_MS),
     ("6h", 6 * HOUR_MS),
@@ -23,6 +24,8 @@ const RANGES: [(&str, u64); 8] = [
     ("365d", 365 * DAY_MS),
 ];
 
+/// Steps of a range where nobody says how many.
+const STEPS: u64 = 96;
 /// Longest text of a filter: names of the store are no longer.
 const TEXT_BYTES: usize = 256;
 
@@ -93,18 +96,28 @@ impl Ask {
         Ok(Some((self.now_ms.saturating_sub(*span_ms), self.now_ms.saturating_add(1))))
     }
 
-    /// The hours that are asked for; the last one when nothing is said.
+    /// The minutes that are asked for, or the hours where no minutes are kept; the last hour when nothing is said.
     pub(crate) fn range(&self) -> Result<Range, Refusal> {
         let last_hour = (self.now_ms.saturating_sub(HOUR_MS), self.now_ms.saturating_add(1));
         let (from_ms, to_ms) = self.span()?.unwrap_or(last_hour);
-        Ok(Range::new(from_ms, to_ms))
+        Ok(Range::fine(from_ms, to_ms, self.now_ms))
     }
-}
 
-/// The range of the same length before `range`.
-pub(super) fn before(range: Range) -> Range {
-    let span_ms = range.to_ms() - range.from_ms();
-    Range::new(range.from_ms().saturating_sub(span_ms), range.from_ms())
+    /// When it was asked, Unix milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The range of the same length before `range`.
+    pub(super) fn before(&self, range: Range) -> Range {
+        range.before(self.now_ms)
+    }
+
+    /// Width of a step, seconds: as asked for, else so that the range has about a hundred of them.
+    pub(super) fn step_s(&self, range: Range) -> Result<u64, Refusal> {
+        let given = self.number("step_ms", 1, u64::MAX)?.map(|ms| ms.div_ceil(1_000));
+        Ok(given.unwrap_or((range.to_ms() - range.from_ms()) / 1_000 / STEPS))
+    }
 }
 
 #[cfg(test)]
@@ -126,10 +139,22 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_whole_hours() {
-        let day = ask(&[("range", "24h")]).range().unwrap();
-        assert_eq!(day.to_ms() - day.from_ms(), 25 * HOUR_MS, "the hour that has begun is part of it");
-        assert_eq!(before(day).to_ms(), day.from_ms());
+    fn ranges_are_whole_minutes_where_those_are_kept_else_whole_hours() {
+        let day = ask(&[("range", "24h")]);
+        let range = day.range().unwrap();
+        assert_eq!(range.to_ms() - range.from_ms(), 25 * HOUR_MS, "the hour that has begun is part of it");
+        assert_eq!(day.before(range).to_ms(), range.from_ms());
+        assert_eq!(day.step_s(range).unwrap(), 25 * 3_600 / STEPS);
+        for (name, minutes) in [("15m", 15), ("1h", 60), ("6h", 360)] {
+            let ask = ask(&[("range", name)]);
+            let range = ask.range().unwrap();
+            assert_eq!(range.to_ms() - range.from_ms(), (minutes + 1) * MINUTE_MS, "and the minute that has begun");
+            let before = ask.before(range);
+            assert_eq!(
+                (before.to_ms(), before.from_ms()),
+                (range.from_ms(), range.from_ms() - (minutes + 1) * MINUTE_MS)
+            );
+        }
         let given = ask(&[("from_unix_ms", "3600000"), ("to_unix_ms", "7200000")]).range().unwrap();
         assert_eq!((given.from_ms(), given.to_ms()), (HOUR_MS, 2 * HOUR_MS));
         assert!(ask(&[("range", "2h")]).range().is_err());

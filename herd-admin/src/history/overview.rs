@@ -6,7 +6,7 @@ use herd_core::fleet::NodeState;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::ask::{Ask, before};
+use super::ask::Ask;
 use super::shapes::{Quantiles, Totals};
 use super::told;
 use crate::answer::{JSON, json_if_changed};
@@ -67,7 +67,7 @@ pub(crate) async fn overview(
 ) -> Result<Response, Refusal> {
     let range = ask.range()?;
     let store = state.store()?;
-    let (then, previous) = tokio::join!(store.overview(range), store.overview(before(range)));
+    let (then, previous) = tokio::join!(store.overview(range), store.overview(ask.before(range)));
     let then = then.map_err(|error| state.store_refusal(&error))?;
     let previous = previous.map_err(|error| state.store_refusal(&error))?;
     let answer = Overview {
@@ -103,12 +103,14 @@ struct Point {
     ttft_ms: Quantiles,
     latency_ms: Quantiles,
     queue_ms: Quantiles,
+    /// Written per second for one request, the median.
     tokens_per_s: Option<f64>,
     prompt_tokens: u64,
     completion_tokens: u64,
     cold_loads: u64,
     reloads: u64,
     retries: u64,
+    overflows: u64,
 }
 
 impl From<TrendPoint> for Point {
@@ -129,14 +131,15 @@ impl From<TrendPoint> for Point {
             cold_loads: told.cold_loads,
             reloads: told.reloads,
             retries: told.retries,
+            overflows: told.overflows,
         }
     }
 }
 
-/// Requests over time, in steps of whole hours; `compare` = with the range before.
+/// Requests over time, in steps of minutes, hours or days; `compare` = with the range before.
 pub(crate) async fn trends(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
     let range = ask.range()?;
-    let step_s = ask.number("step_ms", 1, u64::MAX)?.unwrap_or(1).div_ceil(1_000);
+    let step_s = ask.step_s(range)?;
     let filter = TrendFilter {
         model: ask.text("model"),
         node_id: ask.text("node"),
@@ -146,15 +149,19 @@ pub(crate) async fn trends(State(state): State<AdminState>, ask: Ask, headers: H
     let store = state.store()?;
     let now = store.trends(range, step_s, filter.clone()).await.map_err(|error| state.store_refusal(&error))?;
     let previous = if ask.flag("compare") {
-        let then = store.trends(before(range), step_s, filter).await.map_err(|error| state.store_refusal(&error))?;
+        // As wide as these, so that they can be laid over them.
+        let then = store
+            .trends(ask.before(now.range), now.step_s, filter)
+            .await
+            .map_err(|error| state.store_refusal(&error))?;
         Some(then.data.into_iter().map(Point::from).collect())
     } else {
         None
     };
     let answer = Trends {
         step_ms: now.step_s.saturating_mul(1_000),
-        from_unix_ms: range.from_ms(),
-        to_unix_ms: range.to_ms(),
+        from_unix_ms: now.range.from_ms(),
+        to_unix_ms: now.range.to_ms(),
         points: now.data.into_iter().map(Point::from).collect(),
         previous,
     };

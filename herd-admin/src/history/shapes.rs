@@ -43,12 +43,19 @@ pub(crate) struct Totals {
     fallbacks: u64,
     reloads: u64,
     cold_loads: u64,
+    overflows: u64,
     ttft_ms: Quantiles,
     latency_ms: Quantiles,
     queue_ms: Quantiles,
     latency_ms_avg: Option<f64>,
     ttft_ms_avg: Option<f64>,
     tokens_per_s: Option<f64>,
+}
+
+impl Totals {
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
 }
 
 impl From<&Summary> for Totals {
@@ -72,6 +79,7 @@ impl From<&Summary> for Totals {
             fallbacks: told.fallbacks,
             reloads: told.reloads,
             cold_loads: told.cold_loads,
+            overflows: told.overflows,
             ttft_ms: told.time_to_first_token_ms.into(),
             latency_ms: told.latency_ms.into(),
             queue_ms: told.queue_ms.into(),

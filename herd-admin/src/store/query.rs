@@ -8,6 +8,7 @@ mod cells;
 mod context;
 mod latency;
 mod overview;
+mod residency;
 mod traces;
 mod trends;
 mod trouble;
@@ -16,13 +17,14 @@ mod usage;
 use herd_core::histogram::Histogram;
 use serde::Serialize;
 
-use super::rollup::{Cell, Count, Measure};
+use super::rollup::{Cell, Count, MINUTE_MS, MINUTES_KEPT_MS, Measure};
 use super::{DAY_MS, HOUR_MS};
 
-pub use apps::{AppDay, AppUsage, Apps, TagUsage};
+pub use apps::{AppDay, Apps, Asker, ModelShare};
 pub use context::ContextUsage;
 pub use latency::RecentLatency;
 pub use overview::{ModelDay, ModelUsage, Models, Overview};
+pub use residency::Residency;
 pub use traces::{TraceFilter, TracePage};
 pub use trends::{TrendFilter, TrendPoint, Trends};
 pub(crate) use trouble::Trouble;
@@ -33,7 +35,8 @@ const ROWS: usize = 10_000;
 /// Longest range.
 const RANGE_MS: u64 = 400 * DAY_MS;
 
-/// A stretch of time in whole hours, as long as roll-ups are kept at most.
+/// A stretch of time in whole hours, or in whole minutes where it begins not long ago, as long as roll-ups are kept at
+/// most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Range {
     from_ms: u64,
@@ -45,11 +48,35 @@ impl Range {
     /// are kept, the last; of none, the hour of `from_ms`.
     #[must_use]
     pub fn new(from_ms: u64, to_ms: u64) -> Self {
+        Self::whole(HOUR_MS, from_ms, to_ms)
+    }
+
+    /// The same in whole minutes, where minutes are still kept at `now_ms`.
+    #[must_use]
+    pub fn fine(from_ms: u64, to_ms: u64, now_ms: u64) -> Self {
+        let kept = from_ms.saturating_add(MINUTES_KEPT_MS) > now_ms.saturating_add(MINUTE_MS);
+        Self::whole(if kept { MINUTE_MS } else { HOUR_MS }, from_ms, to_ms)
+    }
+
+    fn whole(width_ms: u64, from_ms: u64, to_ms: u64) -> Self {
         // A bound that leaves room for every sum that is made of it.
         let latest = to_ms.max(from_ms.saturating_add(1)).min(1 << 52);
-        let to_ms = latest.next_multiple_of(HOUR_MS);
+        let to_ms = latest.next_multiple_of(width_ms);
         let from_ms = from_ms.min(latest - 1).max(to_ms.saturating_sub(RANGE_MS));
-        Self { from_ms: from_ms - from_ms % HOUR_MS, to_ms }
+        Self { from_ms: from_ms - from_ms % width_ms, to_ms }
+    }
+
+    /// The range of the same length before it, where minutes are still kept at `now_ms`, else in the whole hours of it.
+    #[must_use]
+    pub fn before(self, now_ms: u64) -> Self {
+        let from_ms = self.from_ms.saturating_sub(self.to_ms - self.from_ms);
+        let exact = Self::fine(from_ms, self.from_ms, now_ms);
+        if exact.to_ms <= self.from_ms { exact } else { Self::new(from_ms, self.from_ms - self.from_ms % HOUR_MS) }
+    }
+
+    /// Whether it begins and ends with an hour.
+    fn is_of_hours(self) -> bool {
+        self.from_ms.is_multiple_of(HOUR_MS) && self.to_ms.is_multiple_of(HOUR_MS)
     }
 
     /// The last `span_ms` before `now_ms`, and the rest of the hour.
@@ -102,7 +129,7 @@ impl Spread {
 }
 
 /// Requests, added up.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// All of them: the sum of the seven that follow.
     pub requests: u64,
@@ -140,6 +167,8 @@ pub struct Summary {
     pub reloads: u64,
     /// Waited for a model to load.
     pub cold_loads: u64,
+    /// Prompts that were estimated to be longer than the window that served them.
+    pub overflows: u64,
     /// Of completed requests, milliseconds; null = there are none.
     pub latency_ms: Option<Spread>,
     /// Of those that had a first byte, milliseconds.
@@ -180,6 +209,7 @@ impl Summary {
             fallbacks: count(Count::Fallbacks),
             reloads: count(Count::Reloads),
             cold_loads: count(Count::ColdLoads),
+            overflows: count(Count::Overflows),
             latency_ms: spread(Measure::Latency),
             time_to_first_token_ms: spread(Measure::Ttft),
             queue_ms: spread(Measure::Queue),

@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::rollup::Grain;
+use super::rollup::{Grain, MINUTES_KEPT_MS};
+use super::vocabulary::Dimension;
 use super::{DAY_MS, StoreSettings, to_db};
 
 /// Requests that go at a time.
@@ -20,9 +21,14 @@ pub(super) fn step(connection: &mut Connection, settings: &StoreSettings, now_ms
     let requests = forget_requests(&transaction, until)?;
     let mut cells = 0;
     for grain in Grain::ALL {
-        let before = to_db(grain.bucket(days_ago(settings.rollup_days)));
-        cells += forget_cells(&transaction, grain, before)?;
+        let before_ms = match grain {
+            Grain::Minutely => now_ms.saturating_sub(MINUTES_KEPT_MS),
+            Grain::Hourly | Grain::Daily => days_ago(settings.rollup_days),
+        };
+        cells += forget_cells(&transaction, grain, to_db(grain.bucket(before_ms)))?;
     }
+    let before = to_db(Grain::Hourly.bucket(days_ago(settings.rollup_days)));
+    cells += forget_residency(&transaction, before)?;
     transaction.commit()?;
     let pages = returnable_pages(connection)?;
     if pages > 0 {
@@ -57,19 +63,27 @@ fn forget_requests(connection: &Connection, until_ms: u64) -> rusqlite::Result<u
 }
 
 fn forget_cells(connection: &Connection, grain: Grain, before: i64) -> rusqlite::Result<usize> {
-    let cube = format!(
-        "DELETE FROM {0} WHERE (bucket, model, node_id, app, surface) IN (
-            SELECT bucket, model, node_id, app, surface FROM {0} WHERE bucket < ?1 LIMIT ?2)",
-        grain.cube()
-    );
+    // Said by name, so that the key of the table is used, which begins with it.
+    let dimensions = Dimension::ALL.map(|dimension| format!("'{}'", dimension.name())).join(", ");
     let by = format!(
         "DELETE FROM {0} WHERE (dimension, bucket, value, second) IN (
             SELECT dimension, bucket, value, second FROM {0}
-            WHERE dimension IN ('total', 'model', 'node', 'app', 'surface', 'tag', 'node_model') AND bucket < ?1 LIMIT ?2)",
+            WHERE dimension IN ({dimensions}) AND bucket < ?1 LIMIT ?2)",
         grain.by()
     );
-    Ok(connection.prepare_cached(&cube)?.execute((before, CELLS))?
-        + connection.prepare_cached(&by)?.execute((before, CELLS))?)
+    let gone = connection.prepare_cached(&by)?.execute((before, CELLS))?;
+    let Some(cube) = grain.cube() else { return Ok(gone) };
+    let cube = format!(
+        "DELETE FROM {cube} WHERE (bucket, model, node_id, app, surface) IN (
+            SELECT bucket, model, node_id, app, surface FROM {cube} WHERE bucket < ?1 LIMIT ?2)"
+    );
+    Ok(gone + connection.prepare_cached(&cube)?.execute((before, CELLS))?)
+}
+
+fn forget_residency(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM residency WHERE (bucket, node_id, model) IN (
+            SELECT bucket, node_id, model FROM residency WHERE bucket < ?1 LIMIT ?2)";
+    connection.prepare_cached(sql)?.execute((before, CELLS))
 }
 
 /// Free pages that can be given back: in a database that another program made none, they are used again.

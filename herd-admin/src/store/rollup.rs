@@ -1,8 +1,9 @@
 //! Requests of an hour or a day, added up: what charts and tables are made of, at any number of requests.
 //!
-//! `rollup_hourly` and `rollup_daily` have a row for each (bucket, model, node, app, surface). The two `_by` tables have
-//! the same sums by one dimension alone, or by node and model, so that a chart of a month reads hundreds of rows instead of hundreds of
-//! thousands. A request is in one row of each, but for the dimension `tag`: there it is in one row for each of its tags.
+//! `rollup_hourly` and `rollup_daily` have a row for each (bucket, model, node, app, surface). The `_by` tables have the
+//! same sums by one dimension alone, or by it and the model, so that a chart of a month reads hundreds of rows instead of
+//! hundreds of thousands. A request is in one row of each, but for the dimension `tag`: there it is in one row for each of
+//! its tags. `rollup_minutely_by` is for charts of the last hours, and is kept no longer than those need it.
 
 use herd_core::histogram::Histogram;
 use rusqlite::functions::{Context, FunctionFlags};
@@ -13,6 +14,10 @@ use super::{from_db, to_db};
 
 /// From here on loading counts as a cold load, milliseconds. Ollama tells tens of milliseconds for a loaded model.
 const COLD_LOAD_MS: f64 = 1_000.0;
+/// A minute.
+pub(super) const MINUTE_MS: u64 = 60_000;
+/// How long minutes are kept: six hours, the six before them to compare, and some room.
+pub(super) const MINUTES_KEPT_MS: u64 = 13 * super::HOUR_MS;
 
 /// What is counted. The first eight are requests by how they ended.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +39,12 @@ pub(super) enum Count {
     Fallbacks,
     Reloads,
     ColdLoads,
+    /// The prompt was estimated to be longer than the window that served it.
+    Overflows,
 }
 
 /// The columns of [`Count`], in its order.
-const COUNTS: [&str; 16] = [
+const COUNTS: [&str; 17] = [
     "requests",
     "completed",
     "failed",
@@ -54,7 +61,10 @@ const COUNTS: [&str; 16] = [
     "fallbacks",
     "reloads",
     "cold_loads",
+    OVERFLOWS,
 ];
+/// The column that version 2 of the tables brought.
+pub(super) const OVERFLOWS: &str = "overflows";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +125,7 @@ impl Cell {
         let cold = loaded || reloaded || record.load_ms.is_some_and(|ms| ms >= COLD_LOAD_MS);
         let (prompt, completion) = (record.prompt_tokens.unwrap_or(0), record.completion_tokens.unwrap_or(0));
         let ending = ending(&record.status);
+        let overflows = record.context_length.is_some_and(|window| record.estimated_tokens.is_some_and(|t| t > window));
         for (count, more) in [
             (Count::Requests, 1),
             (ending, 1),
@@ -126,6 +137,7 @@ impl Cell {
             (Count::Fallbacks, u64::from(record.fallback_used)),
             (Count::Reloads, u64::from(reloaded)),
             (Count::ColdLoads, u64::from(cold)),
+            (Count::Overflows, u64::from(overflows)),
         ] {
             let sum = &mut self.counts[count as usize];
             *sum = sum.saturating_add(more);
@@ -224,33 +236,51 @@ pub(super) fn columns() -> String {
 
 /// The columns that make up a key of the cube.
 pub(super) const CUBE: [&str; 5] = ["bucket", "model", "node_id", "app", "surface"];
-/// The same of a `_by` table; `second` is empty but for the dimension `node_model`: there it is the model.
+/// The same of a `_by` table; `second` is the model in the dimensions that have it, else empty.
 pub(super) const BY: [&str; 4] = ["dimension", "bucket", "value", "second"];
 
 /// A grain of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grain {
+    /// By one dimension only, and of the last [`MINUTES_KEPT_MS`].
+    Minutely,
     Hourly,
     Daily,
 }
 
 impl Grain {
-    pub(super) const ALL: [Self; 2] = [Self::Hourly, Self::Daily];
+    pub(super) const ALL: [Self; 3] = [Self::Minutely, Self::Hourly, Self::Daily];
 
-    /// The table by all dimensions.
-    pub(super) fn cube(self) -> &'static str {
-        if self == Self::Hourly { "rollup_hourly" } else { "rollup_daily" }
+    /// The table by all dimensions; none = there is none.
+    pub(super) fn cube(self) -> Option<&'static str> {
+        match self {
+            Self::Minutely => None,
+            Self::Hourly => Some("rollup_hourly"),
+            Self::Daily => Some("rollup_daily"),
+        }
     }
 
     /// The table by one dimension.
     pub(super) fn by(self) -> &'static str {
-        if self == Self::Hourly { "rollup_hourly_by" } else { "rollup_daily_by" }
+        match self {
+            Self::Minutely => "rollup_minutely_by",
+            Self::Hourly => "rollup_hourly_by",
+            Self::Daily => "rollup_daily_by",
+        }
+    }
+
+    /// Width of a bucket.
+    pub(super) fn width_ms(self) -> u64 {
+        match self {
+            Self::Minutely => MINUTE_MS,
+            Self::Hourly => super::HOUR_MS,
+            Self::Daily => super::DAY_MS,
+        }
     }
 
     /// The start of the bucket of a moment, Unix seconds.
     pub(super) fn bucket(self, unix_ms: u64) -> u64 {
-        let width_ms = if self == Self::Hourly { super::HOUR_MS } else { super::DAY_MS };
-        (unix_ms - unix_ms % width_ms) / 1_000
+        (unix_ms - unix_ms % self.width_ms()) / 1_000
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use rusqlite::{Connection, Transaction};
 
 use super::columns::COLUMNS;
-use super::rollup::{BY, CUBE, Grain, create_sql};
+use super::rollup::{BY, CUBE, Grain, OVERFLOWS, create_sql};
 
 /// A step from one version to the next.
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
-const STEPS: [Step; 1] = [from_nothing_or_ollama_herd];
+const STEPS: [Step; 2] = [from_nothing_or_ollama_herd, minutes_and_residency];
 
 /// What came of bringing a database up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +62,13 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
     if !old_runs.is_empty() {
         transaction.execute_batch("ALTER TABLE benchmark_runs RENAME TO ollama_herd_benchmark_runs")?;
     }
-    for grain in Grain::ALL {
-        transaction.execute_batch(&create_sql(grain.cube(), &CUBE))?;
+    for grain in [Grain::Hourly, Grain::Daily] {
+        if let Some(cube) = grain.cube() {
+            transaction.execute_batch(&create_sql(cube, &CUBE))?;
+        }
         transaction.execute_batch(&create_sql(grain.by(), &BY))?;
     }
-    // A chart of one value reads its hours alone, not those of all values.
-    let by_value = format!("CREATE INDEX idx_{0}_value ON {0} (dimension, value, second, bucket)", Grain::Hourly.by());
-    transaction.execute_batch(&by_value)?;
+    index_by_value(transaction, Grain::Hourly)?;
     transaction.execute_batch(TABLES)?;
     transaction.execute_batch(INDEXES)?;
     if !old_runs.is_empty() {
@@ -79,6 +79,34 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
     transaction.execute(upkeep, [last.unwrap_or(0)])?;
     Ok(())
 }
+
+/// Version 2: what is counted by the minute, prompts that exceed their window, and how long models were in memory.
+fn minutes_and_residency(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for table in
+        [Grain::Hourly, Grain::Daily].into_iter().flat_map(|grain| grain.cube().into_iter().chain([grain.by()]))
+    {
+        if !columns_of(transaction, table)?.contains(OVERFLOWS) {
+            let sql = format!("ALTER TABLE {table} ADD COLUMN {OVERFLOWS} INTEGER NOT NULL DEFAULT 0");
+            transaction.execute_batch(&sql)?;
+        }
+    }
+    transaction.execute_batch(&create_sql(Grain::Minutely.by(), &BY))?;
+    index_by_value(transaction, Grain::Minutely)?;
+    transaction.execute_batch(RESIDENCY)
+}
+
+/// A chart of one value reads its buckets alone, not those of all values.
+fn index_by_value(transaction: &Transaction<'_>, grain: Grain) -> rusqlite::Result<()> {
+    let sql = format!("CREATE INDEX idx_{0}_value ON {0} (dimension, value, second, bucket)", grain.by());
+    transaction.execute_batch(&sql)
+}
+
+const RESIDENCY: &str = "
+CREATE TABLE residency (
+    bucket INTEGER NOT NULL, node_id TEXT NOT NULL, model TEXT NOT NULL, ms INTEGER NOT NULL,
+    PRIMARY KEY (bucket, node_id, model)
+) WITHOUT ROWID;
+";
 
 /// Names of the columns of `table`; none = there is no such table.
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<HashSet<String>> {

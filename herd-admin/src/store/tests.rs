@@ -180,6 +180,8 @@ fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
         reload_cause: dice.pick(&["", "", "", "num_ctx"]).into(),
         num_ctx: dice.chance(30).then_some(8_192),
         context_length: served.then_some(16_384),
+        estimated_tokens: dice.chance(90).then(|| dice.below(18_000)),
+        key_id: dice.pick(&["", "", "k1", "k2"]).into(),
         request_bytes: dice.below(10_000),
         response_bytes: dice.below(100_000),
         benchmark: dice.chance(5),

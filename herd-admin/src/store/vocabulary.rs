@@ -20,14 +20,21 @@ pub(super) enum Dimension {
     Total,
     Model,
     Node,
+    /// With the model.
     App,
     Surface,
+    /// With the model.
     Tag,
     /// Node and model together.
     NodeModel,
+    /// API keys, with the model.
+    Key,
 }
 
 impl Dimension {
+    pub(super) const ALL: [Self; 8] =
+        [Self::Total, Self::Model, Self::Node, Self::App, Self::Surface, Self::Tag, Self::NodeModel, Self::Key];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Total => "total",
@@ -37,6 +44,7 @@ impl Dimension {
             Self::Surface => "surface",
             Self::Tag => "tag",
             Self::NodeModel => "node_model",
+            Self::Key => "key",
         }
     }
 }
@@ -58,7 +66,7 @@ impl Vocabulary {
     ) -> rusqlite::Result<&'a str> {
         let key = (day, dimension);
         if !self.known.contains_key(&key) {
-            if self.known.len() >= DAYS * 5 {
+            if self.known.len() >= DAYS * Dimension::ALL.len() {
                 self.known.clear();
             }
             self.known.insert(key, stored(connection, day, dimension)?);

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Statement};
 
 use super::columns;
 use super::record::TraceRecord;
-use super::rollup::{BY, CUBE, Cell, Grain, upsert_sql};
+use super::rollup::{BY, CUBE, Cell, Grain, MINUTES_KEPT_MS, upsert_sql};
 use super::to_db;
 use super::vocabulary::{Dimension, Vocabulary};
 
@@ -15,14 +15,14 @@ use super::vocabulary::{Dimension, Vocabulary};
 pub(super) struct Scribe {
     insert: String,
     /// By [`Grain`].
-    cube: [String; 2],
-    by: [String; 2],
+    cube: [Option<String>; 3],
+    by: [String; 3],
     vocabulary: Vocabulary,
 }
 
 /// Hour, model, node, app, surface.
 type CubeKey<'a> = (u64, &'a str, &'a str, &'a str, &'a str);
-/// Dimension, hour, value, second value.
+/// Dimension, begin in Unix seconds, value, second value.
 type ByKey<'a> = (Dimension, u64, &'a str, &'a str);
 
 /// What a batch adds, by hour. A day's cells get the same.
@@ -30,13 +30,17 @@ type ByKey<'a> = (Dimension, u64, &'a str, &'a str);
 struct Sums<'a> {
     cube: HashMap<CubeKey<'a>, Cell>,
     by: HashMap<ByKey<'a>, Cell>,
+    /// By minute, of those that are recent.
+    minutes: HashMap<ByKey<'a>, Cell>,
+    /// From when on they are, Unix milliseconds.
+    recent_ms: u64,
 }
 
 impl Scribe {
     pub(super) fn new() -> Self {
         Self {
             insert: columns::insert_sql(),
-            cube: Grain::ALL.map(|grain| upsert_sql(grain.cube(), &CUBE)),
+            cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
             by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
             vocabulary: Vocabulary::default(),
         }
@@ -79,27 +83,16 @@ impl Scribe {
 
     /// Adds `records` to the roll-ups. Benchmarks are not usage.
     pub(super) fn add_up(&mut self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
-        let mut sums = Sums::default();
+        let mut sums = Sums { recent_ms: crate::state::unix_ms().saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
         for record in records.iter().filter(|record| !record.benchmark) {
             self.sum(connection, record, &mut sums)?;
         }
         for (at, grain) in Grain::ALL.into_iter().enumerate() {
-            let mut cube = connection.prepare_cached(&self.cube[at])?;
-            for ((hour, model, node, app, surface), cell) in &sums.cube {
-                cube.raw_bind_parameter(1, bucket(grain, *hour))?;
-                for (place, name) in (2..).zip([model, node, app, surface]) {
-                    cube.raw_bind_parameter(place, name)?;
-                }
-                cell.upsert(&mut cube, 6)?;
+            if let Some(sql) = &self.cube[at] {
+                add_to_cube(&mut *connection.prepare_cached(sql)?, grain, &sums.cube)?;
             }
-            let mut by = connection.prepare_cached(&self.by[at])?;
-            for ((dimension, hour, value, second), cell) in &sums.by {
-                by.raw_bind_parameter(1, dimension.name())?;
-                by.raw_bind_parameter(2, bucket(grain, *hour))?;
-                by.raw_bind_parameter(3, value)?;
-                by.raw_bind_parameter(4, second)?;
-                cell.upsert(&mut by, 5)?;
-            }
+            let by = if grain == Grain::Minutely { &sums.minutes } else { &sums.by };
+            add_to_by(&mut *connection.prepare_cached(&self.by[at])?, grain, by)?;
         }
         Ok(())
     }
@@ -121,27 +114,60 @@ impl Scribe {
             (Dimension::Total, "", ""),
             (Dimension::Model, model, ""),
             (Dimension::Node, node, ""),
-            (Dimension::App, app, ""),
+            (Dimension::App, app, model),
             (Dimension::Surface, surface, ""),
             (Dimension::NodeModel, node, model),
         ];
+        if !record.key_id.is_empty() {
+            values.push((Dimension::Key, admit(Dimension::Key, &record.key_id)?, model));
+        }
         for tag in &record.tags {
-            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, "");
+            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, model);
             // The same tag twice, or two further ones, are one.
             if !values.contains(&tag) {
                 values.push(tag);
             }
         }
         sums.cube.entry((hour, model, node, app, surface)).or_default().add(record);
+        let minute = (record.timestamp_ms >= sums.recent_ms).then(|| Grain::Minutely.bucket(record.timestamp_ms));
         for (dimension, value, second) in values {
             sums.by.entry((dimension, hour, value, second)).or_default().add(record);
+            if let Some(minute) = minute {
+                sums.minutes.entry((dimension, minute, value, second)).or_default().add(record);
+            }
         }
         Ok(())
     }
 }
 
-fn bucket(grain: Grain, hour: u64) -> i64 {
-    to_db(grain.bucket(hour * 1_000))
+fn add_to_cube(
+    statement: &mut Statement<'_>,
+    grain: Grain,
+    cells: &HashMap<CubeKey<'_>, Cell>,
+) -> rusqlite::Result<()> {
+    for ((hour, model, node, app, surface), cell) in cells {
+        statement.raw_bind_parameter(1, bucket(grain, *hour))?;
+        for (place, name) in (2..).zip([model, node, app, surface]) {
+            statement.raw_bind_parameter(place, name)?;
+        }
+        cell.upsert(statement, 6)?;
+    }
+    Ok(())
+}
+
+fn add_to_by(statement: &mut Statement<'_>, grain: Grain, cells: &HashMap<ByKey<'_>, Cell>) -> rusqlite::Result<()> {
+    for ((dimension, begin, value, second), cell) in cells {
+        statement.raw_bind_parameter(1, dimension.name())?;
+        statement.raw_bind_parameter(2, bucket(grain, *begin))?;
+        statement.raw_bind_parameter(3, value)?;
+        statement.raw_bind_parameter(4, second)?;
+        cell.upsert(statement, 5)?;
+    }
+    Ok(())
+}
+
+fn bucket(grain: Grain, begin: u64) -> i64 {
+    to_db(grain.bucket(begin * 1_000))
 }
 
 pub(super) const INSERT_ATTEMPT: &str = "INSERT INTO request_attempts \

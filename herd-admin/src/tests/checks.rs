@@ -21,6 +21,8 @@ async fn a_healthy_fleet_scores_100_and_says_so() {
     assert_eq!(history["points"].as_array().unwrap().len(), 4);
     assert_eq!(history["points"][0]["score"], 100);
     assert!(app.get("/dashboard/api/recommendations").await.json()["recommendations"].is_array());
+    let asked = app.post("/dashboard/api/health/check", "{}").await.json();
+    assert_eq!((&asked["score"], &asked["evaluations"]), (&100.into(), &5.into()));
     let csv = app.get("/dashboard/api/health/history?format=csv").await;
     assert!(csv.body.starts_with("at_unix_ms,"), "{}", csv.body);
 }

@@ -154,14 +154,26 @@ async fn models_have_their_nodes_and_contexts() {
     assert_eq!((&tiny["context_used_max"], &tiny["context_allocated"]), (&30.0.into(), &8_192.into()));
     let nodes: Vec<_> = tiny["nodes"].as_array().unwrap().iter().map(|n| (&n["node_id"], &n["hot"])).collect();
     assert_eq!(nodes, [(&"a".into(), &true.into()), (&"b".into(), &false.into())]);
+    assert_eq!(
+        (&tiny["nodes"][0]["context_allocated"], &tiny["nodes"][1]["context_allocated"]),
+        (&8_192.into(), &Value::Null)
+    );
+    assert_eq!(tiny["nodes"][0]["hot_share"], Value::Null, "nobody has looked yet");
     let tags = app.get("/dashboard/api/tags?range=24h").await.json();
+    assert_eq!(
+        tags["tags"][0]["top_models"],
+        json!([{ "model": "tiny:latest", "requests": 2, "completion_tokens": 40 }])
+    );
     let tags: Vec<_> = tags["tags"].as_array().unwrap().iter().map(|t| (&t["tag"], &t["requests"])).cloned_pairs();
     assert_eq!(tags, [("ci".into(), 2.into()), ("night".into(), 1.into())]);
     let trends = app.get("/dashboard/api/trends?range=1h&compare=1&node=b").await.json();
     let points = trends["points"].as_array().unwrap();
     assert_eq!(points.iter().map(|point| point["errors"].as_u64().unwrap()).sum::<u64>(), 1);
     assert_eq!(trends["previous"].as_array().unwrap().len(), points.len());
-    assert_eq!(trends["step_ms"], 3_600_000);
+    assert_eq!(trends["step_ms"], 60_000);
+    assert_eq!(points.len(), 61);
+    let daily = app.get("/dashboard/api/trends?range=24h").await.json();
+    assert_eq!((&daily["step_ms"], daily["points"].as_array().unwrap().len()), (&3_600_000.into(), 25));
 }
 
 trait ClonedPairs {
@@ -248,4 +260,50 @@ async fn hostile_and_impossible_questions_are_refused_in_one_form() {
     assert_eq!(answer.json()["traces"].as_array().unwrap().len(), 1);
     let none = App::new().get("/dashboard/api/overview").await;
     assert_eq!((none.status.as_u16(), &none.json()["error"]["code"]), (503, &"store_disabled".into()));
+}
+
+#[tokio::test]
+async fn time_in_memory_is_told_of_each_node() {
+    let (kept, app) = five_kept().await;
+    app.join(heartbeat("b", &["tiny:latest"]));
+    for _ in 0..3 {
+        crate::residency::look(&app.state, 5_000);
+    }
+    let mut gone = heartbeat("a", &["tiny:latest"]);
+    gone.herd.as_mut().unwrap().seq = 2;
+    app.join(gone);
+    crate::residency::look(&app.state, 5_000);
+    // The writer takes one after the other.
+    kept.store.set_setting("last", &1).await.unwrap();
+    let answer = app.get("/dashboard/api/models?range=24h").await.json();
+    let of = |id: &str| {
+        let nodes = answer["models"][0]["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["node_id"] == id).unwrap()["hot_share"].as_f64()
+    };
+    assert_eq!((of("a"), of("b")), (Some(0.75), Some(0.0)));
+}
+
+#[tokio::test]
+async fn contexts_are_told_of_each_node_with_what_exceeded_them() {
+    let kept = Kept::open().await;
+    let long = |id, node: &str, window| TraceRecord {
+        node_id: node.into(),
+        context_length: Some(window),
+        estimated_tokens: Some(5_000),
+        key_id: "k1".into(),
+        ..record(id)
+    };
+    kept.fill([long(1, "a", 4_096), long(2, "b", 8_192)]).await;
+    let app = kept.app();
+    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 2_048));
+    let row = app.get("/dashboard/api/context-usage?range=1h").await.json()["rows"][0].take();
+    assert_eq!((&row["overflows"], &row["context_allocated"]), (&1.into(), &8_192.into()));
+    let node = |id: &str| row["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == id).unwrap();
+    assert_eq!(
+        (&node("a")["overflows"], &node("a")["context_allocated"], &node("a")["context_loaded"]),
+        (&1.into(), &4_096.into(), &2_048.into())
+    );
+    assert_eq!((&node("b")["overflows"], &node("b")["context_loaded"]), (&0.into(), &Value::Null));
+    let keys = app.get("/dashboard/api/apps?range=1h").await.json()["keys"].take();
+    assert_eq!((&keys[0]["key_id"], &keys[0]["requests"]), (&"k1".into(), &2.into()));
 }

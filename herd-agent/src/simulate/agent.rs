@@ -13,6 +13,9 @@ use crate::{Config, CpuFacts, HostSource, JoinToken, MachineFacts, Url};
 
 /// Busy share of the simulated host when nothing runs, 0-100.
 const IDLE_CPU_PCT: f64 = 3.0;
+/// How warm the simulated graphics card is when nothing runs, and how much warmer with all slots busy, degrees Celsius.
+const IDLE_GPU_C: f64 = 41.0;
+const BUSY_GPU_C: f64 = 33.0;
 
 /// Heartbeats of a simulated node: often, so that tests and demos see changes soon.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -79,11 +82,14 @@ fn facts(node: &Node) -> MachineFacts {
 fn gpus(node: &Node, used_bytes: u64) -> Vec<wire::Gpu> {
     let hardware = &node.config.hardware;
     if let Some(gpu) = &hardware.gpu {
+        let busy = busy_share(node);
         return vec![wire::Gpu {
             name: gpu.name.clone(),
             vendor: "nvidia".into(),
             vram_total_bytes: Some(gpu.vram_bytes),
             vram_free_bytes: Some(gpu.vram_bytes.saturating_sub(used_bytes)),
+            utilization_pct: Some((busy * 100.0).round()),
+            temperature_c: Some((IDLE_GPU_C + busy * BUSY_GPU_C).round()),
             ..wire::Gpu::default()
         }];
     }
@@ -98,6 +104,16 @@ fn gpus(node: &Node, used_bytes: u64) -> Vec<wire::Gpu> {
         vram_free_bytes: Some(hardware.memory_total_bytes.saturating_sub(used_bytes)),
         ..wire::Gpu::default()
     }]
+}
+
+/// How many of its slots are busy, 0 to 1.
+fn busy_share(node: &Node) -> f64 {
+    let (busy, all) = node
+        .engine
+        .slots()
+        .iter()
+        .fold((0, 0), |(busy, all), runner| (busy + runner.slots_busy, all + runner.slots_total));
+    if all == 0 { 0.0 } else { f64::from(busy) / f64::from(all) }
 }
 
 fn runners(node: &Node) -> Vec<wire::Runner> {

@@ -1,5 +1,6 @@
-//! Requests by application, and by tag.
+//! Requests by application, by tag and by API key.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
@@ -7,39 +8,47 @@ use serde::Serialize;
 
 use super::cells::{Values, Wanted, by};
 use super::{ROWS, Range, Summary};
-use crate::store::rollup::{Cell, Grain};
+use crate::store::rollup::{Cell, Count, Grain};
 use crate::store::vocabulary::Dimension;
 use crate::store::{StoreError, StoreHandle};
 
-/// Requests by application and by tag.
+/// Models that are told of each.
+const TOP_MODELS: usize = 8;
+
+/// Requests by application, by tag and by API key.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Apps {
-    /// The range, in whole hours.
+    /// The range.
     pub range: Range,
     /// Applications, the most active first. Each request has one, so that they add up to all requests.
-    pub apps: Vec<AppUsage>,
+    pub apps: Vec<Asker>,
     /// Tags, the most used first. A request with three counts in three of them, and one without in none.
-    pub tags: Vec<TagUsage>,
+    pub tags: Vec<Asker>,
+    /// API keys, the most used first. A request without one counts in none.
+    pub keys: Vec<Asker>,
 }
 
-/// One application in a range.
+/// One application, tag or API key in a range.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AppUsage {
-    /// The application; empty = not known.
-    pub app: String,
+pub struct Asker {
+    /// The application (empty = not known), the tag, or the key's id.
+    pub name: String,
     /// Its requests.
     #[serde(flatten)]
     pub summary: Summary,
+    /// The models that it asks for most, eight at the most.
+    pub top_models: Vec<ModelShare>,
 }
 
-/// One tag in a range.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TagUsage {
-    /// The tag.
-    pub tag: String,
-    /// The requests that have it.
-    #[serde(flatten)]
-    pub summary: Summary,
+/// What one model has of somebody's requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelShare {
+    /// The model.
+    pub model: String,
+    /// Requests that it served.
+    pub requests: u64,
+    /// Tokens that it wrote for them.
+    pub completion_tokens: u64,
 }
 
 /// One application on one day.
@@ -55,19 +64,15 @@ pub struct AppDay {
 }
 
 impl StoreHandle {
-    /// The requests of `range` by application, and by tag.
+    /// The requests of `range` by application, by tag and by API key.
     ///
     /// # Errors
     /// When the database does not answer in time.
     pub async fn apps(&self, range: Range) -> Result<Apps, StoreError> {
         self.read(move |connection| {
-            let apps = ranked(sums(connection, range, Dimension::App)?);
-            let tags = ranked(sums(connection, range, Dimension::Tag)?);
-            Ok(Apps {
-                range,
-                apps: apps.map(|(app, summary)| AppUsage { app, summary }).collect(),
-                tags: tags.map(|(tag, summary)| TagUsage { tag, summary }).collect(),
-            })
+            let [apps, tags, keys] =
+                [Dimension::App, Dimension::Tag, Dimension::Key].map(|dimension| askers(connection, range, dimension));
+            Ok(Apps { range, apps: apps?, tags: tags?, keys: keys? })
         })
         .await
     }
@@ -88,13 +93,30 @@ impl StoreHandle {
     }
 }
 
-fn sums(connection: &Connection, range: Range, dimension: Dimension) -> Result<BTreeMap<String, Cell>, StoreError> {
-    by(connection, Wanted::sums(range), Values::all(dimension), |_, value, _| value.to_owned())
-}
-
 /// The most requests first, then by name.
-fn ranked(sums: BTreeMap<String, Cell>) -> impl Iterator<Item = (String, Summary)> {
-    let mut ranked: Vec<_> = sums.into_iter().map(|(name, cell)| (name, Summary::of(&cell))).collect();
-    ranked.sort_by_key(|(_, summary)| std::cmp::Reverse(summary.requests));
-    ranked.into_iter().take(ROWS)
+fn askers(connection: &Connection, range: Range, dimension: Dimension) -> Result<Vec<Asker>, StoreError> {
+    let sums = by(connection, Wanted::sums(range), Values::all(dimension), |_, name, model| {
+        (name.to_owned(), model.to_owned())
+    })?;
+    let mut askers = BTreeMap::<String, (Cell, Vec<ModelShare>)>::new();
+    for ((name, model), cell) in sums {
+        let (all, models) = askers.entry(name).or_default();
+        all.merge(&cell);
+        // Older sums do not know the model.
+        if !model.is_empty() {
+            let (requests, completion_tokens) = (cell.count(Count::Requests), cell.count(Count::CompletionTokens));
+            models.push(ModelShare { model, requests, completion_tokens });
+        }
+    }
+    let mut askers: Vec<_> = askers
+        .into_iter()
+        .map(|(name, (cell, mut top_models))| {
+            top_models.sort_by_key(|one| Reverse(one.requests));
+            top_models.truncate(TOP_MODELS);
+            Asker { name, summary: Summary::of(&cell), top_models }
+        })
+        .collect();
+    askers.sort_by_key(|one| Reverse(one.summary.requests));
+    askers.truncate(ROWS);
+    Ok(askers)
 }

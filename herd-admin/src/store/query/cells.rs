@@ -1,4 +1,5 @@
-//! Reads the cells of a range: whole days from the daily roll-ups, the hours at its ends from the hourly ones.
+//! Reads the cells of a range: whole days from the daily roll-ups, the hours at its ends from the hourly ones, and the
+//! minutes at the ends of those from the ones by the minute.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use rusqlite::Connection;
 use super::Range;
 use crate::store::rollup::{Cell, Grain, columns};
 use crate::store::vocabulary::Dimension;
-use crate::store::{DAY_MS, StoreError, from_db, to_db};
+use crate::store::{StoreError, from_db, to_db};
 
 /// A part of a range that one table holds: its grain, and from and to before which second.
 type Part = (Grain, u64, u64);
@@ -15,24 +16,40 @@ type Part = (Grain, u64, u64);
 /// How fine the buckets have to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fineness {
-    /// Hours.
+    /// Minutes.
+    Minutes,
+    /// Hours where the range has whole ones.
     Hours,
-    /// Days where the range has whole ones.
+    /// Days where it has whole ones.
     Days,
 }
 
 impl Range {
     fn parts(self, fineness: Fineness) -> Vec<Part> {
-        let (from, to) = (self.from_ms / 1_000, self.to_ms / 1_000);
-        let day = DAY_MS / 1_000;
-        let (first, last) = (from.next_multiple_of(day), to - to % day);
-        let parts = if fineness == Fineness::Hours || first >= last {
-            vec![(Grain::Hourly, from, to)]
-        } else {
-            vec![(Grain::Hourly, from, first), (Grain::Daily, first, last), (Grain::Hourly, last, to)]
+        let grains: &[Grain] = match fineness {
+            Fineness::Minutes => &[Grain::Minutely],
+            Fineness::Hours => &[Grain::Hourly, Grain::Minutely],
+            Fineness::Days => &[Grain::Daily, Grain::Hourly, Grain::Minutely],
         };
-        parts.into_iter().filter(|(_, from, to)| from < to).collect()
+        split((self.from_ms / 1_000, self.to_ms / 1_000), grains)
     }
+}
+
+/// The stretch from `from` to before `to`, Unix seconds, in the coarsest of `grains` where it has whole buckets of it.
+fn split((from, to): (u64, u64), grains: &[Grain]) -> Vec<Part> {
+    let Some((grain, finer)) = grains.split_first().filter(|_| from < to) else { return Vec::new() };
+    if finer.is_empty() {
+        return vec![(*grain, from, to)];
+    }
+    let width = grain.width_ms() / 1_000;
+    let (first, last) = (from.next_multiple_of(width), to - to % width);
+    if first >= last {
+        return split((from, to), finer);
+    }
+    let mut parts = split((from, first), finer);
+    parts.push((*grain, first, last));
+    parts.extend(split((last, to), finer));
+    parts
 }
 
 /// What to read.
@@ -49,11 +66,11 @@ impl Wanted {
     }
 }
 
-/// Of which values: of one dimension, all of them or one; for [`Dimension::NodeModel`], a node and a model.
+/// Of which values: of one dimension, all of them or one; where it has the model beside it, of one model or all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Values<'a> {
-    pub(super) dimension: Dimension,
-    pub(super) only: Option<(&'a str, &'a str)>,
+    dimension: Dimension,
+    only: Option<(&'a str, Option<&'a str>)>,
 }
 
 impl<'a> Values<'a> {
@@ -62,7 +79,12 @@ impl<'a> Values<'a> {
     }
 
     pub(super) fn one(dimension: Dimension, value: &'a str) -> Self {
-        Self { dimension, only: Some((value, "")) }
+        Self { dimension, only: Some((value, None)) }
+    }
+
+    /// Of one value with one model.
+    pub(super) fn pair(dimension: Dimension, value: &'a str, model: &'a str) -> Self {
+        Self { dimension, only: Some((value, Some(model))) }
     }
 }
 
@@ -75,7 +97,11 @@ pub(super) fn by<K: Ord>(
 ) -> Result<BTreeMap<K, Cell>, StoreError> {
     let mut sums = BTreeMap::new();
     for (grain, from, to) in wanted.range.parts(wanted.fineness) {
-        let which = if values.only.is_some() { "AND value = ?4 AND second = ?5" } else { "" };
+        let which = match values.only {
+            None => "",
+            Some((_, None)) => "AND value = ?4",
+            Some((_, Some(_))) => "AND value = ?4 AND second = ?5",
+        };
         let sql = format!(
             "SELECT bucket, value, second, {} FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3 {which}",
             columns(),
@@ -84,7 +110,8 @@ pub(super) fn by<K: Ord>(
         let mut statement = connection.prepare_cached(&sql)?;
         let (dimension, from, to) = (values.dimension.name(), to_db(from), to_db(to));
         let mut rows = match values.only {
-            Some((value, second)) => statement.query((dimension, from, to, value, second))?,
+            Some((value, Some(second))) => statement.query((dimension, from, to, value, second))?,
+            Some((value, None)) => statement.query((dimension, from, to, value))?,
             None => statement.query((dimension, from, to))?,
         };
         while let Some(row) = rows.next()? {
@@ -109,12 +136,13 @@ pub(super) fn cube<K: Ord>(
 ) -> Result<BTreeMap<K, Cell>, StoreError> {
     let mut sums = BTreeMap::new();
     for (grain, from, to) in wanted.range.parts(wanted.fineness) {
+        // Minutes are not kept so: a range for this is one of whole hours.
+        let Some(table) = grain.cube() else { continue };
         let sql = format!(
-            "SELECT bucket, model, node_id, app, surface, {} FROM {} WHERE bucket >= ?1 AND bucket < ?2 \
+            "SELECT bucket, model, node_id, app, surface, {} FROM {table} WHERE bucket >= ?1 AND bucket < ?2 \
              AND (?3 IS NULL OR model = ?3) AND (?4 IS NULL OR node_id = ?4) \
              AND (?5 IS NULL OR app = ?5) AND (?6 IS NULL OR surface = ?6)",
-            columns(),
-            grain.cube()
+            columns()
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let [model, node, app, surface] = only;

@@ -9,9 +9,11 @@ use crate::store::rollup::{Count, Measure};
 use crate::store::vocabulary::Dimension;
 use crate::store::{DAY_MS, StoreError, StoreHandle};
 
-/// How much context one model's requests used, tokens.
+/// How much context the requests of one model used, tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ContextUsage {
+    /// The node; none = on all of them.
+    pub node_id: Option<String>,
     /// The model.
     pub model: String,
     /// Its requests.
@@ -26,6 +28,10 @@ pub struct ContextUsage {
     pub num_ctx_max: Option<u64>,
     /// The largest window that served; null = not known.
     pub context_length_max: Option<u64>,
+    /// Prompts that were estimated to be longer than the window that served them.
+    pub overflows: u64,
+    /// Requests for which the loaded model was loaded anew.
+    pub reloads: u64,
 }
 
 impl StoreHandle {
@@ -34,26 +40,52 @@ impl StoreHandle {
     /// # Errors
     /// When the database does not answer in time.
     pub async fn context_usage(&self, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
-        self.read(move |connection| context_usage(connection, range)).await
+        self.read(move |connection| {
+            context_usage(connection, range, Dimension::Model, |model, _| (None, model.to_owned()))
+        })
+        .await
+    }
+
+    /// The same by model and node.
+    ///
+    /// # Errors
+    /// When the database does not answer in time.
+    pub async fn context_usage_on_nodes(&self, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
+        self.read(move |connection| {
+            let pair = |node: &str, model: &str| (Some(node.to_owned()), model.to_owned());
+            context_usage(connection, range, Dimension::NodeModel, pair)
+        })
+        .await
     }
 }
 
-fn context_usage(connection: &Connection, range: Range) -> Result<Vec<ContextUsage>, StoreError> {
-    let models = Values::all(Dimension::Model);
-    let sums = by(connection, Wanted::sums(range), models, |_, model, _| model.to_owned())?;
+/// A node, where that matters, and a model.
+type Place = (Option<String>, String);
+
+fn context_usage(
+    connection: &Connection,
+    range: Range,
+    dimension: Dimension,
+    place: impl Fn(&str, &str) -> Place,
+) -> Result<Vec<ContextUsage>, StoreError> {
+    let values = Values::all(dimension);
+    let sums = by(connection, Wanted::sums(range), values, |_, value, second| place(value, second))?;
     let last = Range { from_ms: range.from_ms.max(range.to_ms.saturating_sub(DAY_MS)), to_ms: range.to_ms };
-    let last =
-        by(connection, Wanted { range: last, fineness: Fineness::Hours }, models, |_, model, _| model.to_owned())?;
+    let last = Wanted { range: last, fineness: Fineness::Hours };
+    let last = by(connection, last, values, |_, value, second| place(value, second))?;
     let mut usage: Vec<_> = sums
         .into_iter()
-        .map(|(model, cell)| ContextUsage {
+        .map(|(place, cell)| ContextUsage {
             request_count: cell.count(Count::Requests),
             prompt_tokens: Spread::of(cell.measure(Measure::PromptSize)),
             total_tokens: Spread::of(cell.measure(Measure::TotalSize)),
-            max_24h: last.get(&model).and_then(|cell| cell.measure(Measure::TotalSize).max()),
+            max_24h: last.get(&place).and_then(|cell| cell.measure(Measure::TotalSize).max()),
             num_ctx_max: Some(cell.num_ctx).filter(|tokens| *tokens > 0),
             context_length_max: Some(cell.context_length).filter(|tokens| *tokens > 0),
-            model,
+            overflows: cell.count(Count::Overflows),
+            reloads: cell.count(Count::Reloads),
+            node_id: place.0,
+            model: place.1,
         })
         .collect();
     usage.sort_by_key(|one| std::cmp::Reverse(one.request_count));

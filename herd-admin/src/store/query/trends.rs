@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::cells::{Fineness, Values, Wanted, by, cube};
 use super::{Range, Summary};
-use crate::store::rollup::Cell;
+use crate::store::rollup::{Cell, MINUTE_MS};
 use crate::store::vocabulary::Dimension;
 use crate::store::{DAY_MS, HOUR_MS, StoreError, StoreHandle};
 
 /// Most points of a chart.
 const POINTS: u64 = 1_000;
+/// Widths of steps below a day.
+const STEPS_S: [u64; 13] = [60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400];
 /// Longest range in steps of hours when names are asked for that no table has together: then a row is read for each
 /// combination of all names in each hour.
 const HOURS_OF_CUBE: u64 = 3 * 24;
@@ -34,7 +36,7 @@ pub struct TrendFilter {
 /// Requests over time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trends {
-    /// The range, in whole hours.
+    /// The range; in whole hours where its names are known by the hour only.
     pub range: Range,
     /// Width of a step, seconds: as asked for, or wider so that the answer stays small.
     pub step_s: u64,
@@ -53,7 +55,8 @@ pub struct TrendPoint {
 }
 
 impl StoreHandle {
-    /// The requests of `range` that `filter` lets pass, in steps of `step_s` seconds: whole hours, at least one.
+    /// The requests of `range` that `filter` lets pass, in steps of `step_s` seconds or a little more; whole hours where
+    /// the range has no minutes.
     ///
     /// # Errors
     /// When the database does not answer in time.
@@ -70,13 +73,18 @@ fn trends(connection: &Connection, range: Range, step_s: u64, filter: &TrendFilt
         [None, Some(node), None, None] => Some(Values::one(Dimension::Node, node)),
         [None, None, Some(app), None] => Some(Values::one(Dimension::App, app)),
         [None, None, None, Some(surface)] => Some(Values::one(Dimension::Surface, surface)),
-        [Some(model), Some(node), None, None] => {
-            Some(Values { dimension: Dimension::NodeModel, only: Some((node, model)) })
-        }
+        [Some(model), Some(node), None, None] => Some(Values::pair(Dimension::NodeModel, node, model)),
+        [Some(model), None, Some(app), None] => Some(Values::pair(Dimension::App, app, model)),
         _ => None,
     };
+    // All names together are known by the hour only.
+    let range = if values.is_none() { Range::new(range.from_ms, range.to_ms) } else { range };
     let step_s = step(range, step_s, values.is_none());
-    let fineness = if step_s.is_multiple_of(DAY_MS / 1_000) { Fineness::Days } else { Fineness::Hours };
+    let fineness = match step_s {
+        step_s if step_s.is_multiple_of(DAY_MS / 1_000) => Fineness::Days,
+        step_s if step_s.is_multiple_of(HOUR_MS / 1_000) => Fineness::Hours,
+        _ => Fineness::Minutes,
+    };
     let wanted = Wanted { range, fineness };
     let bucket = |bucket: u64| bucket - bucket % step_s;
     let sums = match values {
@@ -87,12 +95,15 @@ fn trends(connection: &Connection, range: Range, step_s: u64, filter: &TrendFilt
 }
 
 fn step(range: Range, step_s: u64, whole_cube: bool) -> u64 {
-    let (hour, day) = (HOUR_MS / 1_000, DAY_MS / 1_000);
+    let (minute, hour, day) = (MINUTE_MS / 1_000, HOUR_MS / 1_000, DAY_MS / 1_000);
     let seconds = (range.to_ms - range.from_ms) / 1_000;
-    let least = seconds.div_ceil(POINTS).max(hour);
+    let finest = if range.is_of_hours() { hour } else { minute };
+    let least = seconds.div_ceil(POINTS).max(finest);
     let least = if whole_cube && seconds > HOURS_OF_CUBE * hour { least.max(day) } else { least };
     let step_s = step_s.clamp(least, seconds.max(least));
-    step_s.next_multiple_of(if step_s < day { hour } else { day })
+    // Steps that fit into the next greater unit, so that each begins where people expect it.
+    let whole = STEPS_S.into_iter().find(|whole| *whole >= step_s && whole.is_multiple_of(finest));
+    whole.unwrap_or_else(|| step_s.next_multiple_of(day))
 }
 
 fn points(range: Range, step_s: u64, sums: &BTreeMap<u64, Cell>) -> Vec<TrendPoint> {

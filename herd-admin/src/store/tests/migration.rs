@@ -86,7 +86,7 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
     assert_eq!(dir.number("SELECT count(*) FROM ollama_herd_benchmark_runs"), 1);
     assert_eq!(dir.number("SELECT count(*) FROM fleet_briefings"), 1);
     assert_eq!(dir.number("SELECT count(*) FROM latency_observations"), 1);
-    assert_eq!(dir.number("PRAGMA user_version"), 1);
+    assert_eq!(dir.number("PRAGMA user_version"), 2);
     assert_eq!(store.benchmark("bench-1").await.unwrap().unwrap().results["total_requests"], 28);
 
     let range = Range::new(NOON_MS, NOON_MS + 3 * 86_400_000);
@@ -95,7 +95,7 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
     assert_eq!((summary.requests, summary.completed, summary.failed), (1_501, 1_491, 10));
     let tags = store.apps(range).await.unwrap().tags;
     assert_eq!(
-        tags.iter().map(|one| (one.tag.as_str(), one.summary.requests)).collect::<Vec<_>>(),
+        tags.iter().map(|one| (one.name.as_str(), one.summary.requests)).collect::<Vec<_>>(),
         [("ci", 750), ("x", 740)]
     );
 

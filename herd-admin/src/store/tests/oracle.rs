@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open};
+use crate::state::unix_ms;
 use crate::store::{
-    DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreHandle, Summary, TraceFilter, TraceRecord, TrendFilter,
+    DAY_MS, GroupBy, HOUR_MS, Range, Residency, Spread, StoreHandle, Summary, TraceFilter, TraceRecord, TrendFilter,
 };
 
 /// What `records` add up to, counted one by one.
@@ -62,6 +63,7 @@ impl<'a> Counted<'a> {
             (told.fallbacks, self.sum(|one| u64::from(one.fallback_used))),
             (told.reloads, self.sum(|one| u64::from(!one.reload_cause.is_empty()))),
             (told.cold_loads, self.sum(|one| u64::from(cold(one)))),
+            (told.overflows, self.sum(|one| u64::from(overflows(one)))),
             (told.first_ms, self.0.iter().map(|one| one.timestamp_ms).min().unwrap_or(0)),
             (told.last_ms, self.0.iter().map(|one| one.timestamp_ms).max().unwrap_or(0)),
         ];
@@ -94,6 +96,10 @@ impl<'a> Counted<'a> {
     }
 }
 
+fn overflows(one: &TraceRecord) -> bool {
+    matches!((one.estimated_tokens, one.context_length), (Some(tokens), Some(window)) if tokens > window)
+}
+
 #[tokio::test]
 async fn every_answer_counts_the_same_requests() {
     let dir = TestDir::new();
@@ -109,10 +115,53 @@ async fn every_answer_counts_the_same_requests() {
         let counted = Counted::of(&records, range);
         check_totals(&store, &counted, range).await;
         check_groups(&store, &counted, range).await;
-        check_trends(&store, &counted, range).await;
+        check_trends(&store, &records, range, [3_600, 21_600, 86_400]).await;
         check_context(&store, &counted, range).await;
         check_list(&store, &counted, range).await;
     }
+    assert!(thread.close(LIMIT));
+}
+
+#[tokio::test]
+async fn the_last_hours_are_told_by_the_minute() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    let now_ms = unix_ms();
+    let ago = |one: &TraceRecord| (NOON_MS - one.timestamp_ms) / 2;
+    let records: Vec<_> =
+        any_requests(2_000, 1).into_iter().map(|one| TraceRecord { timestamp_ms: now_ms - ago(&one), ..one }).collect();
+    fill(&store, &records).await;
+    let minute = 60_000;
+    for minutes in [15, 60, 90, 360] {
+        let range = Range::fine(now_ms - minutes * minute, now_ms + 1, now_ms);
+        assert!(range.from_ms().is_multiple_of(minute) && range.to_ms() - range.from_ms() <= (minutes + 2) * minute);
+        for range in [range, range.before(now_ms)] {
+            let counted = Counted::of(&records, range);
+            check_totals(&store, &counted, range).await;
+            check_groups(&store, &counted, range).await;
+            check_trends(&store, &records, range, [60, 301, 3_600]).await;
+            check_context(&store, &counted, range).await;
+        }
+        assert_eq!(range.before(now_ms).to_ms(), range.from_ms());
+    }
+    // What begins earlier than minutes are kept is told by the hour.
+    let day = Range::fine(now_ms - DAY_MS, now_ms + 1, now_ms);
+    assert_eq!(day, Range::new(now_ms - DAY_MS, now_ms + 1));
+    assert_eq!(day.before(now_ms).to_ms(), day.from_ms());
+    assert!(thread.close(LIMIT));
+}
+
+#[tokio::test]
+async fn how_long_models_were_in_memory_adds_up_by_the_hour() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    let row = |node: &str, model: &str, ms| Residency { node_id: node.into(), model: model.into(), ms };
+    for (at_ms, ms) in [(NOON_MS - HOUR_MS - 1, 7_000), (NOON_MS - HOUR_MS, 5_000), (NOON_MS - 1, 5_000)] {
+        store.post_residency(at_ms, vec![row("a", "", ms), row("a", "qwen3:8b", ms), row("b", "", ms)]).unwrap();
+    }
+    store.write(|_| Ok(())).await.unwrap();
+    let told = store.residency(Range::new(NOON_MS - HOUR_MS, NOON_MS)).await.unwrap();
+    assert_eq!(told, [row("a", "", 10_000), row("a", "qwen3:8b", 10_000), row("b", "", 10_000)]);
     assert!(thread.close(LIMIT));
 }
 
@@ -135,10 +184,24 @@ async fn check_totals(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
     let apps = store.apps(range).await.unwrap();
     let by_app = counted.by(|one| one.app.clone());
     assert_eq!(apps.apps.len(), by_app.len());
-    apps.apps.iter().for_each(|one| by_app[&one.app].check(&one.summary));
+    apps.apps.iter().for_each(|one| by_app[&one.name].check(&one.summary));
+    for one in &apps.apps {
+        let by_model = by_app[&one.name].by(|record| record.model.clone());
+        assert_eq!(one.top_models.len(), by_model.len());
+        for top in &one.top_models {
+            let own = &by_model[&top.model];
+            assert_eq!(top.requests, own.0.len() as u64);
+            assert_eq!(top.completion_tokens, own.sum(|record| record.completion_tokens.unwrap_or(0)));
+        }
+        assert!(one.top_models.is_sorted_by(|a, b| a.requests >= b.requests));
+    }
+    let by_key = counted.only(|one| !one.key_id.is_empty());
+    let by_key = by_key.by(|one| one.key_id.clone());
+    assert_eq!(apps.keys.len(), by_key.len());
+    apps.keys.iter().for_each(|one| by_key[&one.name].check(&one.summary));
     assert_eq!(apps.apps.iter().map(|one| one.summary.requests).sum::<u64>(), overview.summary.requests);
     for one in &apps.tags {
-        counted.only(|record| record.tags.contains(&one.tag)).check(&one.summary);
+        counted.only(|record| record.tags.contains(&one.name)).check(&one.summary);
     }
     let daily = store.apps_daily(range).await.unwrap();
     let by_day = counted.by(|one| (day(one), one.app.clone()));
@@ -170,20 +233,24 @@ async fn check_groups(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
     }
 }
 
-async fn check_trends(store: &StoreHandle, counted: &Counted<'_>, range: Range) {
+async fn check_trends(store: &StoreHandle, records: &[TraceRecord], range: Range, steps: [u64; 3]) {
     let model = Some("qwen3:8b".to_owned());
     let filters = [
         TrendFilter::default(),
         TrendFilter { model: model.clone(), ..TrendFilter::default() },
+        TrendFilter { app: Some("aider".into()), ..TrendFilter::default() },
         TrendFilter { model, app: Some("aider".into()), ..TrendFilter::default() },
+        TrendFilter { node_id: Some("node-b".into()), app: Some("aider".into()), ..TrendFilter::default() },
     ];
-    for (filter, step_s) in filters.into_iter().flat_map(|filter| [3_600, 21_600, 86_400].map(|s| (filter.clone(), s)))
-    {
-        let counted = counted.only(|one| {
+    for (filter, step_s) in filters.into_iter().flat_map(|filter| steps.map(|s| (filter.clone(), s))) {
+        let trends = store.trends(range, step_s, filter.clone()).await.unwrap();
+        // What no table has together is told by the hour.
+        assert!(trends.range == range || filter.node_id.is_some());
+        let counted = Counted::of(records, trends.range).only(|one| {
             filter.model.as_ref().is_none_or(|model| *model == one.model)
                 && filter.app.as_ref().is_none_or(|app| *app == one.app)
+                && filter.node_id.as_ref().is_none_or(|node| *node == one.node_id)
         });
-        let trends = store.trends(range, step_s, filter).await.unwrap();
         let groups = counted.by(|one| one.timestamp_ms / 1_000 / trends.step_s * trends.step_s);
         let none = Counted::default();
         trends.data.iter().for_each(|point| groups.get(&point.bucket).unwrap_or(&none).check(&point.summary));
@@ -194,15 +261,19 @@ async fn check_trends(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
 }
 
 async fn check_context(store: &StoreHandle, counted: &Counted<'_>, range: Range) {
-    let groups = counted.by(|one| one.model.clone());
-    let usage = store.context_usage(range).await.unwrap();
+    let mut groups = counted.by(|one| (None, one.model.clone()));
+    groups.extend(counted.by(|one| (Some(one.node_id.clone()), one.model.clone())));
+    let mut usage = store.context_usage(range).await.unwrap();
+    usage.extend(store.context_usage_on_nodes(range).await.unwrap());
     assert_eq!(usage.len(), groups.len());
     for one in usage {
-        let group = &groups[&one.model];
+        let group = &groups[&(one.node_id, one.model)];
         assert_eq!(one.request_count, group.0.len() as u64);
         let total = |one: &TraceRecord| Some((one.prompt_tokens? + one.completion_tokens.unwrap_or(0)) as f64);
         group.spread(one.prompt_tokens, |one| one.prompt_tokens.map(|tokens| tokens as f64));
         group.spread(one.total_tokens, total);
+        assert_eq!(one.overflows, group.sum(|one| u64::from(overflows(one))));
+        assert_eq!(one.reloads, group.sum(|one| u64::from(!one.reload_cause.is_empty())));
         let lately = group.only(|one| one.timestamp_ms >= range.to_ms() - DAY_MS);
         let greatest = lately.0.iter().filter_map(|one| total(one)).max_by(f64::total_cmp);
         assert_eq!(one.max_24h, greatest);

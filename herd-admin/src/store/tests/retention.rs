@@ -2,7 +2,7 @@
 
 use super::{LIMIT, TestDir, fill, keeping, open, open_with, record};
 use crate::state::unix_ms;
-use crate::store::{DAY_MS, Range, StoreSettings, TraceRecord};
+use crate::store::{DAY_MS, Range, Residency, StoreSettings, TraceRecord};
 
 fn rows(dir: &TestDir, table: &str) -> u64 {
     dir.number(&format!("SELECT count(*) FROM {table}"))
@@ -30,8 +30,19 @@ async fn requests_and_roll_ups_go_at_their_age() {
     let ages = [0, 1, 29, 31, 100, 399, 401];
     let records: Vec<_> = (0..).zip(ages).map(|(id, days): (u64, u64)| tagged(id, now - days * DAY_MS)).collect();
     fill(&store, &records).await;
+    for days in ages {
+        let hot = Residency { node_id: "node-a".into(), model: String::new(), ms: 5_000 };
+        store.post_residency(now - days * DAY_MS, vec![hot]).unwrap();
+    }
     assert!(thread.close(LIMIT));
-    after_upkeep(&dir, StoreSettings::default(), || rows(&dir, "rollup_daily") == 6).await;
+    let minutes = "SELECT count(DISTINCT bucket) FROM rollup_minutely_by";
+    assert_eq!(dir.number(minutes), 1, "of what is old no minutes are counted");
+    dir.sql()
+        .execute("UPDATE rollup_minutely_by SET bucket = bucket - 14 * 3600 WHERE dimension = 'total'", [])
+        .unwrap();
+    let settled = || rows(&dir, "rollup_daily") == 6 && rows(&dir, "residency") == 6;
+    after_upkeep(&dir, StoreSettings::default(), settled).await;
+    assert_eq!(rows(&dir, "rollup_minutely_by"), 6, "minutes go after half a day");
     assert_eq!((rows(&dir, "request_traces"), rows(&dir, "request_attempts"), rows(&dir, "request_tags")), (3, 3, 3));
     assert_eq!((rows(&dir, "rollup_hourly"), rows(&dir, "rollup_daily_by")), (6, 6 * 7));
     let (store, thread) = open_with(&dir, StoreSettings::default()).await;

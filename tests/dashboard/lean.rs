@@ -1,4 +1,5 @@
-//! Records on every tab, as they are drawn; and how fast and how lean the page is.
+//! What only an answer that is made for it shows: refusals, many pages, an hour of events; and how fast and how lean the
+//! page is.
 
 use serde_json::json;
 
@@ -8,85 +9,22 @@ use crate::open;
 use crate::samples::{records, trace_row};
 use crate::service::{Service, refusal};
 
-/// Pages, what says that they are whole, and their names as files.
-const PAGES: [(&str, &str, &str); 11] = [
-    (
-        "",
-        "document.querySelectorAll('.request').length > 3 && document.querySelectorAll('.stat').length === 8",
-        "overview",
-    ),
-    ("/trends?compare=1", "document.querySelectorAll('herd-chart canvas').length === 6", "trends"),
-    ("/models", "document.querySelectorAll('main tbody tr').length > 8", "models"),
-    ("/models?model=llama3.2%3A3b", "document.querySelectorAll('[data-panel=model] table').length === 2", "model"),
-    ("/apps", "document.querySelectorAll('herd-chart canvas').length === 1", "apps"),
-    ("/benchmarks?run=run-2&with=run-1", "document.querySelector('[data-panel=result] .change')", "benchmarks"),
-    ("/health", "document.querySelectorAll('.finding').length === 2 && document.querySelector('canvas')", "health"),
-    ("/recommendations", "document.querySelectorAll('.finding').length === 2", "recommendations"),
-    ("/settings", "document.querySelectorAll('.setting').length > 50", "settings"),
-    ("/traces", "document.querySelectorAll('tbody tr').length === 39", "traces"),
-    (
-        "/traces/req-7",
-        "document.querySelectorAll('.lane').length === 4 && document.querySelector('.signals .winner')",
-        "trace",
-    ),
-];
-
 #[test]
-fn every_tab_shows_its_records_in_both_themes_and_on_a_phone() {
-    let Some(browser) = Browser::start() else { return };
-    let demo = Demo::start().with_traffic(&["chat-ui", "ci-bot", "notebook", "chat-ui"]);
-    let service = Service::start(demo.edge, records());
-    for (size, theme, suffix) in
-        [((1_440, 1_000), "light", "light"), ((1_440, 1_000), "dark", "dark"), ((390, 844), "light", "phone")]
-    {
-        browser.size(size.0, size.1);
-        browser.prefer(theme);
-        for (path, whole, name) in PAGES {
-            open(&browser, &service.base(), path);
-            browser.until(whole);
-            browser.screenshot(&format!("{name}-{suffix}"));
-            let wider = browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-            assert_eq!(wider, 0, "{path} is wider than a screen of {}", size.0);
-        }
-    }
-    browser.is_clean(&["/dashboard/events"]);
-}
-
-#[test]
-fn changes_are_asked_for_sent_and_their_failures_told_in_place() {
+fn a_refusal_is_told_in_place_and_older_requests_come_page_by_page() {
     let Some(browser) = Browser::start() else { return };
     let demo = Demo::start();
     let service = Service::start(demo.edge, records());
-    let act = |path: &str, scope: &str, words: &str, answer: &str| {
-        open(&browser, &service.base(), path);
-        browser.click_words(scope, words);
-        browser.until("document.querySelector('dialog[open]')");
-        browser.click_words("dialog", answer);
-    };
-    let refused = |path: &str| {
-        let far = refusal(403, "not_local", "the fleet can be changed from this machine only");
-        service.answer(path, far);
-    };
-    let closed = || browser.until("!document.querySelector('dialog[open]')");
-    refused("/dashboard/api/health/acknowledge");
-    act("/health", "[data-finding=thrash]", "Acknowledge", "Acknowledge");
+    let far = refusal(403, "not_local", "the fleet can be changed from this machine only");
+    service.answer("/dashboard/api/health/acknowledge", far);
+    open(&browser, &service.base(), "/health");
+    browser.click_words("[data-finding=thrash]", "Acknowledge");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.click_words("dialog", "Acknowledge");
     browser.until("document.querySelector('dialog .state.bad')?.textContent.includes('--scope admin')");
     service.answer("/dashboard/api/health/acknowledge", json!({}));
     browser.click_words("dialog", "Acknowledge");
-    closed();
+    browser.until("!document.querySelector('dialog[open]')");
     assert_eq!(service.asked("POST", "/dashboard/api/health/acknowledge").last().unwrap(), r#"{"finding":"thrash"}"#);
-    service.answer("/dashboard/api/pull", json!({ "id": 4, "model": "llama3.2:3b", "node_id": "mac-studio" }));
-    act("/recommendations", "[data-recommendation=r1]", "Pull…", "Do it");
-    closed();
-    assert!(service.asked("POST", "/dashboard/api/pull")[0].contains("\"node_id\":\"mac-studio\""));
-    service.answer("/dashboard/api/delete", json!({ "deleted": true }));
-    act("/models?model=llama3.1%3A8b", "[data-panel=model]", "Delete…", "Delete");
-    closed();
-    assert_eq!(service.asked("POST", "/dashboard/api/delete"), [r#"{"model":"llama3.1:8b","node_id":"rtx"}"#]);
-    service.answer("/dashboard/api/benchmarks/start", json!({ "run_id": "run-4" }));
-    act("/benchmarks", "main", "Start…", "Start");
-    closed();
-    assert!(service.asked("POST", "/dashboard/api/benchmarks/start")[0].contains("\"concurrency\":2"));
     // Older ones, a page at a time.
     open(&browser, &service.base(), "/traces?model=llama3.2%3A3b");
     browser.until("document.querySelectorAll('tbody tr').length === 39");
