@@ -36,10 +36,15 @@ async function load(id) {
 }
 
 let lastTab = null;
+// The picture of the fleet whose models have their colours.
+let introduced = null;
 
 drawWith(() => {
   startPass();
-  if (live.status) introduce(nodes().flatMap((node) => node.models.map((model) => model.name)));
+  if (live.status !== introduced) {
+    introduced = live.status;
+    introduce(nodes().flatMap((node) => node.models.map((model) => model.name)));
+  }
   render(html`${shell(tabView())}${dialogView()}`, root);
   endPass();
   syncDialog();

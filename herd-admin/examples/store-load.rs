@@ -1,6 +1,9 @@
 //! Fills a store and measures it: rows written per second, and what each question takes.
 //!
 //! `cargo run --release -p herd-admin --example store-load -- 1000000 /tmp/herd-store-load`
+//!
+//! A third argument says over how many days the rows are spread, 30 when nothing is said; within one, all of the last half
+//! day are counted by the minute as well.
 
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
@@ -13,7 +16,9 @@ use herd_admin::store::{
 use herd_core::histogram::Histogram;
 
 const DAY_MS: u64 = 86_400_000;
+/// Days over which rows are spread when nothing is said.
 const DAYS: u64 = 30;
+const HOUR_MS: u64 = 3_600_000;
 const LIMIT: Duration = Duration::from_mins(10);
 /// Times that each question is asked.
 const TIMES: usize = 200;
@@ -25,9 +30,10 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let rows: u64 = arguments.next().map_or(Ok(100_000), |rows| rows.parse())?;
     let dir: PathBuf = arguments.next().map_or_else(|| std::env::temp_dir().join("herd-store-load"), PathBuf::from);
+    let days: u64 = arguments.next().map_or(Ok(DAYS), |days| days.parse())?;
     let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     if !dir.exists() {
-        write(&dir, rows, now).await?;
+        write(&dir, rows, now, days).await?;
     }
     let begun = Instant::now();
     let (store, thread) = Store::open(&dir, StoreSettings::default())?;
@@ -45,7 +51,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn write(dir: &std::path::Path, rows: u64, now: u64) -> Result<(), Failure> {
+async fn write(dir: &std::path::Path, rows: u64, now: u64, days: u64) -> Result<(), Failure> {
     let (store, thread) = Store::open(dir, StoreSettings::default())?;
     store.ready(LIMIT).await;
     let mut random = 0x9e37_79b9_7f4a_7c15;
@@ -55,7 +61,7 @@ async fn write(dir: &std::path::Path, rows: u64, now: u64) -> Result<(), Failure
         while store.health().queue_len >= 8_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let made = request(id, now - DAYS * DAY_MS + id * DAYS * DAY_MS / rows, &mut random);
+        let made = request(id, now - days * DAY_MS + id * days * DAY_MS / rows, &mut random);
         let handed = Instant::now();
         store.record(made);
         handed_over.observe(handed.elapsed().as_secs_f64() * 1e6);
@@ -89,12 +95,21 @@ async fn ask(store: &StoreHandle, now: u64) -> Result<(), StoreError> {
     let month = Range::last(DAYS * DAY_MS, now);
     let week = Range::last(7 * DAY_MS, now);
     let is = |text: &str| Some(text.to_owned());
-    for (name, range) in [("7 d", week), ("30 d", month), ("400 d", Range::last(400 * DAY_MS, now))] {
+    let lately = |hours: u64| Range::fine(now - hours * HOUR_MS, now + 1, now);
+    for (name, range) in [
+        ("1 h", lately(1)),
+        ("6 h", lately(6)),
+        ("7 d", week),
+        ("30 d", month),
+        ("400 d", Range::last(400 * DAY_MS, now)),
+    ] {
         measure!(format!("overview {name}"), store.overview(range).await);
         measure!(format!("models {name}"), store.models(range).await);
         measure!(format!("apps {name}"), store.apps(range).await);
         measure!(format!("apps_daily {name}"), store.apps_daily(range).await);
         measure!(format!("context_usage {name}"), store.context_usage(range).await);
+        measure!(format!("context_usage_on_nodes {name}"), store.context_usage_on_nodes(range).await);
+        measure!(format!("trends all, as fine as can be {name}"), store.trends(range, 1, TrendFilter::default()).await);
         for group in
             [GroupBy::Node, GroupBy::Model, GroupBy::App, GroupBy::Day, GroupBy::NodeModel, GroupBy::NodeModelDay]
         {

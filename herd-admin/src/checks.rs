@@ -56,6 +56,7 @@ pub(crate) async fn look(state: &AdminState, recommends: bool) {
         unix_ms: view.unix_ms,
     };
     let changed = checks.fold(evaluate(&inputs), view.unix_ms);
+    checks.keep_score(state);
     if changed {
         checks.save(state).await;
     }

@@ -35,7 +35,7 @@ pub use handle::{Store, StoreHandle, StoreThread};
 pub use health::{StoreHealth, StoreState};
 pub(crate) use query::Trouble;
 pub use query::{
-    AppDay, Apps, Asker, ContextUsage, GroupBy, ModelDay, ModelShare, ModelUsage, Models, Overview, Range,
+    AppDay, Apps, Asker, ContextUsage, GroupBy, HealthScore, ModelDay, ModelShare, ModelUsage, Models, Overview, Range,
     RecentLatency, Residency, Spread, Summary, TraceFilter, TracePage, TrendFilter, TrendPoint, Trends, Usage,
     UsageRow,
 };

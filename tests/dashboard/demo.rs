@@ -34,7 +34,9 @@ impl Demo {
     pub(crate) fn with_key(name: &str) -> (Self, String) {
         let folder = folder();
         let key = add_key(&folder, name, "infer");
-        let env = [("FLEET_ACCESS_REQUIRE", "never"), ("FLEET_AUTO_PULL_ENABLED", "false")];
+        // Its nodes are there before the first request, so that an unknown model need not wait for them.
+        let env =
+            [("FLEET_ACCESS_REQUIRE", "never"), ("FLEET_AUTO_PULL_ENABLED", "false"), ("FLEET_HOLD_START_MS", "0")];
         (Self::launch(&folder, &env).joined(), key)
     }
 
@@ -105,7 +107,7 @@ impl Demo {
                     // Some minutes are busier than others.
                     let second = usize::try_from(begun.elapsed().as_secs()).unwrap_or(0) + index * 20;
                     let wave = (second % 240).abs_diff(120);
-                    let tokens = 20 + turn * wave / 2;
+                    let tokens = if path == "/api/embed" { 1_200 } else { 40 } + turn * wave / 2;
                     drop(send(edge, &Ask { path, tokens, ..Ask::of(model, &[tag]) }.request()));
                 }
             }));

@@ -4,6 +4,7 @@ use crate::browser::Browser;
 use crate::demo::{Demo, HOSTILE_TAG};
 use crate::service::Service;
 use crate::{TABS, open};
+use herd_harness::Edge;
 use serde_json::json;
 
 #[test]
@@ -76,5 +77,27 @@ fn events_are_shown_as_they_come() {
     browser.until("document.querySelector('.card.node .why')?.textContent === 'nothing heard for a while'");
     browser.until("document.querySelector('.summary').textContent.includes('3 waiting')");
     browser.until("document.querySelector('nav .score')?.textContent === '77'");
+    browser.is_clean(&[]);
+}
+
+#[test]
+fn a_herd_without_nodes_says_what_to_do() {
+    let Some(browser) = Browser::start() else { return };
+    let edge = Edge::start(&[]);
+    for (path, words) in [
+        ("", "herd-agent --router-url http://HOST:"),
+        ("/trends", "No request in this stretch"),
+        ("/models", "No model yet"),
+        ("/apps", "\"metadata\": {\"tags\": [\"my-app\"]}"),
+        ("/benchmarks", "Start the first"),
+        ("/recommendations", "Nothing to change"),
+        ("/settings?q=nobody", "No key fits"),
+        ("/traces", "No request fits"),
+        ("/explain", "Type a model"),
+    ] {
+        open(&browser, &format!("http://{}", edge.address), path);
+        browser.until(&format!("document.querySelector('main').textContent.includes({words:?})"));
+        assert_eq!(browser.value("document.querySelectorAll('main .state.bad').length"), 0, "{path}");
+    }
     browser.is_clean(&[]);
 }

@@ -28,6 +28,7 @@ export function rate(value) {
 export function percent(part, of = 1) {
   if (!known(part) || !known(of) || of === 0) return NONE;
   const value = (part / of) * 100;
+  if (value > 0 && value < 0.1) return "< 0.1 %";
   return `${value > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} %`;
 }
 

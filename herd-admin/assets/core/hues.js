@@ -1,5 +1,7 @@
 // One colour for each model and each application, the same in bars, lists and charts.
 const HUES = 12;
+// Clients can invent names.
+const NAMES = 4_096;
 const kinds = { model: new Map(), app: new Map() };
 const isKnown = { model: false, app: false };
 
@@ -7,7 +9,7 @@ const isKnown = { model: false, app: false };
 export function hue(name, kind = "model") {
   const given = kinds[kind];
   if (!given.has(name)) {
-    if (!isKnown[kind]) return "var(--strong-line)";
+    if (!isKnown[kind] || given.size >= NAMES) return "var(--strong-line)";
     given.set(name, given.size % HUES);
   }
   return `var(--series-${given.get(name) + 1})`;

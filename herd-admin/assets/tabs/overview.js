@@ -6,7 +6,7 @@ import { hue } from "../core/hues.js";
 import { href, range, rangeParams } from "../core/route.js";
 import { query } from "../core/api.js";
 import { NONE, bytes, count, duration, percent, rate } from "../core/format.js";
-import { badge, change, empty, errorBox, section, skeleton, stat } from "../parts/bits.js";
+import { badge, change, copyButton, empty, errorBox, section, skeleton, stat } from "../parts/bits.js";
 import { busySlots, freeSlots, nodeCard, pips } from "../parts/node-card.js";
 import { requestsList } from "../parts/requests.js";
 import { pullsList } from "../parts/pulls.js";
@@ -43,7 +43,7 @@ function totals() {
     ${stat("Requests", count(t.requests), { note: note(t.requests, p?.requests) })}
     ${stat("Errors", percent(failed(t), t.requests || NaN), { tone: failed(t) ? "bad" : "", note: note(failed(t), failed(p), "less") })}
     ${stat("First token, p50", duration(t.ttft_ms.p50), { note: html`p95 ${duration(t.ttft_ms.p95)} ${change(t.ttft_ms.p50, p?.ttft_ms.p50, { better: "less" })}` })}
-    ${stat("Tokens written", count(t.completion_tokens), { note: html`<span title="for one request, the median">${rate(t.tokens_per_s)}/s each</span> ${change(t.completion_tokens, p?.completion_tokens)}` })}`;
+    ${stat("Tokens written", count(t.completion_tokens), { note: html`${t.tokens_per_s == null ? `last ${range()}` : html`<span title="for one request, the median">${rate(t.tokens_per_s)}/s each</span>`} ${change(t.completion_tokens, p?.completion_tokens)}` })}`;
 }
 
 // Tokens per second of each node in the last minutes, where this herd keeps records.
@@ -110,7 +110,9 @@ function lately() {
     note: "first token, whole answer, tokens", tools: html`<a class="quiet" href=${href("traces")}>All</a>` });
 }
 
-const JOIN = "herd-agent --router-url http://HOST:11435";
+// Other machines reach this one by another name than it has for itself.
+const HOST = /^(localhost|127\.|\[)/.test(location.hostname) ? "HOST" : location.hostname;
+const JOIN = `herd-agent --router-url ${location.protocol}//${HOST}${location.port ? `:${location.port}` : ""}`;
 
 export function view() {
   if (!live.status) return live.error ? errorBox(live.error) : skeleton(6);
@@ -120,7 +122,7 @@ export function view() {
     <div class="stats">${capacity(speeds)}${totals()}</div>
     ${cards.length
       ? html`<div class="cards">${repeat(cards, (node) => node.node_id, (node) => nodeCard(node, speeds && (speeds.get(node.node_id) ?? 0)))}</div>`
-      : empty("No node has joined yet", html`On each machine with Ollama: <code>${JOIN}</code>`)}
+      : empty("No node has joined yet", html`On each machine with Ollama: <code>${JOIN}</code> ${copyButton(JOIN)}`)}
     <div class="columns">
       ${section("Requests under way", requestsList(), { note: live.requests?.total ? count(live.requests.total) : nothing, id: "requests",
         tools: html`<a class="quiet" href=${href("traces")}>Traces</a>` })}

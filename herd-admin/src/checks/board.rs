@@ -3,29 +3,17 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::state::{AdminState, unix_ms};
+use crate::store::{HOUR_MS, HealthScore};
 use herd_core::health::{Findings, Observed, Report, What};
 use herd_core::recommend::{Catalogue, Recommendation};
-use serde::Serialize;
-
-use crate::state::{AdminState, unix_ms};
-use crate::store::HOUR_MS;
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";
-/// How far back the score is told: a day of looks.
+/// How far back the score is told where there is no store: a day of looks.
 const POINTS: usize = 4_320;
 /// Departures that are remembered of a node.
 const DEPARTURES: usize = 64;
-
-/// The score at one look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Point {
-    pub(super) at_unix_ms: u64,
-    pub(super) score: u8,
-    pub(super) critical: usize,
-    pub(super) warning: usize,
-    pub(super) info: usize,
-}
 
 /// What the last looks found.
 #[derive(Debug)]
@@ -40,7 +28,7 @@ struct Board {
     findings: Findings,
     /// What the store has of them was read, or will never be.
     restored: bool,
-    points: VecDeque<Point>,
+    points: VecDeque<HealthScore>,
     advice: Arc<Vec<Recommendation>>,
     /// Records that the store had dropped, by time.
     dropped: VecDeque<(u64, u64)>,
@@ -109,8 +97,8 @@ impl Checks {
         if board.points.len() == POINTS {
             board.points.pop_front();
         }
-        let Report { score, critical, warning, info, .. } = report;
-        board.points.push_back(Point { at_unix_ms, score, critical, warning, info });
+        let [critical, warning, info] = [report.critical, report.warning, report.info].map(|count| count as u64);
+        board.points.push_back(HealthScore { at_unix_ms, score: report.score, critical, warning, info });
         drop(board);
         for change in &folded.changes {
             let finding = &change.finding;
@@ -137,8 +125,20 @@ impl Checks {
         Some(())
     }
 
-    pub(super) fn points(&self, from_unix_ms: u64) -> Vec<Point> {
-        self.board().points.iter().filter(|point| point.at_unix_ms >= from_unix_ms).copied().collect()
+    /// The scores of this process from `from_unix_ms` to before `to_unix_ms`.
+    pub(super) fn points(&self, from_unix_ms: u64, to_unix_ms: u64) -> Vec<HealthScore> {
+        let wanted = from_unix_ms..to_unix_ms;
+        self.board().points.iter().filter(|point| wanted.contains(&point.at_unix_ms)).copied().collect()
+    }
+
+    /// Keeps the last score over a restart. A store that fails is a finding of its own.
+    pub(super) fn keep_score(&self, state: &AdminState) {
+        let Some(score) = self.board().points.back().copied() else { return };
+        if let Some(store) = &state.config().store
+            && let Err(error) = store.post_score(score)
+        {
+            tracing::debug!(%error, "the health score could not be kept");
+        }
     }
 
     pub(super) fn advice(&self) -> Arc<Vec<Recommendation>> {

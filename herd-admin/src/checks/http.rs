@@ -13,7 +13,7 @@ use crate::guard::Operator;
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
-use crate::store::DAY_MS;
+use crate::store::{DAY_MS, HealthScore};
 
 /// Largest body: a name and a time.
 const BODY_BYTES: usize = 4 << 10;
@@ -119,17 +119,22 @@ pub(crate) async fn health(State(state): State<AdminState>, ask: Ask, headers: H
 
 #[derive(Serialize)]
 struct History {
-    points: Vec<super::board::Point>,
+    points: Vec<HealthScore>,
 }
 
-/// The score over time: of this process, the last 24 hours at most.
+/// The score over time, of the last day when nothing is said; without a store, that of this process.
 pub(crate) async fn history(
     State(state): State<AdminState>,
     ask: Ask,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let from_ms = ask.span()?.map_or(0, |(from_ms, _)| from_ms);
-    Ok(told(&ask, &headers, &History { points: state.checks().points(from_ms) }, "points"))
+    let now_ms = unix_ms();
+    let (from_ms, to_ms) = ask.span()?.unwrap_or((now_ms.saturating_sub(DAY_MS), now_ms.saturating_add(1)));
+    let points = match &state.config().store {
+        Some(store) => store.scores(from_ms, to_ms).await.map_err(|error| state.store_refusal(&error))?,
+        None => state.checks().points(from_ms, to_ms),
+    };
+    Ok(told(&ask, &headers, &History { points }, "points"))
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,8 @@ use super::{DAY_MS, StoreSettings, to_db};
 const ROWS: i64 = 500;
 /// Rows of roll-ups that go at a time.
 const CELLS: i64 = 500;
+/// Days for which the score of the fleet's health is kept, each look of them.
+const SCORE_DAYS: u32 = 100;
 /// Freed pages that are given back to the disk at a time.
 const PAGES: i64 = 1_000;
 
@@ -29,6 +31,7 @@ pub(super) fn step(connection: &mut Connection, settings: &StoreSettings, now_ms
     }
     let before = to_db(Grain::Hourly.bucket(days_ago(settings.rollup_days)));
     cells += forget_residency(&transaction, before)?;
+    cells += forget_scores(&transaction, to_db(days_ago(SCORE_DAYS)))?;
     transaction.commit()?;
     let pages = returnable_pages(connection)?;
     if pages > 0 {
@@ -80,6 +83,11 @@ fn forget_cells(connection: &Connection, grain: Grain, before: i64) -> rusqlite:
     Ok(gone + connection.prepare_cached(&cube)?.execute((before, CELLS))?)
 }
 
+fn forget_scores(connection: &Connection, before_ms: i64) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM health_scores WHERE at_ms IN (SELECT at_ms FROM health_scores WHERE at_ms < ?1 LIMIT ?2)";
+    connection.prepare_cached(sql)?.execute((before_ms, CELLS))
+}
+
 fn forget_residency(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
     let sql = "DELETE FROM residency WHERE (bucket, node_id, model) IN (
             SELECT bucket, node_id, model FROM residency WHERE bucket < ?1 LIMIT ?2)";
@@ -98,5 +106,6 @@ fn give_back(connection: &Connection) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
-    Ok(())
+    // The file shrinks with the next checkpoint, and who writes nothing more has none. It never waits for readers.
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

@@ -11,7 +11,7 @@ use super::rollup::{BY, CUBE, Grain, OVERFLOWS, create_sql};
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
-const STEPS: [Step; 2] = [from_nothing_or_ollama_herd, minutes_and_residency];
+const STEPS: [Step; 2] = [from_nothing_or_ollama_herd, minutes_residency_and_health];
 
 /// What came of bringing a database up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,9 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
     Ok(())
 }
 
-/// Version 2: what is counted by the minute, prompts that exceed their window, and how long models were in memory.
-fn minutes_and_residency(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Version 2: what is counted by the minute, prompts that exceed their window, how long models were in memory, and how
+/// healthy the fleet was.
+fn minutes_residency_and_health(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for table in
         [Grain::Hourly, Grain::Daily].into_iter().flat_map(|grain| grain.cube().into_iter().chain([grain.by()]))
     {
@@ -92,7 +93,7 @@ fn minutes_and_residency(transaction: &Transaction<'_>) -> rusqlite::Result<()> 
     }
     transaction.execute_batch(&create_sql(Grain::Minutely.by(), &BY))?;
     index_by_value(transaction, Grain::Minutely)?;
-    transaction.execute_batch(RESIDENCY)
+    transaction.execute_batch(RESIDENCY_AND_HEALTH)
 }
 
 /// A chart of one value reads its buckets alone, not those of all values.
@@ -101,11 +102,15 @@ fn index_by_value(transaction: &Transaction<'_>, grain: Grain) -> rusqlite::Resu
     transaction.execute_batch(&sql)
 }
 
-const RESIDENCY: &str = "
+const RESIDENCY_AND_HEALTH: &str = "
 CREATE TABLE residency (
     bucket INTEGER NOT NULL, node_id TEXT NOT NULL, model TEXT NOT NULL, ms INTEGER NOT NULL,
     PRIMARY KEY (bucket, node_id, model)
 ) WITHOUT ROWID;
+CREATE TABLE health_scores (
+    at_ms INTEGER PRIMARY KEY, score INTEGER NOT NULL, critical INTEGER NOT NULL, warning INTEGER NOT NULL,
+    info INTEGER NOT NULL
+);
 ";
 
 /// Names of the columns of `table`; none = there is no such table.

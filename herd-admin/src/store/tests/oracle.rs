@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open};
 use crate::state::unix_ms;
 use crate::store::{
-    DAY_MS, GroupBy, HOUR_MS, Range, Residency, Spread, StoreHandle, Summary, TraceFilter, TraceRecord, TrendFilter,
+    DAY_MS, GroupBy, HOUR_MS, HealthScore, Range, Residency, Spread, StoreHandle, Summary, TraceFilter, TraceRecord,
+    TrendFilter,
 };
 
 /// What `records` add up to, counted one by one.
@@ -346,4 +347,21 @@ fn ranges_are_whole_hours_and_never_empty() {
     assert!(odd.from_ms() < odd.to_ms());
     let last = Range::last(DAY_MS, NOON_MS);
     assert!(last.from_ms() <= NOON_MS - DAY_MS && last.to_ms() > NOON_MS);
+}
+
+#[tokio::test]
+async fn health_scores_are_kept_and_told_at_their_worst() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    let look = |at_unix_ms, score, warning| HealthScore { at_unix_ms, score, critical: 0, warning, info: 1 };
+    let looks = [look(NOON_MS - 60_000, 90, 1), look(NOON_MS - 40_000, 100, 0), look(NOON_MS - 20_000, 80, 2)];
+    for look in looks {
+        store.post_score(look).unwrap();
+    }
+    store.write(|_| Ok(())).await.unwrap();
+    assert_eq!(store.scores(NOON_MS - 60_000, NOON_MS).await.unwrap(), looks);
+    assert_eq!(store.scores(NOON_MS - 40_000, NOON_MS - 20_000).await.unwrap(), looks[1..2]);
+    let month = store.scores(NOON_MS - 30 * DAY_MS, NOON_MS).await.unwrap();
+    assert_eq!(month, [look(NOON_MS - 60_000, 80, 2)]);
+    assert!(thread.close(LIMIT));
 }

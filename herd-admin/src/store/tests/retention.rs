@@ -2,7 +2,7 @@
 
 use super::{LIMIT, TestDir, fill, keeping, open, open_with, record};
 use crate::state::unix_ms;
-use crate::store::{DAY_MS, Range, Residency, StoreSettings, TraceRecord};
+use crate::store::{DAY_MS, HealthScore, Range, Residency, StoreSettings, TraceRecord};
 
 fn rows(dir: &TestDir, table: &str) -> u64 {
     dir.number(&format!("SELECT count(*) FROM {table}"))
@@ -33,6 +33,8 @@ async fn requests_and_roll_ups_go_at_their_age() {
     for days in ages {
         let hot = Residency { node_id: "node-a".into(), model: String::new(), ms: 5_000 };
         store.post_residency(now - days * DAY_MS, vec![hot]).unwrap();
+        let looked = HealthScore { at_unix_ms: now - days * DAY_MS, score: 100, critical: 0, warning: 0, info: 0 };
+        store.post_score(looked).unwrap();
     }
     assert!(thread.close(LIMIT));
     let minutes = "SELECT count(DISTINCT bucket) FROM rollup_minutely_by";
@@ -40,7 +42,8 @@ async fn requests_and_roll_ups_go_at_their_age() {
     dir.sql()
         .execute("UPDATE rollup_minutely_by SET bucket = bucket - 14 * 3600 WHERE dimension = 'total'", [])
         .unwrap();
-    let settled = || rows(&dir, "rollup_daily") == 6 && rows(&dir, "residency") == 6;
+    let settled =
+        || rows(&dir, "rollup_daily") == 6 && rows(&dir, "residency") == 6 && rows(&dir, "health_scores") == 4;
     after_upkeep(&dir, StoreSettings::default(), settled).await;
     assert_eq!(rows(&dir, "rollup_minutely_by"), 6, "minutes go after half a day");
     assert_eq!((rows(&dir, "request_traces"), rows(&dir, "request_attempts"), rows(&dir, "request_tags")), (3, 3, 3));
