@@ -2,6 +2,7 @@
 
 mod advice;
 mod board;
+mod counted;
 mod http;
 mod stats;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 pub(crate) use advice::recommendations;
 pub(crate) use board::Checks;
+pub use counted::EdgeCounts;
 pub(crate) use http::{acknowledge, health, history, mute, unmute};
 
 use crate::serve::repeated;

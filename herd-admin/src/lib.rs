@@ -67,6 +67,7 @@ pub use benchmark::{
     Rates,
 };
 pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
+pub use checks::EdgeCounts;
 pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
 pub use guard::Hosts;
@@ -117,6 +118,11 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
+
+    /// What the edge has counted since its start, of what no trace tells. Never waits.
+    fn counts(&self) -> EdgeCounts {
+        EdgeCounts::default()
+    }
 
     /// How often the edge has asked for `model`, against other models: the most used have labels of their own in
     /// metrics.

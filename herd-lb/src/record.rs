@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use herd_admin::AdminState;
 use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
-use herd_core::decide::Candidate;
+use herd_core::decide::{Candidate, StandIn};
 use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::ReloadCause;
 use prometheus::Registry;
@@ -77,6 +77,9 @@ impl Recorder {
     }
 }
 
+/// How a trace says that its model was asked for by an alias.
+const ALIAS: &str = StandIn::Alias.name();
+
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -111,7 +114,8 @@ fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
         score: last.map(|last| last.score),
         scores_breakdown: trace.snapshot.as_deref().and_then(|snapshot| breakdown(&trace.ranked, snapshot)),
         retry_count: u32::try_from(trace.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
-        fallback_used: !trace.stand_in.is_empty(),
+        // A name that the operator gave to a model is that model.
+        fallback_used: !matches!(trace.stand_in, "" | ALIAS),
         stand_in: trace.stand_in.to_owned(),
         client_ip: client.ip,
         tags: client.tags,
@@ -130,6 +134,7 @@ fn record(trace: &Trace, timestamp_ms: u64) -> TraceRecord {
         priority: client.class.to_owned(),
         finish_reason: trace.finish_reason.to_owned(),
         estimated_tokens: client.estimated_tokens,
+        overflow: trace.overflow,
         attempts: trace.attempts.iter().map(|one| attempt(one, latency_ms)).collect(),
     }
 }

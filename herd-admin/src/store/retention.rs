@@ -65,7 +65,7 @@ fn forget_cells(connection: &Connection, grain: Grain, before: i64) -> rusqlite:
     let by = format!(
         "DELETE FROM {0} WHERE (dimension, bucket, value, second) IN (
             SELECT dimension, bucket, value, second FROM {0}
-            WHERE dimension IN ('total', 'model', 'node', 'app', 'surface', 'tag', 'node_model') AND bucket < ?1 LIMIT ?2)",
+            WHERE dimension IN ('total', 'model', 'asked', 'node', 'app', 'surface', 'tag', 'node_model') AND bucket < ?1 LIMIT ?2)",
         grain.by()
     );
     Ok(connection.prepare_cached(&cube)?.execute((before, CELLS))?

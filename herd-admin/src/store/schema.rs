@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use rusqlite::{Connection, Transaction};
 
 use super::columns::COLUMNS;
-use super::rollup::{BY, CUBE, Grain, create_sql};
+use super::rollup::{BY, CUBE, Grain, create_sql, declared};
 
 /// A step from one version to the next.
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
-const STEPS: [Step; 1] = [from_nothing_or_ollama_herd];
+const STEPS: [Step; 2] = [from_nothing_or_ollama_herd, what_health_counts];
 
 /// What came of bringing a database up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,29 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
     Ok(())
 }
 
+/// Version 2: what health checks count, and how the fleet's health was.
+fn what_health_counts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    add_columns(transaction, "request_traces", COLUMNS.into_iter())?;
+    for grain in Grain::ALL {
+        add_columns(transaction, grain.cube(), declared())?;
+        add_columns(transaction, grain.by(), declared())?;
+    }
+    transaction.execute_batch(HEALTH)
+}
+
+/// Those of `columns` that `table` lacks.
+fn add_columns<'a>(
+    transaction: &Transaction<'_>,
+    table: &str,
+    columns: impl Iterator<Item = (&'a str, &'a str)>,
+) -> rusqlite::Result<()> {
+    let known = columns_of(transaction, table)?;
+    for (name, kind) in columns.filter(|(name, _)| !known.contains(*name)) {
+        transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+    }
+    Ok(())
+}
+
 /// Names of the columns of `table`; none = there is no such table.
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<HashSet<String>> {
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
@@ -105,6 +128,13 @@ CREATE TABLE audit_log (
 );
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE herd_upkeep (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+const HEALTH: &str = "
+CREATE TABLE health_history (
+    at_ms INTEGER PRIMARY KEY, score INTEGER NOT NULL, critical INTEGER NOT NULL, warning INTEGER NOT NULL,
+    info INTEGER NOT NULL
+);
 ";
 
 /// Each starts with what a page of traces may be filtered by and ends with the time, so that a page reads one stretch.

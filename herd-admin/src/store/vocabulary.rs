@@ -18,7 +18,10 @@ const DAYS: usize = 4;
 pub(super) enum Dimension {
     /// All requests together; its only value is empty.
     Total,
+    /// The model that served, or was asked for where none did.
     Model,
+    /// The name that clients asked for.
+    Asked,
     Node,
     App,
     Surface,
@@ -32,6 +35,7 @@ impl Dimension {
         match self {
             Self::Total => "total",
             Self::Model => "model",
+            Self::Asked => "asked",
             Self::Node => "node",
             Self::App => "app",
             Self::Surface => "surface",
@@ -58,7 +62,7 @@ impl Vocabulary {
     ) -> rusqlite::Result<&'a str> {
         let key = (day, dimension);
         if !self.known.contains_key(&key) {
-            if self.known.len() >= DAYS * 5 {
+            if self.known.len() >= DAYS * 6 {
                 self.known.clear();
             }
             self.known.insert(key, stored(connection, day, dimension)?);

@@ -30,6 +30,20 @@ impl Kept {
         Self { store, thread: Some(thread), dir }
     }
 
+    /// The same folder after a restart.
+    pub(super) async fn reopen(mut self) -> Self {
+        assert!(self.close(Duration::from_secs(30)));
+        let dir = std::mem::take(&mut self.dir);
+        let (store, thread) = Store::open(&dir, StoreSettings::default()).unwrap();
+        assert!(store.ready(Duration::from_secs(30)).await);
+        Self { store, thread: Some(thread), dir }
+    }
+
+    /// Ends the store; returns whether all was written.
+    pub(super) fn close(&mut self, limit: Duration) -> bool {
+        self.thread.take().is_none_or(|thread| thread.close(limit))
+    }
+
     pub(super) async fn fill(&self, records: impl IntoIterator<Item = TraceRecord>) {
         let before = self.store.health().written;
         let mut count = 0;

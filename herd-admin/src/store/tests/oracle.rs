@@ -62,6 +62,8 @@ impl<'a> Counted<'a> {
             (told.fallbacks, self.sum(|one| u64::from(one.fallback_used))),
             (told.reloads, self.sum(|one| u64::from(!one.reload_cause.is_empty()))),
             (told.cold_loads, self.sum(|one| u64::from(cold(one)))),
+            (told.overflows, self.sum(|one| u64::from(one.overflow))),
+            (told.unknown_models, self.sum(|one| u64::from(one.http_status == 404))),
             (told.first_ms, self.0.iter().map(|one| one.timestamp_ms).min().unwrap_or(0)),
             (told.last_ms, self.0.iter().map(|one| one.timestamp_ms).max().unwrap_or(0)),
         ];
@@ -69,11 +71,15 @@ impl<'a> Counted<'a> {
             assert_eq!(told, counted, "number {at}");
         }
         self.spread(told.latency_ms, |one| (one.status == "completed").then_some(one.latency_ms));
-        self.spread(told.time_to_first_token_ms, |one| one.time_to_first_token_ms);
+        self.spread(told.time_to_first_token_ms, |one| {
+            let first = one.time_to_first_token_ms.filter(|_| one.stream != Some(false))?;
+            Some(first + one.queue_ms.unwrap_or(0.0))
+        });
+        self.spread(told.load_ms, |one| one.load_ms.filter(|_| cold(one) && one.reload_cause.is_empty()));
         self.spread(told.queue_ms, |one| one.queue_ms);
         self.spread(told.tokens_per_s, |one| {
             let (tokens, ms) = (one.completion_tokens?.checked_sub(1)?, one.decode_ms?);
-            (tokens > 0 && ms > 0.0).then(|| tokens as f64 * 1_000.0 / ms)
+            (tokens > 0 && ms > 0.0 && one.stream != Some(false)).then(|| tokens as f64 * 1_000.0 / ms)
         });
     }
 

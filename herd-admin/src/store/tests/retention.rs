@@ -33,7 +33,7 @@ async fn requests_and_roll_ups_go_at_their_age() {
     assert!(thread.close(LIMIT));
     after_upkeep(&dir, StoreSettings::default(), || rows(&dir, "rollup_daily") == 6).await;
     assert_eq!((rows(&dir, "request_traces"), rows(&dir, "request_attempts"), rows(&dir, "request_tags")), (3, 3, 3));
-    assert_eq!((rows(&dir, "rollup_hourly"), rows(&dir, "rollup_daily_by")), (6, 6 * 7));
+    assert_eq!((rows(&dir, "rollup_hourly"), rows(&dir, "rollup_daily_by")), (6, 6 * 8));
     let (store, thread) = open_with(&dir, StoreSettings::default()).await;
     assert_eq!(store.overview(Range::last(400 * DAY_MS, now)).await.unwrap().summary.requests, 6);
     assert!(thread.close(LIMIT));
