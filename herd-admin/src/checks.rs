@@ -7,7 +7,6 @@ mod http;
 mod stats;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use herd_core::access::Scope;
 use herd_core::health::{Inputs, Policy, evaluate};
@@ -22,15 +21,14 @@ pub(crate) use http::{acknowledge, health, history, mute, unmute};
 use crate::serve::repeated;
 use crate::state::AdminState;
 
-/// From one look to the next.
-const EVERY: Duration = Duration::from_secs(20);
 /// Looks from one list of recommendations to the next.
 const ADVICE_EVERY: u32 = 3;
 
 /// Looks at the fleet until `shutdown`.
 pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
     let mut looks = (0..ADVICE_EVERY).cycle();
-    repeated(EVERY, shutdown, || look(&state, looks.next() == Some(0))).await;
+    let every = state.config().health_interval;
+    repeated(every, shutdown, || look(&state, looks.next() == Some(0))).await;
 }
 
 /// One look: findings, and recommendations if it `recommends`.
@@ -56,6 +54,7 @@ pub(crate) async fn look(state: &AdminState, recommends: bool) {
         unix_ms: view.unix_ms,
     };
     let changed = checks.fold(evaluate(&inputs), view.unix_ms);
+    checks.keep_point(state);
     if changed {
         checks.save(state).await;
     }

@@ -205,6 +205,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/health/mute", post(checks::mute))
         .route("/dashboard/api/health/unmute", post(checks::unmute))
         .route("/dashboard/api/health/history", get(checks::history))
+        .route("/dashboard/api/audit", get(access::audit))
         .route("/dashboard/api/recommendations", get(checks::recommendations))
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))

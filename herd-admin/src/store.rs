@@ -30,6 +30,7 @@ pub(crate) mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use book::HealthPoint;
 pub use book::{AuditEntry, BenchmarkRun};
 pub use error::StoreError;
 pub use handle::{Store, StoreHandle, StoreThread};

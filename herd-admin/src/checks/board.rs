@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::health::{Findings, Observed, Report, What};
 use herd_core::recommend::{Catalogue, Recommendation};
-use serde::Serialize;
 
 use super::counted::{Counted, Counts};
 use crate::state::{AdminState, unix_ms};
-use crate::store::{DAY_MS, HOUR_MS};
+use crate::store::{DAY_MS, HOUR_MS, HealthPoint};
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";
@@ -18,15 +17,8 @@ const POINTS: usize = 4_320;
 /// Departures that are remembered of a node.
 const DEPARTURES: usize = 64;
 
-/// The score at one look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Point {
-    pub(super) at_unix_ms: u64,
-    pub(super) score: u8,
-    pub(super) critical: usize,
-    pub(super) warning: usize,
-    pub(super) info: usize,
-}
+/// Longest time from one score to the next that is kept.
+const KEPT_EVERY_MS: u64 = 60_000;
 
 /// What the last looks found.
 #[derive(Debug)]
@@ -40,7 +32,9 @@ struct Board {
     findings: Findings,
     /// What the store has of them was read, or will never be.
     restored: bool,
-    points: VecDeque<Point>,
+    points: VecDeque<HealthPoint>,
+    /// The last of them that the store was given.
+    kept: Option<HealthPoint>,
     advice: Arc<Vec<Recommendation>>,
     counts: Counts,
     /// Nodes that took requests at the last look.
@@ -104,7 +98,8 @@ impl Checks {
             board.points.pop_front();
         }
         let Report { score, critical, warning, info, .. } = report;
-        board.points.push_back(Point { at_unix_ms, score, critical, warning, info });
+        let [critical, warning, info] = [critical, warning, info].map(|count| count as u64);
+        board.points.push_back(HealthPoint { at_unix_ms, score, critical, warning, info });
         drop(board);
         for change in &folded.changes {
             let finding = &change.finding;
@@ -131,8 +126,28 @@ impl Checks {
         Some(())
     }
 
-    pub(super) fn points(&self, from_unix_ms: u64) -> Vec<Point> {
-        self.board().points.iter().filter(|point| point.at_unix_ms >= from_unix_ms).copied().collect()
+    /// The scores from `from_unix_ms` on: those of this process as they were, and the worst of each stretch before.
+    pub(super) async fn points(&self, state: &AdminState, from_unix_ms: u64) -> Vec<HealthPoint> {
+        let own: Vec<_> =
+            self.board().points.iter().filter(|point| point.at_unix_ms >= from_unix_ms).copied().collect();
+        let until = own.first().map_or_else(unix_ms, |point| point.at_unix_ms);
+        let before = match &state.config().store {
+            Some(store) if from_unix_ms < until => store.health_history(from_unix_ms, until).await.unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        before.into_iter().chain(own).collect()
+    }
+
+    /// Keeps the score over a restart: when it changes, and every minute.
+    pub(super) fn keep_point(&self, state: &AdminState) {
+        let Some(store) = &state.config().store else { return };
+        let mut board = self.board();
+        let Some(now) = board.points.back().copied() else { return };
+        let same = |kept: &HealthPoint| HealthPoint { at_unix_ms: kept.at_unix_ms, ..now } == *kept;
+        let is_due = |kept: &HealthPoint| now.at_unix_ms.saturating_sub(kept.at_unix_ms) >= KEPT_EVERY_MS;
+        if board.kept.as_ref().is_none_or(|kept| !same(kept) || is_due(kept)) && store.post_health(now).is_ok() {
+            board.kept = Some(now);
+        }
     }
 
     pub(super) fn advice(&self) -> Arc<Vec<Recommendation>> {

@@ -12,7 +12,7 @@ use crate::guard::Operator;
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
-use crate::store::DAY_MS;
+use crate::store::{DAY_MS, HealthPoint};
 
 /// Largest body: a name and a time.
 const BODY_BYTES: usize = 4 << 10;
@@ -118,17 +118,18 @@ pub(crate) async fn health(State(state): State<AdminState>, ask: Ask, headers: H
 
 #[derive(Serialize)]
 struct History {
-    points: Vec<super::board::Point>,
+    points: Vec<HealthPoint>,
 }
 
-/// The score over time: of this process, the last 24 hours at most.
+/// The score over time: each look of this process, and of the time before, up to 30 days, the worst of each stretch.
 pub(crate) async fn history(
     State(state): State<AdminState>,
     ask: Ask,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let from_ms = ask.span()?.map_or(0, |(from_ms, _)| from_ms);
-    Ok(told(&ask, &headers, &History { points: state.checks().points(from_ms) }, "points"))
+    let points = state.checks().points(&state, from_ms).await;
+    Ok(told(&ask, &headers, &History { points }, "points"))
 }
 
 #[derive(Deserialize)]

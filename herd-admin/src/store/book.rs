@@ -11,6 +11,12 @@ use super::{StoreError, StoreHandle, columns, from_db, to_db};
 const ENTRIES: u32 = 1_000;
 /// Most bytes of a field of the audit log.
 const FIELD_BYTES: usize = 4_096;
+/// Days for which the fleet's health is kept.
+const HEALTH_MS: u64 = 30 * super::DAY_MS;
+/// Points of it that are kept: a little more than one a minute makes.
+const HEALTH_KEPT: i64 = 50_000;
+/// Points of one answer.
+const HEALTH_POINTS: u64 = 2_000;
 /// Entries that the audit log keeps: the oldest go.
 const AUDIT_KEPT: i64 = 100_000;
 
@@ -29,6 +35,21 @@ pub struct AuditEntry {
     pub target: String,
     /// What else there is to say.
     pub detail: String,
+}
+
+/// How the fleet's health was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct HealthPoint {
+    /// When, Unix milliseconds.
+    pub(crate) at_unix_ms: u64,
+    /// The score, 0-100.
+    pub(crate) score: u8,
+    /// Open findings that are critical.
+    pub(crate) critical: u64,
+    /// And those that are warnings.
+    pub(crate) warning: u64,
+    /// And those that are worth knowing.
+    pub(crate) info: u64,
 }
 
 /// A run of a benchmark.
@@ -76,6 +97,23 @@ impl StoreHandle {
             Ok(entries.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    /// Keeps how the fleet's health is, without waiting: what fails later is only logged.
+    ///
+    /// # Errors
+    /// When it is certain at once that it will not be kept.
+    pub(crate) fn post_health(&self, point: HealthPoint) -> Result<(), StoreError> {
+        self.post("the fleet's health", move |connection| keep_health(connection, &point))
+    }
+
+    /// How the fleet's health was from `from_ms` to before `to_ms` (Unix milliseconds), in order. Of a long time only
+    /// the worst of each stretch is told.
+    ///
+    /// # Errors
+    /// When the database does not answer in time.
+    pub(crate) async fn health_history(&self, from_ms: u64, to_ms: u64) -> Result<Vec<HealthPoint>, StoreError> {
+        self.read(move |connection| Ok(health(connection, from_ms, to_ms)?)).await
     }
 
     /// Keeps `value` under `key`.
@@ -167,6 +205,36 @@ fn append(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<u64> 
     let id = connection.last_insert_rowid();
     connection.prepare_cached("DELETE FROM audit_log WHERE id <= ?1")?.execute([id - AUDIT_KEPT])?;
     Ok(from_db(id))
+}
+
+fn keep_health(connection: &Connection, point: &HealthPoint) -> rusqlite::Result<()> {
+    let sql =
+        "INSERT OR REPLACE INTO health_history (at_ms, score, critical, warning, info) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let at = to_db(point.at_unix_ms);
+    let numbers = [point.critical, point.warning, point.info].map(to_db);
+    connection.prepare_cached(sql)?.execute((at, point.score, numbers[0], numbers[1], numbers[2]))?;
+    let old = "DELETE FROM health_history WHERE at_ms < ?1 OR at_ms <= \
+               (SELECT at_ms FROM health_history ORDER BY at_ms DESC LIMIT 1 OFFSET ?2)";
+    let before = to_db(point.at_unix_ms.saturating_sub(HEALTH_MS));
+    connection.prepare_cached(old)?.execute((before, HEALTH_KEPT)).map(drop)
+}
+
+fn health(connection: &Connection, from_ms: u64, to_ms: u64) -> rusqlite::Result<Vec<HealthPoint>> {
+    let sql = "SELECT max(at_ms), min(score), max(critical), max(warning), max(info) FROM health_history \
+               WHERE at_ms >= ?1 AND at_ms < ?2 GROUP BY (at_ms - ?1) / ?3 ORDER BY 1";
+    let from_ms = from_ms.max(to_ms.saturating_sub(HEALTH_MS));
+    let width = (to_ms.saturating_sub(from_ms) / HEALTH_POINTS).max(1);
+    let mut statement = connection.prepare_cached(sql)?;
+    let points = statement.query_map((to_db(from_ms), to_db(to_ms), to_db(width)), |row| {
+        Ok(HealthPoint {
+            at_unix_ms: from_db(row.get(0)?),
+            score: row.get(1)?,
+            critical: from_db(row.get(2)?),
+            warning: from_db(row.get(3)?),
+            info: from_db(row.get(4)?),
+        })
+    })?;
+    points.collect()
 }
 
 fn put(connection: &Connection, run: BenchmarkRun) -> rusqlite::Result<()> {

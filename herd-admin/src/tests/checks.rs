@@ -61,6 +61,27 @@ async fn a_finding_is_acknowledged_muted_and_known_after_a_restart() {
 }
 
 #[tokio::test]
+async fn the_score_is_known_after_a_restart() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    for _ in 0..3 {
+        look(&app.state, false).await;
+    }
+    let scores = async |app: &App| -> Vec<u64> {
+        let history = app.get("/dashboard/api/health/history?range=24h").await.json();
+        history["points"].as_array().unwrap().iter().map(|point| point["score"].as_u64().unwrap()).collect()
+    };
+    let before = scores(&app).await;
+    assert_eq!((before.len(), before[0]), (3, 100), "a finding opens at the second look: {before:?}");
+    let kept = kept.reopen().await;
+    let later = kept.app();
+    // Of what another process saw, the worst of each stretch.
+    assert_eq!(scores(&later).await, before[1..2]);
+    look(&later.state, false).await;
+    assert_eq!(scores(&later).await.len(), 2);
+}
+
+#[tokio::test]
 async fn the_checks_work_without_a_store() {
     let app = App::of([heartbeat("a", &["tiny:latest"])]);
     for _ in 0..3 {

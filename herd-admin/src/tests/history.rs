@@ -230,6 +230,24 @@ async fn every_list_is_csv_too() {
         assert!(answer.body.lines().count() > 1, "{path}: {}", answer.body);
         assert!(!answer.body.contains(",=cmd") && !answer.body.starts_with("=cmd"), "{path}: {}", answer.body);
     }
+    let lists = [
+        "/fleet/queue",
+        "/fleet/limits",
+        "/fleet/pulls",
+        "/dashboard/api/requests",
+        "/dashboard/api/settings",
+        "/dashboard/api/benchmarks",
+        "/dashboard/api/audit",
+        "/dashboard/api/health",
+        "/dashboard/api/health/history",
+        "/dashboard/api/recommendations",
+        "/dashboard/api/pinned-models",
+        "/dashboard/api/model-management",
+    ];
+    for path in lists {
+        let answer = app.get(&format!("{path}?format=csv&limit=-1")).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/csv; charset=utf-8"), "{path}");
+    }
     let apps = app.get("/dashboard/api/apps?format=csv&range=24h").await.body;
     assert!(apps.contains("'=cmd()"), "{apps}");
 }
