@@ -6,6 +6,7 @@
 mod audit;
 mod file;
 mod gate;
+mod history;
 mod keys;
 mod secret;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 pub use audit::{Actor, Audit, AuditEntry, AuditSink};
 pub use file::{KEYS_MAX, KeyFile, KeyFileError, KeyRecord, LimitsRecord, NewKey};
 pub(crate) use gate::{gate, refused};
+pub(crate) use history::audit;
 pub(crate) use keys::scheme;
 pub use keys::{Key, Keys};
 pub use secret::random_hex;

@@ -2,11 +2,11 @@
 
 mod advice;
 mod board;
+mod counted;
 mod http;
 mod stats;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use herd_core::access::Scope;
 use herd_core::health::{Inputs, Policy, evaluate};
@@ -15,20 +15,20 @@ use tokio::sync::watch;
 
 pub(crate) use advice::recommendations;
 pub(crate) use board::Checks;
+pub use counted::EdgeCounts;
 pub(crate) use http::{acknowledge, check, health, history, mute, unmute};
 
 use crate::serve::repeated;
 use crate::state::AdminState;
 
-/// From one look to the next.
-const EVERY: Duration = Duration::from_secs(20);
 /// Looks from one list of recommendations to the next.
 const ADVICE_EVERY: u32 = 3;
 
 /// Looks at the fleet until `shutdown`.
 pub(crate) async fn run(state: AdminState, shutdown: watch::Receiver<bool>) {
     let mut looks = (0..ADVICE_EVERY).cycle();
-    repeated(EVERY, shutdown, || look(&state, looks.next() == Some(0))).await;
+    let every = state.config().health_interval;
+    repeated(every, shutdown, || look(&state, looks.next() == Some(0))).await;
 }
 
 /// One look: findings, and recommendations if it `recommends`.

@@ -55,6 +55,8 @@ pub struct AdminConfig {
     pub pull: PullSettings,
     /// The trace store; `None` = nothing is kept.
     pub store: Option<StoreHandle>,
+    /// Pause between two looks of health checks.
+    pub health_interval: Duration,
     /// Bounds on the bodies that `POST /fleet/explain` reads.
     pub inspect: InspectLimits,
 }
@@ -81,6 +83,7 @@ impl Default for AdminConfig {
             hides: |_| false,
             pull: PullSettings::default(),
             store: None,
+            health_interval: Duration::from_secs(20),
             inspect: InspectLimits::default(),
         }
     }

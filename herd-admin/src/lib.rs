@@ -68,6 +68,7 @@ pub use benchmark::{
     Rates,
 };
 pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
+pub use checks::EdgeCounts;
 pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
 pub use guard::Hosts;
@@ -118,6 +119,11 @@ pub trait FleetSource: Send + Sync + 'static {
 
     /// Every bound on what is held or waited for, with how much of it is used now.
     fn limits(&self) -> Vec<Limit>;
+
+    /// What the edge has counted since its start, of what no trace tells. Never waits.
+    fn counts(&self) -> EdgeCounts {
+        EdgeCounts::default()
+    }
 
     /// How often the edge has asked for `model`, against other models: the most used have labels of their own in
     /// metrics.
@@ -201,6 +207,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/dashboard/api/health/unmute", post(checks::unmute))
         .route("/dashboard/api/health/history", get(checks::history))
         .route("/dashboard/api/health/check", post(checks::check))
+        .route("/dashboard/api/audit", get(access::audit))
         .route("/dashboard/api/recommendations", get(checks::recommendations))
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))

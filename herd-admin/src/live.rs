@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::response::Response;
 use herd_core::name::ModelName;
-use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
 
 use crate::answer::{JSON, json};
 use crate::guard::Operator;
+use crate::history::{self, Ask};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
 /// Most requests in one answer.
 const REQUESTS_MAX: usize = 1_000;
+/// And when nothing is said.
+const REQUESTS: usize = 200;
 
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -107,20 +110,16 @@ impl LiveRequest {
     }
 }
 
-/// How many are wanted.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Page {
-    limit: Option<i64>,
-}
-
 /// Requests under way, oldest first. `limit` is clamped to 1 to 1,000.
 pub(crate) async fn requests(
     State(state): State<AdminState>,
-    page: Result<Query<Page>, QueryRejection>,
+    ask: Ask,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let Query(page) = page.map_err(|error| Refusal::bad_request("query", error.body_text()))?;
-    let most = usize::try_from(page.limit.unwrap_or(200).max(1)).unwrap_or(REQUESTS_MAX).min(REQUESTS_MAX);
-    Ok(json(StatusCode::OK, JSON, &under_way(&state, most)))
+    let most = ask
+        .number("limit", 1, REQUESTS_MAX as u64)?
+        .map_or(REQUESTS, |most| usize::try_from(most).unwrap_or(REQUESTS_MAX));
+    Ok(history::told(&ask, &headers, &under_way(&state, most), "requests"))
 }
 
 /// The same, for events.

@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use herd_core::estimate::{runner_occupancy, usable_slots};
 use herd_core::name::ModelName;
-use http::StatusCode;
+use http::HeaderMap;
 use serde::Serialize;
 
-use crate::answer::{JSON, json};
+use crate::history::{self, Ask};
 use crate::state::{AdminState, View};
 
 /// What waits at the edge.
@@ -83,8 +83,8 @@ struct LimitsAnswer {
 }
 
 /// What waits, longest first, and how the slots of loaded models are taken.
-pub(crate) async fn queue(State(state): State<AdminState>) -> Response {
-    json(StatusCode::OK, JSON, &answer(&state))
+pub(crate) async fn queue(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Response {
+    history::told(&ask, &headers, &answer(&state), "requests")
 }
 
 /// The same, for events.
@@ -99,8 +99,8 @@ fn answer(state: &AdminState) -> QueueAnswer {
 }
 
 /// Every bound, by its key in the configuration.
-pub(crate) async fn limits(State(state): State<AdminState>) -> Response {
-    json(StatusCode::OK, JSON, &LimitsAnswer { limits: state.source().limits() })
+pub(crate) async fn limits(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Response {
+    history::told(&ask, &headers, &LimitsAnswer { limits: state.source().limits() }, "limits")
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a prediction; saturates")]

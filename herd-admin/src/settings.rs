@@ -2,13 +2,14 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::guard::Operator;
+use crate::history::{self, Ask};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
@@ -62,8 +63,8 @@ struct Settings {
 }
 
 /// Every key.
-pub(crate) async fn list(State(state): State<AdminState>) -> Response {
-    json(StatusCode::OK, JSON, &Settings { settings: state.source().settings() })
+pub(crate) async fn list(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Response {
+    history::told(&ask, &headers, &Settings { settings: state.source().settings() }, "settings")
 }
 
 /// Changes the keys in the body, all or none: dotted (`"context.protection"`) or nested; null = back to the default.

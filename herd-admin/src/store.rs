@@ -15,6 +15,7 @@ mod handle;
 mod health;
 mod query;
 mod reader;
+mod recent;
 mod record;
 mod retention;
 mod rollup;
@@ -33,12 +34,13 @@ pub use book::{AuditEntry, BenchmarkRun};
 pub use error::StoreError;
 pub use handle::{Store, StoreHandle, StoreThread};
 pub use health::{StoreHealth, StoreState};
-pub(crate) use query::Trouble;
 pub use query::{
     AppDay, Apps, Asker, ContextUsage, GroupBy, HealthScore, ModelDay, ModelShare, ModelUsage, Models, Overview, Range,
     RecentLatency, Residency, Spread, Summary, TraceFilter, TracePage, TrendFilter, TrendPoint, Trends, Usage,
     UsageRow,
 };
+pub(crate) use query::{DaySums, PairDay};
+pub(crate) use recent::{Asked, Details, LastHour};
 pub use record::{AttemptRecord, TraceRecord};
 
 /// The file's name in the data directory: the one of ollama-herd, so that its users' scripts find it.

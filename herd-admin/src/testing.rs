@@ -18,8 +18,8 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::{
-    AdminConfig, AdminState, FleetSource, Limit, LiveView, Pulls, QueueView, Setting, SettingsChange, SettingsError,
-    router,
+    AdminConfig, AdminState, EdgeCounts, FleetSource, Limit, LiveView, Pulls, QueueView, Setting, SettingsChange,
+    SettingsError, router,
 };
 
 /// A fleet whose clock the test moves.
@@ -30,6 +30,7 @@ pub(crate) struct FakeSource {
     pub(crate) draining: AtomicBool,
     pub(crate) queue: Mutex<Arc<QueueView>>,
     pub(crate) live: Mutex<Vec<LiveView>>,
+    pub(crate) counts: Mutex<EdgeCounts>,
 }
 
 impl FleetSource for FakeSource {
@@ -73,6 +74,10 @@ impl FleetSource for FakeSource {
         }
         let keys = changes.keys().cloned().collect();
         Ok(SettingsChange { changed: keys, needs_restart: Vec::new(), persisted: true, error: None })
+    }
+
+    fn counts(&self) -> EdgeCounts {
+        *self.counts.lock().unwrap()
     }
 
     fn limits(&self) -> Vec<Limit> {

@@ -88,7 +88,7 @@ pub enum StandIn {
 impl StandIn {
     /// Its name in JSON, metrics and logs.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Alias => "alias",
             Self::Fallback => "fallback",

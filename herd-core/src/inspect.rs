@@ -184,6 +184,7 @@ const ONCE: &[&str] = &[
     "think",
     "shift",
     "user",
+    "keep_alive",
     "options.num_ctx",
     "options.num_predict",
     "options.num_batch",
@@ -244,6 +245,11 @@ impl Found {
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
                 let (value, range) = integer(scanner, key)?;
                 self.max_output_tokens = self.max_output_tokens.max(value.and_then(|v| u64::try_from(v).ok()));
+                Ok(range)
+            }
+            "keep_alive" => {
+                let range = scanner.skip()?;
+                self.places.keep_alive = Some(range.clone()).filter(|_| surface.dialect() == Dialect::Ollama);
                 Ok(range)
             }
             "name" | "user" => Ok(scanner.skip()?),

@@ -202,6 +202,8 @@ pub struct Places {
     pub options_start: Option<(usize, bool)>,
     /// The whole value of `options` when it is null.
     pub options_null: Option<Range<usize>>,
+    /// The value of `keep_alive`, where the surface has one.
+    pub keep_alive: Option<Range<usize>>,
     /// Members that are herd's alone and not for the backend: `fallback_models`, `fallback`, `metadata.tags`.
     pub private: Vec<Range<usize>>,
 }

@@ -129,6 +129,8 @@ pub struct Config {
     pub retry: Retry,
     /// The trace store.
     pub store: StoreSettings,
+    /// Pause between two looks of health checks.
+    pub health_interval: Duration,
     /// Bounds on what waits.
     pub queue: QueueLimits,
     /// Waiting for nodes.

@@ -290,6 +290,7 @@ fn admin_config(
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
         store,
+        health_interval: config.health_interval,
         version: env!("CARGO_PKG_VERSION").into(),
         rustc: env!("HERD_RUSTC").into(),
         revision: env!("HERD_REVISION").into(),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herd_admin::AdminState;
 use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
-use herd_core::decide::Candidate;
+use herd_core::decide::{Candidate, StandIn};
 use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::ReloadCause;
 use herd_core::score::{SIGNAL_COUNT, SIGNALS, Score};
@@ -106,6 +106,9 @@ impl Ended {
     }
 }
 
+/// How a trace says that its model was asked for by an alias.
+const ALIAS: &str = StandIn::Alias.name();
+
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -140,7 +143,8 @@ fn record(trace: Course, latency_ms: f64, timestamp_ms: u64) -> TraceRecord {
         predicted_ms: trace.predicted_ms,
         prompt_tokens: trace.counts.prompt_tokens,
         completion_tokens: trace.counts.completion_tokens,
-        fallback_used: !trace.stand_in.is_empty(),
+        // A name that the operator gave to a model is that model.
+        fallback_used: !matches!(trace.stand_in, "" | ALIAS),
         stand_in: trace.stand_in.to_owned(),
         client_ip: client.ip,
         tags: client.tags,
@@ -159,6 +163,7 @@ fn record(trace: Course, latency_ms: f64, timestamp_ms: u64) -> TraceRecord {
         priority: client.class.to_owned(),
         finish_reason: trace.finish_reason.to_owned(),
         estimated_tokens: client.estimated_tokens,
+        overflow: trace.overflow,
     }
 }
 

@@ -67,10 +67,19 @@ impl Choice {
         if *name != profile.model {
             edits.push(Edit { range: profile.places.model.clone(), text: json_string(name.as_str()) });
         }
+        // A request of its own keep_alive would have a pinned model unloaded.
+        if let Some(place) = &profile.places.keep_alive
+            && self.model().is_some_and(|model| model.load.is_pinned())
+        {
+            edits.push(Edit { range: place.clone(), text: FOR_EVER.into() });
+        }
         edits.extend(self.candidate.plan.num_ctx.map(|num_ctx| set_num_ctx(&profile.places, num_ctx)));
         if edits.is_empty() { original.clone() } else { splice(original, &edits).into() }
     }
 }
+
+/// `keep_alive` of a model that is never unloaded.
+const FOR_EVER: &str = "-1";
 
 /// A claimed slot that tells those who wait when it is free again.
 #[derive(Debug)]

@@ -123,11 +123,21 @@ impl Settings {
     }
 }
 
+/// What to say of a key that takes no value.
+fn unknown(key: &str, sources: &BTreeMap<String, Source>) -> String {
+    let section = format!("{key}.");
+    match sources.keys().find(|known| known.starts_with(&section)) {
+        Some(first) if key == "auto_pull" => format!("takes true or false, or keys of its own such as {first}"),
+        Some(first) => format!("takes no value but keys of its own, such as {first}"),
+        None => "there is no such key".to_owned(),
+    }
+}
+
 fn refusals(layers: &Layers, changes: &BTreeMap<String, Value>) -> Vec<(String, String)> {
     let values = layers.values().unwrap_or_default();
     let sources: BTreeMap<String, Source> = values.into_iter().map(|(key, _, source)| (key, source)).collect();
     let refusal = |key: &String| match sources.get(key) {
-        None => Some((key.clone(), "there is no such key".to_owned())),
+        None => Some((key.clone(), unknown(key, &sources))),
         Some(_) if SECRET.contains(&key.as_str()) => Some((key.clone(), "is not changed at run time".to_owned())),
         Some(Source::Env) => Some((key.clone(), format!("is set by the environment ({})", variable(key)))),
         Some(Source::Flag) => Some((key.clone(), "is set by a flag".to_owned())),

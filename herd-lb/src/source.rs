@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herd_admin::{FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
+use herd_admin::{EdgeCounts, FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::name::ModelName;
@@ -71,6 +71,10 @@ impl FleetSource for EdgeSource {
         changes: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<SettingsChange, SettingsError> {
         self.settings.change(changes)
+    }
+
+    fn counts(&self) -> EdgeCounts {
+        self.telemetry.counts()
     }
 
     fn limits(&self) -> Vec<Limit> {

@@ -11,6 +11,7 @@ mod words;
 
 use std::sync::Arc;
 
+use herd_admin::EdgeCounts;
 use herd_core::decide::{Candidate, Decision};
 use herd_core::name::ModelName;
 use herd_core::request::Surface;
@@ -58,6 +59,7 @@ const RETRIES: [[&str; 1]; 10] = [
 ];
 const STAND_INS: [[&str; 1]; 4] = [["alias"], ["fallback"], ["upgrade"], ["vram"]];
 const QUEUE_REFUSED: [[&str; 1]; 2] = [["full"], ["timeout"]];
+const BODIES_REFUSED: [[&str; 1]; 3] = [["too_large"], ["too_slow"], ["too_many"]];
 
 /// Others may follow; these are what is seen first.
 const INELIGIBLE: [[&str; 1]; 4] = [["model_absent"], ["offline"], ["does_not_fit"], ["already_tried"]];
@@ -96,6 +98,7 @@ pub struct Telemetry {
     budget_exhausted: IntCounter,
     stand_ins: Words<1>,
     queue_refused: Words<1>,
+    bodies_refused: Words<1>,
     queue_seconds: Histogram,
     ttft_seconds: Histogram,
     answers: Answers,
@@ -167,6 +170,11 @@ impl Telemetry {
                 "herd_queue_refused_total",
                 "Requests that the queue refused, by why.",
                 &QUEUE_REFUSED,
+            )?,
+            bodies_refused: words(
+                "herd_bodies_refused_total",
+                "Requests that were refused for their bodies, by why.",
+                &BODIES_REFUSED,
             )?,
             queue_seconds: seconds("herd_request_queue_seconds", "Time that requests waited at the edge for a slot.")?,
             ttft_seconds: seconds("herd_request_ttft_seconds", "From a request's header to its answer's first byte.")?,
@@ -260,6 +268,23 @@ impl Telemetry {
     /// A request could not wait, or waited too long: `full`, `timeout`.
     pub fn queue_refused(&self, reason: &str) {
         self.queue_refused.inc([reason]);
+    }
+
+    /// A request was refused for its body: `too_large`, `too_slow`, `too_many`.
+    pub fn body_refused(&self, reason: &str) {
+        self.bodies_refused.inc([reason]);
+    }
+
+    /// What health checks go by, of what no trace tells.
+    #[must_use]
+    pub fn counts(&self) -> EdgeCounts {
+        EdgeCounts {
+            queue_refused: self.queue_refused.count(["full"]),
+            queue_timeouts: self.queue_refused.count(["timeout"]),
+            retry_budget_exhausted: self.budget_exhausted.get(),
+            unforeseen_loads: self.unforeseen_loads.get(),
+            bodies_refused: BODIES_REFUSED.iter().map(|reason| self.bodies_refused.count(*reason)).sum(),
+        }
     }
 
     /// A request waits for a pull.

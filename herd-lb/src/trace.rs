@@ -115,7 +115,7 @@ pub struct Course {
     pub began: Instant,
     /// Time spent waiting for a slot, in all.
     pub queue_ms: u64,
-    /// Until the request was predicted to start, when it was first decided, milliseconds; `None` = it never was.
+    /// Until its answer was predicted to begin, when it was first decided, milliseconds; `None` = it never was.
     pub predicted_ms: Option<f64>,
     /// `num_ctx` that was asked for, tokens.
     pub num_ctx: Option<u64>,
@@ -246,7 +246,7 @@ impl Course {
         self.snapshot = Some(Arc::clone(&choice.snapshot));
         self.served_model = choice.model.to_string();
         self.stand_in = choice.stand_in.map_or("", herd_core::decide::StandIn::name);
-        self.predicted_ms.get_or_insert(candidate.prediction.until_start_ms());
+        self.predicted_ms.get_or_insert(candidate.prediction.until_answer_ms());
         self.context_length = candidate.plan.window;
         self.overflow = overflow(profile, candidate.plan.window).is_some();
         self.context_action = candidate.plan.action.to_string();

@@ -1,10 +1,10 @@
 //! `/dashboard/api/benchmarks` and what is under it.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::ask::{BenchmarkAsk, BenchmarkRefusal};
@@ -12,6 +12,7 @@ use super::record::BenchmarkRun;
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::guard::Operator;
+use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
@@ -19,12 +20,8 @@ use crate::state::AdminState;
 const BODY_MAX_BYTES: usize = 64 << 10;
 /// Most runs in one answer.
 const RUNS_MAX: usize = 1_000;
-
-/// How many are wanted.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Page {
-    limit: Option<i64>,
-}
+/// And when nothing is said.
+const RUNS: usize = 50;
 
 #[derive(Serialize)]
 struct Runs {
@@ -32,15 +29,11 @@ struct Runs {
 }
 
 /// `GET /dashboard/api/benchmarks`: the runs, the latest first, the one under way included. `limit` is clamped.
-pub(crate) async fn list(
-    State(state): State<AdminState>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let Query(page) = page.map_err(|error| Refusal::bad_request("query", error.body_text()))?;
-    let most = usize::try_from(page.limit.unwrap_or(50).max(1)).unwrap_or(RUNS_MAX).min(RUNS_MAX);
+pub(crate) async fn list(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
+    let most = ask.number("limit", 1, RUNS_MAX as u64)?.map_or(RUNS, |most| usize::try_from(most).unwrap_or(RUNS_MAX));
     let benchmarks = state.benchmarks().clone();
     let runs = tokio::task::spawn_blocking(move || benchmarks.list(most)).await.map_err(|_| cut())?;
-    Ok(json(StatusCode::OK, JSON, &Runs { runs }))
+    Ok(told(&ask, &headers, &Runs { runs }, "runs"))
 }
 
 /// `GET /dashboard/api/benchmarks/{run_id}`: one run with what was measured so far.

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::state::{AdminState, unix_ms};
-use crate::store::{HOUR_MS, HealthScore};
 use herd_core::health::{Findings, Observed, Report, What};
 use herd_core::recommend::{Catalogue, Recommendation};
+
+use super::counted::{Counted, Counts};
+use crate::state::{AdminState, unix_ms};
+use crate::store::{DAY_MS, HOUR_MS, HealthScore};
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";
@@ -30,8 +32,7 @@ struct Board {
     restored: bool,
     points: VecDeque<HealthScore>,
     advice: Arc<Vec<Recommendation>>,
-    /// Records that the store had dropped, by time.
-    dropped: VecDeque<(u64, u64)>,
+    counts: Counts,
     /// Nodes that took requests at the last look.
     present: HashSet<String>,
     departures: HashMap<String, VecDeque<u64>>,
@@ -149,29 +150,19 @@ impl Checks {
         self.board().advice = advice;
     }
 
-    /// How many of `dropped` records, counted since the start, were dropped in the last hour.
-    pub(super) fn dropped_in_hour(&self, dropped: u64, now_ms: u64) -> u64 {
-        let mut board = self.board();
-        let known = &mut board.dropped;
-        while known.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > HOUR_MS) {
-            known.pop_front();
-        }
-        // The count begins with this process.
-        let before = known.front().map_or(0, |(_, count)| *count);
-        if known.back().is_none_or(|(_, count)| *count != dropped) {
-            known.push_back((now_ms, dropped));
-        }
-        dropped.saturating_sub(before)
+    /// Takes what is counted now; returns how much of it was in the last hour and in the last day.
+    pub(super) fn count(&self, now: Counted, now_ms: u64) -> [Counted; 2] {
+        self.board().counts.take(now, now_ms)
     }
 
     /// Takes which nodes take requests now, and which have left without being asked to; returns how often each of them
-    /// left in the last hour.
+    /// left in the last hour and in the last day.
     pub(super) fn departures(
         &self,
         present: HashSet<String>,
         asked: &HashSet<String>,
         now_ms: u64,
-    ) -> Vec<(String, u64)> {
+    ) -> Vec<(String, [u64; 2])> {
         let mut board = self.board();
         let board = &mut *board;
         for gone in board.present.difference(&present).filter(|id| !asked.contains(*id)) {
@@ -183,9 +174,13 @@ impl Checks {
         }
         board.present = present;
         board.departures.retain(|_, times| {
-            times.retain(|at| now_ms.saturating_sub(*at) <= HOUR_MS);
+            times.retain(|at| now_ms.saturating_sub(*at) <= DAY_MS);
             !times.is_empty()
         });
-        board.departures.iter().map(|(id, times)| (id.clone(), times.len() as u64)).collect()
+        let within = |times: &VecDeque<u64>, span_ms| {
+            times.iter().filter(|at| now_ms.saturating_sub(**at) <= span_ms).count() as u64
+        };
+        let told = board.departures.iter();
+        told.map(|(id, times)| (id.clone(), [HOUR_MS, DAY_MS].map(|span_ms| within(times, span_ms)))).collect()
     }
 }

@@ -1,6 +1,9 @@
-//! What the checks count, from the trace store. Its hours are whole ones, so that "the last hour" is one to two of them.
+//! What the checks count: the last hour from memory, the last day from the roll-ups, and what the edge counts.
+//!
+//! "The last hour" is its last 55 to 60 minutes, of counters the last 60 to 61. "The last day" begins with a whole hour:
+//! it is the last 24 to 25 hours.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 use herd_core::fleet::FleetSnapshot;
 use herd_core::health::{
@@ -8,28 +11,30 @@ use herd_core::health::{
     StoreState, StoreStats,
 };
 
+use super::counted::{Counted, EdgeCounts};
 use crate::node_facts::{model_named, takes_requests};
+use crate::pull::PullInfo;
 use crate::state::{AdminState, View};
-use crate::store::{
-    self, ContextUsage, DAY_MS, GroupBy, HOUR_MS, Range, Spread, StoreError, StoreHandle, Summary, Trouble, UsageRow,
-};
+use crate::store::{self, DAY_MS, DaySums, Details, LastHour, PairDay, Spread, StoreHandle, Summary};
 
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
 pub(super) async fn gather(state: &AdminState) -> Stats {
     let view = state.view();
     let mut known = match &state.config().store {
-        Some(store) => counted(store, &view).await.unwrap_or_default(),
+        Some(store) => counted(store, &view).await,
         None => Stats::default(),
     };
-    known.edge.store = store_stats(state, view.unix_ms);
-    for (id, departures) in departures(state, &view) {
-        let window = NodeWindow { departures };
-        known.nodes.insert(id, NodeStats { hour: window, day: window });
+    let (running, recent) = state.pulls().list();
+    add_pulls(&mut known.edge.day, &running, &recent, view.unix_ms.saturating_sub(DAY_MS));
+    add_counts(&mut known, state, &view);
+    for (id, [hour, day]) in departures(state, &view) {
+        let [hour, day] = [hour, day].map(|departures| NodeWindow { departures });
+        known.nodes.insert(id, NodeStats { hour, day });
     }
     known
 }
 
-fn departures(state: &AdminState, view: &View) -> Vec<(String, u64)> {
+fn departures(state: &AdminState, view: &View) -> Vec<(String, [u64; 2])> {
     let nodes = &view.snapshot.nodes;
     let ids = |passes: &dyn Fn(&herd_core::fleet::Node) -> bool| -> HashSet<String> {
         nodes.iter().filter(|node| passes(node)).map(|node| node.id.to_string()).collect()
@@ -39,105 +44,96 @@ fn departures(state: &AdminState, view: &View) -> Vec<(String, u64)> {
     state.checks().departures(present, &asked, view.now_ms)
 }
 
-fn store_stats(state: &AdminState, unix_ms: u64) -> StoreStats {
-    let Some(store) = &state.config().store else {
+/// Pulls that requests started in the last day, of the latest 64.
+fn add_pulls(day: &mut EdgeWindow, running: &[PullInfo], recent: &[PullInfo], since_ms: u64) {
+    let ended = recent.iter().filter(|pull| pull.ended_unix_ms.is_some_and(|at| at >= since_ms));
+    for pull in running.iter().chain(ended).filter(|pull| pull.reason == "auto") {
+        day.auto_pulls += 1;
+        day.auto_pulls_failed += u64::from(pull.phase == "failed");
+    }
+}
+
+fn add_counts(known: &mut Stats, state: &AdminState, view: &View) {
+    let health = state.config().store.as_ref().map(StoreHandle::health);
+    let dropped = health.as_ref().map_or(0, |health| health.dropped);
+    let [hour, day] = state.checks().count(Counted { edge: state.source().counts(), dropped }, view.now_ms);
+    known.edge.store = store_stats(health.as_ref(), hour.dropped);
+    for (window, counts) in [(&mut known.edge.hour, hour.edge), (&mut known.edge.day, day.edge)] {
+        let EdgeCounts { queue_refused, queue_timeouts, retry_budget_exhausted, unforeseen_loads, bodies_refused } =
+            counts;
+        *window = EdgeWindow {
+            queue_refused,
+            queue_timeouts,
+            retry_budget_exhausted,
+            unforeseen_loads,
+            bodies_refused,
+            // A short one that nobody foresaw is no cold load of the traces.
+            loads: window.loads.max(unforeseen_loads),
+            ..window.clone()
+        };
+    }
+}
+
+fn store_stats(health: Option<&store::StoreHealth>, dropped_hour: u64) -> StoreStats {
+    let Some(health) = health else {
         return StoreStats { state: StoreState::Disabled, ..StoreStats::default() };
     };
-    let health = store.health();
-    let told = match health.state {
+    let state = match health.state {
         store::StoreState::Full | store::StoreState::Unwritable | store::StoreState::Locked => StoreState::Unwritable,
         store::StoreState::Newer | store::StoreState::Failing => StoreState::Broken,
         _ if health.set_aside.is_some() => StoreState::SetAside,
         _ => StoreState::Ok,
     };
-    StoreStats {
-        state: told,
-        dropped_hour: state.checks().dropped_in_hour(health.dropped, unix_ms),
-        file_bytes: health.file_bytes,
-        disk_free_bytes: None,
-    }
+    StoreStats { state, dropped_hour, file_bytes: health.file_bytes, disk_free_bytes: health.disk_free_bytes }
 }
 
-async fn counted(store: &StoreHandle, view: &View) -> Result<Stats, StoreError> {
-    let now_ms = view.unix_ms;
-    let (hour, day) = (Range::last(HOUR_MS, now_ms), Range::last(DAY_MS, now_ms));
-    let edge_hour = store.overview(hour).await?.summary;
-    let edge_day = store.overview(day).await?.summary;
-    let first_ms = store.overview(Range::last(3 * DAY_MS, now_ms)).await?.summary.first_ms;
-    let context = store.context_usage(day).await?;
-    let context: HashMap<_, _> = context.iter().map(|one| (one.model.as_str(), one)).collect();
-    let mut stats =
-        Stats { observed_ms: if first_ms == 0 { 0 } else { now_ms.saturating_sub(first_ms) }, ..Stats::default() };
-    stats.edge.hour = edge_window(&edge_hour);
-    stats.edge.day = edge_window(&edge_day);
-    let hours = store.usage(GroupBy::NodeModel, hour).await?.data;
-    let mut hours: HashMap<_, _> = hours.into_iter().filter_map(pair).collect();
-    for row in store.usage(GroupBy::NodeModel, day).await?.data {
-        let Some(((node_id, model), summary)) = pair(row) else { continue };
-        let used = context_use(context.get(model.as_str()).copied(), loaded_window(&view.snapshot, &node_id, &model));
+async fn counted(store: &StoreHandle, view: &View) -> Stats {
+    let mut hour = store.last_hour(view.unix_ms);
+    let mut stats = Stats::default();
+    stats.edge.hour = edge_window(&hour.total.summary());
+    match store.last_day(view.unix_ms).await {
+        Ok(day) => add_day(&mut stats, &mut hour, day, view),
+        Err(error) => tracing::debug!(%error, "the last day is not known"),
+    }
+    // What began within the quarter of a second that the roll-ups lag, or with all of it when they do not answer.
+    for ((node_id, model), work) in hour.pairs {
+        let context =
+            ContextUse { allocated: loaded_window(&view.snapshot, &node_id, &model), ..ContextUse::default() };
+        let hour = hour_window(&work.summary(), work.details(), context);
+        stats.models.entry(node_id).or_default().push(ModelStats { model, hour, ..ModelStats::default() });
+    }
+    let rest = hour.asked.into_iter();
+    stats.demand.extend(rest.map(|(model, asked)| Demand { model, hour: asked_window(asked), ..Demand::default() }));
+    stats
+}
+
+fn add_day(stats: &mut Stats, hour: &mut LastHour, day: DaySums, view: &View) {
+    stats.observed_ms = if day.first_ms == 0 { 0 } else { view.unix_ms.saturating_sub(day.first_ms) };
+    stats.edge.day = edge_window(&day.total);
+    for pair in day.pairs {
+        let context = context_use(&pair, loaded_window(&view.snapshot, &pair.node_id, &pair.model));
+        let PairDay { node_id, model, summary, .. } = pair;
         let key = (node_id, model);
-        let hour = hours.remove(&key).map(|summary| model_window(&summary, used)).unwrap_or_default();
+        let last = hour.pairs.remove(&key);
+        let last = last.map(|work| hour_window(&work.summary(), work.details(), context)).unwrap_or_default();
         let (node_id, model) = key;
-        let row = ModelStats { model, hour, day: model_window(&summary, used) };
+        let row = ModelStats { model, hour: last, day: model_window(&summary, context) };
         stats.models.entry(node_id).or_default().push(row);
     }
-    stats.demand = demand(store, hour, day).await?;
-    // Reads single requests: of very many it may not come in time, and the rest is worth having all the same.
-    add_trouble(&mut stats, &store.trouble(now_ms.saturating_sub(HOUR_MS)).await.unwrap_or_default());
-    Ok(stats)
-}
-
-fn add_trouble(stats: &mut Stats, trouble: &Trouble) {
-    for one in &trouble.reloads {
-        let reloads = &mut hour_of(stats, &one.node_id, &one.model).reloads;
-        let sum = match one.what.as_str() {
-            "context_larger" => &mut reloads.context_larger,
-            "context_differs" => &mut reloads.context_differs,
-            "node_default" => &mut reloads.node_default,
-            _ => &mut reloads.launch_options,
+    for (model, summary) in day.asked {
+        let last = hour.asked.remove(&model).map(asked_window).unwrap_or_default();
+        let day = DemandWindow {
+            requests: summary.requests,
+            refused_unknown: summary.unknown_models,
+            stand_ins: summary.fallbacks,
         };
-        *sum = sum.saturating_add(one.count);
-    }
-    for one in &trouble.retried {
-        let hour = hour_of(stats, &one.node_id, &one.model);
-        hour.retries = hour.retries.saturating_add(one.count);
-        if one.what == "busy" {
-            hour.busy = hour.busy.saturating_add(one.count);
-        }
+        stats.demand.push(Demand { model, hour: last, day });
     }
 }
 
-/// The last hour of a model on a node, which may have had nothing but trouble.
-fn hour_of<'a>(stats: &'a mut Stats, node_id: &str, model: &str) -> &'a mut ModelWindow {
-    let rows = stats.models.entry(node_id.to_owned()).or_default();
-    let at = rows.iter().position(|row| row.model == model).unwrap_or_else(|| {
-        rows.push(ModelStats { model: model.to_owned(), ..ModelStats::default() });
-        rows.len() - 1
-    });
-    &mut rows[at].hour
-}
-
-fn pair(row: UsageRow) -> Option<((String, String), Summary)> {
-    let (node_id, model) = (row.node_id?, row.model?);
-    (!node_id.is_empty() && !model.is_empty()).then_some(((node_id, model), row.summary))
-}
-
-async fn demand(store: &StoreHandle, hour: Range, day: Range) -> Result<Vec<Demand>, StoreError> {
-    let window = |summary: &Summary| DemandWindow {
-        requests: summary.requests,
-        // Only read of models that no node has: then that is why.
-        refused_unknown: summary.rejected.saturating_add(summary.failed),
-        stand_ins: 0,
-    };
-    let hours = store.usage(GroupBy::Model, hour).await?.data;
-    let mut hours: BTreeMap<_, _> =
-        hours.into_iter().filter_map(|row| Some((row.model?, window(&row.summary)))).collect();
-    let days = store.usage(GroupBy::Model, day).await?.data;
-    let rows = days.into_iter().filter_map(|row| {
-        let model = row.model.filter(|model| !model.is_empty())?;
-        Some(Demand { hour: hours.remove(&model).unwrap_or_default(), day: window(&row.summary), model })
-    });
-    Ok(rows.collect())
+fn asked_window(asked: store::Asked) -> DemandWindow {
+    let store::Asked { requests, unknown, stand_ins } = asked;
+    DemandWindow { requests, refused_unknown: unknown, stand_ins }
 }
 
 fn edge_window(told: &Summary) -> EdgeWindow {
@@ -149,7 +145,18 @@ fn edge_window(told: &Summary) -> EdgeWindow {
     }
 }
 
+fn hour_window(told: &Summary, details: &Details, context: ContextUse) -> ModelWindow {
+    ModelWindow {
+        retries: details.retries,
+        busy: details.busy,
+        reloads: details.reloads,
+        prediction: details.prediction(),
+        ..model_window(told, context)
+    }
+}
+
 fn model_window(told: &Summary, context: ContextUse) -> ModelWindow {
+    let cold_loads = told.cold_loads.saturating_sub(told.reloads);
     ModelWindow {
         requests: told.requests,
         completed: told.completed,
@@ -157,11 +164,14 @@ fn model_window(told: &Summary, context: ContextUse) -> ModelWindow {
         incomplete: told.incomplete,
         reaped: told.reaped,
         client_disconnected: told.client_disconnected,
-        cold_loads: told.cold_loads.saturating_sub(told.reloads),
+        cold_loads,
+        // Not every API tells how long a load took: those that were told stand for all.
+        load_ms_total: told.load_ms.map_or(0.0, |spread| spread.avg * cold_loads as f64),
         ttft: percentiles(told.time_to_first_token_ms),
         latency: percentiles(told.latency_ms),
         queue_wait: percentiles(told.queue_ms),
         tokens_per_s: told.tokens_per_s.map(|spread| spread.p50),
+        overflows: told.overflows,
         prompt_tokens: told.prompt_tokens,
         output_tokens: told.completion_tokens,
         context,
@@ -183,14 +193,13 @@ fn loaded_window(snapshot: &FleetSnapshot, node_id: &str, model: &str) -> Option
     model_named(snapshot.node(node_id)?, model)?.resident.as_ref()?.context_length
 }
 
-/// Usage is counted of a model on all nodes: what no request anywhere uses, none uses here.
+/// What the requests of a day used of their window.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of tokens; saturates")]
-fn context_use(used: Option<&ContextUsage>, loaded: Option<u64>) -> ContextUse {
-    let total = used.and_then(|used| used.total_tokens);
+fn context_use(pair: &PairDay, loaded: Option<u64>) -> ContextUse {
     ContextUse {
-        samples: total.map_or(0, |total| total.count),
-        used_p95: total.map_or(0, |total| total.p95.ceil() as u64),
-        used_max: total.map_or(0, |total| total.max as u64),
-        allocated: loaded.or_else(|| used.and_then(|used| used.context_length_max)),
+        samples: pair.used.map_or(0, |used| used.count),
+        used_p95: pair.used.map_or(0, |used| used.p95.ceil() as u64),
+        used_max: pair.used.map_or(0, |used| used.max as u64),
+        allocated: loaded.or(Some(pair.window).filter(|window| *window > 0)),
     }
 }

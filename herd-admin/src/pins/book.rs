@@ -1,10 +1,11 @@
 //! Which models are pinned.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::{ModelName, NodeId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::node_facts::model_named;
 use crate::state::AdminState;
@@ -29,6 +30,13 @@ pub(crate) struct Pin {
     pub(crate) by: String,
 }
 
+impl Pin {
+    /// It keeps the same model on the same node.
+    fn is_for(&self, other: &Self) -> bool {
+        self.model == other.model && self.node_id == other.node_id
+    }
+}
+
 /// How the keeper fares with a pin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Trouble {
@@ -42,17 +50,22 @@ pub(super) struct Trouble {
 struct Book {
     pins: Vec<Pin>,
     troubles: Vec<((String, String), Trouble)>,
+    /// Those that were taken back, until their nodes know it.
+    leaving: Vec<Pin>,
     /// What the store has of them was read, or there is no store.
     restored: bool,
 }
 
 /// The pins.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<Book>);
+pub(crate) struct Pins {
+    book: Mutex<Book>,
+    changed: Notify,
+}
 
 impl Pins {
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads those from before the restart, once the store answers.
@@ -103,6 +116,7 @@ impl Pins {
     pub(super) fn add(&self, pin: Pin) -> bool {
         let mut book = self.book();
         book.troubles.retain(|((node, model), _)| !(*node == pin.node_id && *model == pin.model));
+        book.leaving.retain(|known| !known.is_for(&pin));
         if book.pins.iter().any(|known| known.model == pin.model && known.node_id == pin.node_id) {
             return true;
         }
@@ -117,10 +131,47 @@ impl Pins {
     pub(super) fn remove(&self, model: &str, node_id: Option<&str>) -> Vec<String> {
         let is_it = |pin: &Pin| pin.model == model && node_id.is_none_or(|id| id == pin.node_id);
         let mut book = self.book();
-        let nodes = book.pins.iter().filter(|pin| is_it(pin)).map(|pin| pin.node_id.clone()).collect();
-        book.pins.retain(|pin| !is_it(pin));
+        let (gone, rest): (Vec<_>, _) = std::mem::take(&mut book.pins).into_iter().partition(is_it);
+        book.pins = rest;
+        let nodes = gone.iter().map(|pin| pin.node_id.clone()).collect();
+        book.leaving.extend(gone);
+        let beyond = book.leaving.len().saturating_sub(PINS_MAX);
+        book.leaving.drain(..beyond);
         book.troubles.retain(|((node, known), _)| !(known == model && node_id.is_none_or(|id| id == node)));
         nodes
+    }
+
+    /// Those that were taken back and whose nodes may not know it yet.
+    pub(super) fn leaving(&self) -> Vec<Pin> {
+        self.book().leaving.clone()
+    }
+
+    /// The node of `pin` knows that it was taken back.
+    pub(super) fn left(&self, pin: &Pin) {
+        self.book().leaving.retain(|known| !known.is_for(pin));
+    }
+
+    /// Marks what is pinned of `snapshot`, so that requests cannot have it unloaded, and lets the keeper look.
+    pub(super) fn changed(&self, snapshot: &FleetSnapshot) {
+        self.mark(snapshot);
+        self.changed.notify_one();
+    }
+
+    /// Waits until a pin was made or taken back.
+    pub(super) async fn change(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Marks the runners of `snapshot` that are pinned by any of their names, and no others.
+    pub(super) fn mark(&self, snapshot: &FleetSnapshot) {
+        let book = self.book();
+        for node in &snapshot.nodes {
+            let here = || book.pins.iter().filter(|pin| pin.node_id == node.id.as_str());
+            let pinned: Vec<_> = here().filter_map(|pin| Some(&model_named(node, &pin.model)?.load)).collect();
+            for model in &node.models {
+                model.load.set_pinned(pinned.iter().any(|load| Arc::ptr_eq(load, &model.load)));
+            }
+        }
     }
 
     pub(super) fn trouble(&self, pin: &Pin) -> Option<Trouble> {

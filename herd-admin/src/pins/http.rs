@@ -52,6 +52,7 @@ pub(crate) async fn pin(
     if !state.pins().add(pin) {
         return Err(Refusal::new(StatusCode::CONFLICT, "too_many", "there are too many pins"));
     }
+    state.pins().changed(&view.snapshot);
     let persisted = state.pins().save(&state).await;
     state.audit(&operator.actor, "model_pin", &model, &format!("on {node_id}"));
     Ok(json(StatusCode::OK, JSON, &Pinned { model: &model, node_id: &node_id, persisted }))
@@ -80,7 +81,8 @@ struct Unpinned<'a> {
     persisted: bool,
 }
 
-/// The model may be unloaded again, on `?node_id` only if that is given. It is not unloaded for that.
+/// The model may be unloaded again, on `?node_id` only if that is given. It is not unloaded for that, and goes when it
+/// has been idle for as long as Ollama keeps models.
 pub(crate) async fn unpin(
     State(state): State<AdminState>,
     operator: Operator,
@@ -95,6 +97,7 @@ pub(crate) async fn unpin(
     if nodes.is_empty() {
         return Err(unknown());
     }
+    state.pins().changed(&state.view().snapshot);
     let persisted = state.pins().save(&state).await;
     state.audit(&operator.actor, "model_unpin", name.as_str(), &format!("on {}", nodes.join(", ")));
     Ok(json(StatusCode::OK, JSON, &Unpinned { model: name.as_str(), nodes, persisted }))

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use futures_util::stream;
 use herd_core::pull::PullRefusal;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::state::{FailureKind, PullPhase, PullState};
 use super::{PullAsk, PullHandle, PullInfo, PullReason};
 use crate::answer::{JSON, OLLAMA_JSON, json};
 use crate::guard::{ModelOperator, Operator};
+use crate::history::{self, Ask};
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
@@ -178,9 +179,20 @@ struct List {
     recent: Vec<PullInfo>,
 }
 
+/// All of them as one table.
+#[derive(Serialize)]
+struct Pulls {
+    pulls: Vec<PullInfo>,
+}
+
 /// `GET /fleet/pulls`
-pub(crate) async fn list(State(state): State<AdminState>) -> Response {
-    json(StatusCode::OK, JSON, &all(&state))
+pub(crate) async fn list(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Response {
+    let all = all(&state);
+    if !ask.wants_csv() {
+        return history::told(&ask, &headers, &all, "recent");
+    }
+    let pulls = all.running.into_iter().chain(all.recent).collect();
+    history::told(&ask, &headers, &Pulls { pulls }, "pulls")
 }
 
 /// The same, for events.

@@ -8,7 +8,7 @@ use super::{from_db, to_db};
 
 /// Every column but the id: its name, and how it is declared. Those that a query of many rows reads come first, the
 /// wide ones last: `SQLite` need not follow a row beyond what is asked for.
-pub(super) const COLUMNS: [(&str, &str); 40] = [
+pub(super) const COLUMNS: [(&str, &str); 41] = [
     ("request_id", "TEXT NOT NULL"),
     ("timestamp", "REAL NOT NULL"),
     ("model", "TEXT NOT NULL"),
@@ -43,6 +43,7 @@ pub(super) const COLUMNS: [(&str, &str); 40] = [
     ("benchmark", "INTEGER NOT NULL DEFAULT 0"),
     // Rows of ollama-herd that are an attempt of a request with a later row.
     ("superseded", "INTEGER NOT NULL DEFAULT 0"),
+    ("overflow", "INTEGER NOT NULL DEFAULT 0"),
     ("finish_reason", "TEXT"),
     ("estimated_tokens", "INTEGER"),
     ("excluded_nodes", "TEXT"),
@@ -104,6 +105,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, record: &TraceRecord) -> rus
     bind.text(&record.priority)?;
     bind.next(record.benchmark)?;
     bind.next(false)?;
+    bind.next(record.overflow)?;
     bind.text(&record.finish_reason)?;
     bind.next(record.estimated_tokens.map(to_db))?;
     bind.next(excluded_nodes(record))?;
@@ -183,6 +185,7 @@ pub(super) fn read(row: &Row<'_>) -> TraceRecord {
         ..TraceRecord::default()
     };
     next.at += 1; // superseded
+    record.overflow = next.get().unwrap_or(false);
     record.finish_reason = next.text();
     record.estimated_tokens = next.number();
     next.at += 1; // excluded_nodes, which the attempts tell better

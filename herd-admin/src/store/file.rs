@@ -132,6 +132,13 @@ pub(super) fn bytes(place: &Place) -> u64 {
     all.filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
+/// Bytes that are free for it on its disk; `None` = the system does not tell.
+pub(super) fn disk_free_bytes(place: &Place) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(&place.dir).ok()?;
+    #[expect(clippy::useless_conversion, reason = "the types differ between systems")]
+    Some(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size())))
+}
+
 /// Whether the database is whole, as far as a quick look tells.
 pub(super) fn is_whole(connection: &Connection) -> bool {
     let told = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::health::{Shared, StoreHealth, StoreState};
 use super::reader::Readers;
+use super::recent::LastHour;
 use super::record::TraceRecord;
 use super::writer::{Command, Commands, Letter, Writer};
 use super::{Place, StoreError, StoreSettings};
@@ -82,6 +83,12 @@ impl StoreHandle {
     #[must_use]
     pub fn health(&self) -> StoreHealth {
         self.shared.health(self.queue)
+    }
+
+    /// What requests of the last hour did, by what the writer has taken: it lags a quarter of a second, and after a start
+    /// the requests from before join it within seconds. Does not read the database.
+    pub(crate) fn last_hour(&self, now_ms: u64) -> LastHour {
+        self.shared.last_hour(now_ms)
     }
 
     /// Waits until the database is open, `limit` at most. Returns whether it is.

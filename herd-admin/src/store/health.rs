@@ -7,6 +7,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::error::Trouble;
+use super::recent::{LastHour, Recent};
+use super::record::TraceRecord;
 
 /// What the writer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,6 +47,8 @@ pub struct StoreHealth {
     pub queue_limit: usize,
     /// Bytes of the database and its log on the disk.
     pub file_bytes: u64,
+    /// Bytes that are free on their disk; null = unknown.
+    pub disk_free_bytes: Option<u64>,
     /// Requests of an older database that are not yet in the roll-ups.
     pub backfill_left: u64,
     /// Queries that were cut at their deadline since the start.
@@ -65,6 +69,8 @@ pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
     pub(super) queue_len: AtomicUsize,
     pub(super) file_bytes: AtomicU64,
+    /// [`UNKNOWN`] where the system does not tell.
+    pub(super) disk_free_bytes: AtomicU64,
     pub(super) backfill_left: AtomicU64,
     pub(super) deadlines: AtomicU64,
     /// Which file the readers should have open: another after one was set aside; 0 = none yet.
@@ -73,7 +79,12 @@ pub(super) struct Shared {
     pub(super) suspected: AtomicBool,
     pub(super) closing: AtomicBool,
     failure: Mutex<Failure>,
+    /// Only the writer and health checks take this lock, never a request.
+    recent: Mutex<Recent>,
 }
+
+/// A size that is not known.
+const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
 struct Failure {
@@ -90,12 +101,14 @@ impl Shared {
             dropped: AtomicU64::new(0),
             queue_len: AtomicUsize::new(0),
             file_bytes: AtomicU64::new(0),
+            disk_free_bytes: AtomicU64::new(UNKNOWN),
             backfill_left: AtomicU64::new(0),
             deadlines: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             suspected: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             failure: Mutex::default(),
+            recent: Mutex::default(),
         }
     }
 
@@ -108,6 +121,7 @@ impl Shared {
             queue_len: self.queue_len.load(Relaxed),
             queue_limit,
             file_bytes: self.file_bytes.load(Relaxed),
+            disk_free_bytes: Some(self.disk_free_bytes.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN),
             backfill_left: self.backfill_left.load(Relaxed),
             deadlines: self.deadlines.load(Relaxed),
             last_error: failure.message.clone(),
@@ -156,6 +170,21 @@ impl Shared {
 
     pub(super) fn drop_records(&self, count: usize) {
         self.dropped.fetch_add(count as u64, Relaxed);
+    }
+
+    /// Notes how much is free on the disk.
+    pub(super) fn set_disk_free(&self, bytes: Option<u64>) {
+        self.disk_free_bytes.store(bytes.unwrap_or(UNKNOWN), Relaxed);
+    }
+
+    /// Adds `records` to what the last hour did.
+    pub(super) fn add_recent(&self, records: &[TraceRecord]) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(records);
+    }
+
+    /// What it did.
+    pub(super) fn last_hour(&self, now_ms: u64) -> LastHour {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).sum(now_ms)
     }
 
     fn failure(&self) -> MutexGuard<'_, Failure> {

@@ -6,13 +6,13 @@
 mod apps;
 mod cells;
 mod context;
+mod day;
 mod latency;
 mod overview;
 mod residency;
 mod scores;
 mod traces;
 mod trends;
-mod trouble;
 mod usage;
 
 use herd_core::histogram::Histogram;
@@ -23,13 +23,13 @@ use super::{DAY_MS, HOUR_MS};
 
 pub use apps::{AppDay, Apps, Asker, ModelShare};
 pub use context::ContextUsage;
+pub(crate) use day::{DaySums, PairDay};
 pub use latency::RecentLatency;
 pub use overview::{ModelDay, ModelUsage, Models, Overview};
 pub use residency::Residency;
 pub use scores::HealthScore;
 pub use traces::{TraceFilter, TracePage};
 pub use trends::{TrendFilter, TrendPoint, Trends};
-pub(crate) use trouble::Trouble;
 pub use usage::{GroupBy, Usage, UsageRow};
 
 /// Most rows of an answer.
@@ -171,14 +171,18 @@ pub struct Summary {
     pub cold_loads: u64,
     /// Prompts that were estimated to be longer than the window that served them.
     pub overflows: u64,
+    /// Refused, as no node has such a model.
+    pub unknown_models: u64,
     /// Of completed requests, milliseconds; null = there are none.
     pub latency_ms: Option<Spread>,
-    /// Of those that had a first byte, milliseconds.
+    /// From the request read to the first byte of the answer, of those that were streamed, milliseconds.
     pub time_to_first_token_ms: Option<Spread>,
     /// Waiting for a slot, milliseconds.
     pub queue_ms: Option<Spread>,
     /// Tokens written per second.
     pub tokens_per_s: Option<Spread>,
+    /// Loading models that were not in memory, milliseconds, where backends told it.
+    pub load_ms: Option<Spread>,
     /// When the first was over, Unix milliseconds; 0 = there are none.
     pub first_ms: u64,
     /// When the last was over.
@@ -186,7 +190,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn of(cell: &Cell) -> Self {
+    pub(super) fn of(cell: &Cell) -> Self {
         let count = |count| cell.count(count);
         let spread = |measure| Spread::of(cell.measure(measure));
         let (requests, completed, left) =
@@ -212,10 +216,12 @@ impl Summary {
             reloads: count(Count::Reloads),
             cold_loads: count(Count::ColdLoads),
             overflows: count(Count::Overflows),
+            unknown_models: count(Count::Unknown),
             latency_ms: spread(Measure::Latency),
             time_to_first_token_ms: spread(Measure::Ttft),
             queue_ms: spread(Measure::Queue),
             tokens_per_s: spread(Measure::DecodeRate),
+            load_ms: spread(Measure::Load),
             first_ms: cell.first_ms,
             last_ms: cell.last_ms,
         }

@@ -13,6 +13,8 @@ const BREAKDOWN_BYTES: usize = 16 << 10;
 const TAGS: usize = 16;
 /// Most attempts that are kept of a request.
 const ATTEMPTS: usize = 32;
+/// What the client gets when no node has the model.
+const NOT_FOUND: u16 = 404;
 
 /// One request, when it is over. Durations are in milliseconds; `None` and empty strings are what is not known.
 ///
@@ -44,7 +46,7 @@ pub struct TraceRecord {
     pub load_ms: Option<f64>,
     /// From the first byte to the last.
     pub decode_ms: Option<f64>,
-    /// Until it would start, as predicted at the last choice.
+    /// Until the first byte of the answer, as predicted at the first choice.
     pub predicted_ms: Option<f64>,
     /// Tokens read.
     pub prompt_tokens: Option<u64>,
@@ -97,6 +99,8 @@ pub struct TraceRecord {
     pub finish_reason: String,
     /// Tokens of the prompt as estimated before.
     pub estimated_tokens: Option<u64>,
+    /// That is more than the window that served it: the backend may have cut the prompt.
+    pub overflow: bool,
     /// The nodes that were asked, in order. Left out of lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptRecord>,
@@ -159,6 +163,18 @@ impl TraceRecord {
         self.attempts.truncate(ATTEMPTS);
         self.attempts.iter_mut().for_each(AttemptRecord::bound);
         self
+    }
+
+    /// From the request read to the first byte of its answer, as far as that tells of a first token: an answer in one
+    /// piece comes when it is written whole.
+    pub(crate) fn ttft_ms(&self) -> Option<f64> {
+        let first = self.time_to_first_token_ms.filter(|_| self.stream != Some(false))?;
+        Some(first + self.queue_ms.unwrap_or(0.0))
+    }
+
+    /// It was refused, as no node has such a model.
+    pub(super) fn is_unknown_model(&self) -> bool {
+        self.http_status == NOT_FOUND && self.node_id.is_empty()
     }
 
     /// Tokens written per second; `None` = not known.

@@ -39,12 +39,14 @@ pub(super) enum Count {
     Fallbacks,
     Reloads,
     ColdLoads,
-    /// The prompt was estimated to be longer than the window that served it.
+    /// Prompts estimated to exceed the window that served them.
     Overflows,
+    /// Refused, as no node has such a model.
+    Unknown,
 }
 
 /// The columns of [`Count`], in its order.
-const COUNTS: [&str; 17] = [
+const COUNTS: [&str; 18] = [
     "requests",
     "completed",
     "failed",
@@ -61,17 +63,16 @@ const COUNTS: [&str; 17] = [
     "fallbacks",
     "reloads",
     "cold_loads",
-    OVERFLOWS,
+    "overflows",
+    "unknown_models",
 ];
-/// The column that version 2 of the tables brought.
-pub(super) const OVERFLOWS: &str = "overflows";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Measure {
     /// Of completed requests, milliseconds.
     Latency,
-    /// Of all that had a first byte, milliseconds.
+    /// From the request read to the first byte of answers that were streamed, milliseconds.
     Ttft,
     /// Of all that know it, milliseconds.
     Queue,
@@ -81,11 +82,13 @@ pub(super) enum Measure {
     PromptSize,
     /// Tokens of a prompt and its answer.
     TotalSize,
+    /// Loading a model that was not in memory, milliseconds.
+    Load,
 }
 
 /// The columns of [`Measure`], in its order.
-const MEASURES: [&str; 6] =
-    ["latency_ms", "time_to_first_token_ms", "queue_ms", "tokens_per_s", "prompt_size", "total_size"];
+const MEASURES: [&str; 7] =
+    ["latency_ms", "time_to_first_token_ms", "queue_ms", "tokens_per_s", "prompt_size", "total_size", "load_ms"];
 
 /// Columns of which the greatest stays.
 const GREATEST: [&str; 3] = ["num_ctx_max", "context_length_max", "last_ms"];
@@ -125,7 +128,6 @@ impl Cell {
         let cold = loaded || reloaded || record.load_ms.is_some_and(|ms| ms >= COLD_LOAD_MS);
         let (prompt, completion) = (record.prompt_tokens.unwrap_or(0), record.completion_tokens.unwrap_or(0));
         let ending = ending(&record.status);
-        let overflows = record.context_length.is_some_and(|window| record.estimated_tokens.is_some_and(|t| t > window));
         for (count, more) in [
             (Count::Requests, 1),
             (ending, 1),
@@ -137,7 +139,8 @@ impl Cell {
             (Count::Fallbacks, u64::from(record.fallback_used)),
             (Count::Reloads, u64::from(reloaded)),
             (Count::ColdLoads, u64::from(cold)),
-            (Count::Overflows, u64::from(overflows)),
+            (Count::Overflows, u64::from(record.overflow)),
+            (Count::Unknown, u64::from(record.is_unknown_model())),
         ] {
             let sum = &mut self.counts[count as usize];
             *sum = sum.saturating_add(more);
@@ -145,11 +148,12 @@ impl Cell {
         let completed = matches!(ending, Count::Completed);
         for (measure, value) in [
             (Measure::Latency, completed.then_some(record.latency_ms)),
-            (Measure::Ttft, record.time_to_first_token_ms),
+            (Measure::Ttft, record.ttft_ms()),
             (Measure::Queue, record.queue_ms),
             (Measure::DecodeRate, record.tokens_per_s()),
             (Measure::PromptSize, record.prompt_tokens.map(|tokens| tokens as f64)),
             (Measure::TotalSize, record.prompt_tokens.map(|tokens| tokens.saturating_add(completion) as f64)),
+            (Measure::Load, record.load_ms.filter(|_| cold && !reloaded)),
         ] {
             if let Some(value) = value {
                 self.measures[measure as usize].observe(value);
@@ -224,9 +228,16 @@ fn ending(status: &str) -> Count {
     }
 }
 
+/// The columns of a cell and how each is declared.
+pub(super) fn declared() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let numbers = COUNTS.into_iter().chain(GREATEST).chain([LEAST]);
+    let numbers = numbers.map(|name| (name, "INTEGER NOT NULL DEFAULT 0"));
+    numbers.chain(MEASURES.into_iter().map(|name| (name, "BLOB NOT NULL DEFAULT x''")))
+}
+
 /// The columns of a cell, in the order in which [`Cell`] reads and binds them.
 fn names() -> impl Iterator<Item = &'static str> {
-    COUNTS.into_iter().chain(GREATEST).chain([LEAST]).chain(MEASURES)
+    declared().map(|(name, _)| name)
 }
 
 /// The same, to select them.
@@ -286,14 +297,12 @@ impl Grain {
 
 /// The statement that makes `table` with `key`.
 pub(super) fn create_sql(table: &str, key: &[&str]) -> String {
-    let declared = key.iter().map(|name| {
+    let keys = key.iter().map(|name| {
         let kind = if *name == "bucket" { "INTEGER" } else { "TEXT" };
         format!("{name} {kind} NOT NULL")
     });
-    let numbers = COUNTS.into_iter().chain(GREATEST).chain([LEAST]);
-    let numbers = numbers.map(|name| format!("{name} INTEGER NOT NULL DEFAULT 0"));
-    let measures = MEASURES.iter().map(|name| format!("{name} BLOB NOT NULL DEFAULT x''"));
-    let all: Vec<_> = declared.chain(numbers).chain(measures).collect();
+    let sums = declared().map(|(name, kind)| format!("{name} {kind}"));
+    let all: Vec<_> = keys.chain(sums).collect();
     format!("CREATE TABLE {table} ({}, PRIMARY KEY ({})) WITHOUT ROWID", all.join(", "), key.join(", "))
 }
 

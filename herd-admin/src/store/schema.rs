@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{Connection, Transaction};
 
 use super::columns::COLUMNS;
-use super::rollup::{BY, CUBE, Grain, OVERFLOWS, create_sql};
+use super::rollup::{BY, CUBE, Grain, create_sql, declared};
 
 /// A step from one version to the next.
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
@@ -80,15 +80,13 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
     Ok(())
 }
 
-/// Version 2: what is counted by the minute, prompts that exceed their window, how long models were in memory, and how
-/// healthy the fleet was.
+/// Version 2: what is counted by the minute and by health checks, how long models were in memory, and how healthy the
+/// fleet was.
 fn minutes_residency_and_health(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for table in
-        [Grain::Hourly, Grain::Daily].into_iter().flat_map(|grain| grain.cube().into_iter().chain([grain.by()]))
-    {
-        if !columns_of(transaction, table)?.contains(OVERFLOWS) {
-            let sql = format!("ALTER TABLE {table} ADD COLUMN {OVERFLOWS} INTEGER NOT NULL DEFAULT 0");
-            transaction.execute_batch(&sql)?;
+    add_columns(transaction, "request_traces", COLUMNS.into_iter())?;
+    for grain in [Grain::Hourly, Grain::Daily] {
+        for table in grain.cube().into_iter().chain([grain.by()]) {
+            add_columns(transaction, table, declared())?;
         }
     }
     transaction.execute_batch(&create_sql(Grain::Minutely.by(), &BY))?;
@@ -112,6 +110,19 @@ CREATE TABLE health_scores (
     info INTEGER NOT NULL
 );
 ";
+
+/// Those of `columns` that `table` lacks.
+fn add_columns<'a>(
+    transaction: &Transaction<'_>,
+    table: &str,
+    columns: impl Iterator<Item = (&'a str, &'a str)>,
+) -> rusqlite::Result<()> {
+    let known = columns_of(transaction, table)?;
+    for (name, kind) in columns.filter(|(name, _)| !known.contains(*name)) {
+        transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+    }
+    Ok(())
+}
 
 /// Names of the columns of `table`; none = there is no such table.
 fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<HashSet<String>> {

@@ -18,7 +18,10 @@ const DAYS: usize = 4;
 pub(super) enum Dimension {
     /// All requests together; its only value is empty.
     Total,
+    /// The model that served, or was asked for where none did.
     Model,
+    /// The name that clients asked for.
+    Asked,
     Node,
     /// With the model.
     App,
@@ -32,13 +35,23 @@ pub(super) enum Dimension {
 }
 
 impl Dimension {
-    pub(super) const ALL: [Self; 8] =
-        [Self::Total, Self::Model, Self::Node, Self::App, Self::Surface, Self::Tag, Self::NodeModel, Self::Key];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Total,
+        Self::Model,
+        Self::Asked,
+        Self::Node,
+        Self::App,
+        Self::Surface,
+        Self::Tag,
+        Self::NodeModel,
+        Self::Key,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Total => "total",
             Self::Model => "model",
+            Self::Asked => "asked",
             Self::Node => "node",
             Self::App => "app",
             Self::Surface => "surface",

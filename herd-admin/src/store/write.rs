@@ -107,12 +107,14 @@ impl Scribe {
         let hour = Grain::Hourly.bucket(record.timestamp_ms);
         let mut admit = |dimension, name| self.vocabulary.admit(connection, day, dimension, name);
         let model = admit(Dimension::Model, &record.model)?;
+        let asked = admit(Dimension::Asked, &record.original_model)?;
         let node = admit(Dimension::Node, &record.node_id)?;
         let app = admit(Dimension::App, &record.app)?;
         let surface = admit(Dimension::Surface, &record.original_format)?;
         let mut values = vec![
             (Dimension::Total, "", ""),
             (Dimension::Model, model, ""),
+            (Dimension::Asked, asked, ""),
             (Dimension::Node, node, ""),
             (Dimension::App, app, model),
             (Dimension::Surface, surface, ""),

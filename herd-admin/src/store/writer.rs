@@ -12,7 +12,7 @@ use super::error::Trouble;
 use super::health::{Shared, StoreState};
 use super::record::TraceRecord;
 use super::write::Scribe;
-use super::{Place, backfill, file, retention};
+use super::{Place, backfill, file, recent, retention};
 
 /// Records in one transaction.
 const BATCH: usize = 512;
@@ -78,6 +78,8 @@ pub(super) struct Writer {
     orphaned: bool,
     /// A file was set aside and nothing has been written since.
     fresh: bool,
+    /// Requests from before the start that are still to join the last hour; `None` = it is not known which.
+    replay: Option<recent::Replay>,
 }
 
 /// What one round of waiting for records brought.
@@ -99,6 +101,7 @@ impl Writer {
             pause: FIRST_PAUSE,
             orphaned: false,
             fresh: false,
+            replay: None,
         }
     }
 
@@ -129,11 +132,15 @@ impl Writer {
     /// Opens the database and writes as long as that goes well.
     fn session(&mut self) -> Result<(), (Trouble, String)> {
         let mut connection = file::open(&self.place).map_err(|failure| (failure.trouble, failure.message))?;
-        self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
-        let left = backfill::left(&connection).map_err(|error| (Trouble::of(&error), error.to_string()))?;
+        self.measure();
+        let told = |error: rusqlite::Error| (Trouble::of(&error), error.to_string());
+        if self.replay.is_none() {
+            self.replay = Some(recent::Replay::before_now(&connection).map_err(told)?);
+        }
+        let left = backfill::left(&connection).map_err(told)?;
         self.shared.backfill_left.store(left, Relaxed);
         self.shared.generation.fetch_max(1, Relaxed);
-        self.serve(&mut connection).map_err(|error| (Trouble::of(&error), error.to_string()))
+        self.serve(&mut connection).map_err(told)
     }
 
     fn serve(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
@@ -159,9 +166,17 @@ impl Writer {
         }
     }
 
+    /// Takes records as [`Self::take`] does; what they did counts from now on, whether or not it can be written.
+    fn collect(&mut self, patience: Duration) -> Round {
+        let known = self.pending.len();
+        let round = self.take(patience);
+        self.shared.add_recent(&self.pending[known..]);
+        round
+    }
+
     /// Takes records from the channel until there is a batch: enough of them, or the first has waited long enough.
     /// Waits for the first one for `patience`.
-    fn collect(&mut self, patience: Duration) -> Round {
+    fn take(&mut self, patience: Duration) -> Round {
         let closing = self.shared.closing();
         let mut until = Instant::now() + if closing { Duration::ZERO } else { patience };
         while self.pending.len() < BATCH {
@@ -227,8 +242,19 @@ impl Writer {
         Ok(())
     }
 
+    /// How large the files are, and how much more they could be.
+    fn measure(&self) {
+        self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
+        self.shared.set_disk_free(file::disk_free_bytes(&self.place));
+    }
+
     /// One step of what is done beside; returns whether more is due at once.
     fn upkeep(&mut self, connection: &mut Connection) -> rusqlite::Result<bool> {
+        if let Some(replay) = self.replay.as_mut().filter(|replay| !replay.is_over()) {
+            let records = replay.step(connection, crate::state::unix_ms())?;
+            self.shared.add_recent(&records);
+            return Ok(true);
+        }
         let backfilling = backfill::step(connection, &mut self.scribe);
         if backfilling.is_err() {
             self.scribe.forget();
@@ -239,7 +265,7 @@ impl Writer {
         }
         self.shared.backfill_left.store(0, Relaxed);
         let more = retention::step(connection, &self.place.settings, crate::state::unix_ms())?;
-        self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
+        self.measure();
         Ok(more)
     }
 

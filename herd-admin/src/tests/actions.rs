@@ -5,8 +5,8 @@ use http::{Request, StatusCode};
 
 use super::history::Kept;
 use super::scripted::Node;
-use crate::pins;
 use crate::testing::{App, heartbeat, loaded};
+use crate::{FleetSource as _, pins};
 
 fn delete(path: &str) -> Request<axum::body::Body> {
     let request = Request::delete(path).header("content-type", "application/json").header("host", "127.0.0.1:11436");
@@ -93,6 +93,37 @@ async fn a_pinned_model_is_kept_loaded_within_the_nodes_memory() {
 }
 
 #[tokio::test]
+async fn a_pinned_model_in_memory_is_kept_for_ever_and_let_go_later() {
+    let mut node = Node::new().await;
+    let resident = |until: &str, seq: u64| {
+        let mut heartbeat = sized(loaded(node.heartbeat("a", &["tiny:latest"], 100), "tiny:latest", 8_192), 8);
+        let report = heartbeat.herd.as_mut().unwrap();
+        report.seq = seq;
+        report.ollama.loaded[0].expires_at = until.into();
+        heartbeat
+    };
+    let app = App::of([resident("2026-11-24T00:00:00Z", 1)]);
+    let kept_for_ever = resident("2318-11-24T00:00:00Z", 2);
+    assert_eq!(app.post("/fleet/pin", r#"{"model":"tiny"}"#).await.status, 200);
+    assert!(app.source.snapshot().nodes[0].models[0].load.is_pinned());
+    pins::look(&app.state).await;
+    let call = node.called().await;
+    let asked = serde_json::json!({ "model": "tiny:latest", "keep_alive": -1, "stream": false,
+        "options": { "num_ctx": 8_192 } });
+    assert_eq!((call.path.as_str(), &call.body), ("/api/generate", &asked));
+    app.join(kept_for_ever);
+    pins::look(&app.state).await;
+    assert!(!node.is_called(), "nothing to be done");
+
+    assert_eq!(app.send(delete("/fleet/pin/tiny")).await.status, 200);
+    assert!(!app.source.snapshot().nodes[0].models[0].load.is_pinned());
+    pins::look(&app.state).await;
+    assert_eq!(node.called().await.body["keep_alive"], "5m");
+    pins::look(&app.state).await;
+    assert!(!node.is_called(), "once");
+}
+
+#[tokio::test]
 async fn a_pin_that_fails_is_tried_again_later() {
     let app = App::of([sized(heartbeat("a", &["tiny:latest"]), 8)]);
     let mut busy = sized(heartbeat("a", &["tiny:latest"]), 8);
@@ -122,4 +153,31 @@ async fn a_pull_goes_on_by_itself() {
     let id = answer.json()["id"].as_u64().unwrap();
     assert_eq!(app.get("/fleet/pulls").await.json()["running"][0]["id"], id);
     assert_eq!(app.send(delete(&format!("/fleet/pulls/{id}"))).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_changed_what_is_told_page_by_page() {
+    let kept = Kept::open().await;
+    let app = kept.app();
+    app.join(heartbeat("a", &["tiny:latest"]));
+    for path in ["/fleet/nodes/a/drain", "/fleet/nodes/a/undrain"] {
+        assert_eq!(app.post(path, "{}").await.status, 200);
+    }
+    assert_eq!(app.send(delete("/fleet/nodes/a")).await.status, 200);
+    let actions = async |query: &str| {
+        let page = app.get(&format!("/dashboard/api/audit{query}")).await.json();
+        let entries = page["entries"].as_array().unwrap().iter();
+        let actions: Vec<_> = entries.map(|one| one["action"].as_str().unwrap().to_owned()).collect();
+        (actions, page["next_cursor"].as_u64())
+    };
+    while actions("").await.0.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let (first, cursor) = actions("?limit=2").await;
+    assert_eq!(first, ["node_remove", "node_undrain"]);
+    let (second, end) = actions(&format!("?limit=2&cursor={}", cursor.unwrap())).await;
+    assert_eq!((second, end), (vec!["node_drain".to_owned()], None));
+    let csv = app.get("/dashboard/api/audit?format=csv").await.body;
+    assert!(csv.starts_with("action,actor,at_unix_ms,detail,id,target"), "{csv}");
+    assert_eq!(App::new().get("/dashboard/api/audit").await.status, 503, "nothing is kept");
 }

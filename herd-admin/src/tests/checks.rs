@@ -1,8 +1,9 @@
 //! Findings and recommendations.
 
+mod fed;
+
 use super::history::{Kept, record};
 use crate::checks::look;
-use crate::store::{AttemptRecord, TraceRecord};
 use crate::testing::{App, heartbeat, loaded};
 
 #[tokio::test]
@@ -67,53 +68,6 @@ async fn a_finding_is_acknowledged_muted_and_known_after_a_restart() {
     assert_eq!((&health["findings"][0]["state"], &health["muted"]), (&"muted".into(), &1.into()));
     later.post("/dashboard/api/health/unmute", r#"{"finding":"fleet_empty"}"#).await;
     assert_eq!(later.get("/dashboard/api/health").await.json()["findings"][0]["state"], "acknowledged");
-}
-
-#[tokio::test]
-async fn what_fails_is_found_in_the_store() {
-    let kept = Kept::open().await;
-    let app = kept.app();
-    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 8_192));
-    kept.fill(
-        (0..60).map(|id| TraceRecord { status: if id % 2 == 0 { "failed" } else { "completed" }.into(), ..record(id) }),
-    )
-    .await;
-    for _ in 0..3 {
-        look(&app.state, true).await;
-    }
-    let health = app.get("/dashboard/api/health").await.json();
-    let checks: Vec<_> =
-        health["findings"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
-    assert!(checks.contains(&"failure_rate"), "{health}");
-}
-
-#[tokio::test]
-async fn reloads_and_failed_attempts_are_found_where_they_were() {
-    let kept = Kept::open().await;
-    let app = kept.app();
-    app.join(loaded(heartbeat("a", &["tiny:latest"]), "tiny:latest", 8_192));
-    app.join(heartbeat("b", &["tiny:latest"]));
-    let attempt = |node_id: &str, outcome: &str| AttemptRecord {
-        node_id: node_id.into(),
-        outcome: outcome.into(),
-        ..AttemptRecord::default()
-    };
-    let tried_twice = |id: u64| TraceRecord {
-        retry_count: 1,
-        attempts: vec![attempt("b", "busy"), attempt("a", "completed")],
-        reload_cause: "context_larger".into(),
-        ..record(id)
-    };
-    kept.fill((0..40).map(tried_twice)).await;
-    for _ in 0..3 {
-        look(&app.state, true).await;
-    }
-    let health = app.get("/dashboard/api/health").await.json();
-    let findings = health["findings"].as_array().unwrap().iter();
-    let found: Vec<_> =
-        findings.map(|one| (one["check"].as_str().unwrap(), one["node_id"].as_str().unwrap_or(""))).collect();
-    assert!(found.contains(&("reload_thrash", "a")), "{health}");
-    assert!(found.contains(&("busy_answers", "b")), "{health}");
 }
 
 #[tokio::test]

@@ -30,6 +30,20 @@ impl Kept {
         Self { store, thread: Some(thread), dir }
     }
 
+    /// The same folder after a restart.
+    pub(super) async fn reopen(mut self) -> Self {
+        assert!(self.close(Duration::from_secs(30)));
+        let dir = std::mem::take(&mut self.dir);
+        let (store, thread) = Store::open(&dir, StoreSettings::default()).unwrap();
+        assert!(store.ready(Duration::from_secs(30)).await);
+        Self { store, thread: Some(thread), dir }
+    }
+
+    /// Ends the store; returns whether all was written.
+    pub(super) fn close(&mut self, limit: Duration) -> bool {
+        self.thread.take().is_none_or(|thread| thread.close(limit))
+    }
+
     pub(super) async fn fill(&self, records: impl IntoIterator<Item = TraceRecord>) {
         let before = self.store.health().written;
         let mut count = 0;
@@ -228,6 +242,24 @@ async fn every_list_is_csv_too() {
         assert!(answer.body.lines().count() > 1, "{path}: {}", answer.body);
         assert!(!answer.body.contains(",=cmd") && !answer.body.starts_with("=cmd"), "{path}: {}", answer.body);
     }
+    let lists = [
+        "/fleet/queue",
+        "/fleet/limits",
+        "/fleet/pulls",
+        "/dashboard/api/requests",
+        "/dashboard/api/settings",
+        "/dashboard/api/benchmarks",
+        "/dashboard/api/audit",
+        "/dashboard/api/health",
+        "/dashboard/api/health/history",
+        "/dashboard/api/recommendations",
+        "/dashboard/api/pinned-models",
+        "/dashboard/api/model-management",
+    ];
+    for path in lists {
+        let answer = app.get(&format!("{path}?format=csv&limit=-1")).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/csv; charset=utf-8"), "{path}");
+    }
     let apps = app.get("/dashboard/api/apps?format=csv&range=24h").await.body;
     assert!(apps.contains("'=cmd()"), "{apps}");
 }
@@ -290,6 +322,7 @@ async fn contexts_are_told_of_each_node_with_what_exceeded_them() {
         node_id: node.into(),
         context_length: Some(window),
         estimated_tokens: Some(5_000),
+        overflow: window < 5_000,
         key_id: "k1".into(),
         ..record(id)
     };

@@ -11,7 +11,7 @@ use super::scripted::{Lines, Node, drive};
 use crate::testing::App;
 use crate::{AdminConfig, FailureKind, PullAsk, PullHandle, PullPhase, PullReason, PullSettings};
 
-fn auto(model: &str) -> PullAsk {
+pub(super) fn auto(model: &str) -> PullAsk {
     PullAsk::new(&ModelName::new(model).unwrap(), PullReason::Auto { request_id: "r1".into() })
 }
 

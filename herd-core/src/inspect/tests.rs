@@ -206,6 +206,15 @@ fn every_known_key_may_stand_once() {
 }
 
 #[test]
+fn keep_alive_is_found_where_a_backend_reads_it() {
+    let body = r#"{"model":"m","keep_alive":"5m","messages":[]}"#;
+    let place = on(Surface::OllamaChat, body).places.keep_alive.unwrap();
+    assert_eq!(&body[place], "\"5m\"");
+    assert_eq!(on(Surface::OpenAiChat, body).places.keep_alive, None);
+    assert_eq!(on(Surface::OllamaChat, r#"{"model":"m"}"#).places.keep_alive, None);
+}
+
+#[test]
 fn private_members_can_be_cut_out_wherever_they_stand() {
     let cut = |body: &str| {
         let places = read(body).unwrap().places;

@@ -1,7 +1,7 @@
 //! What the edge counts and learns of one runner: one model on one node, with every name that it has there.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::lock;
 use super::rate::Rate;
@@ -31,6 +31,7 @@ pub struct ModelLoad {
     busy: Busy,
     launched: [AtomicU64; 2],
     reloads: AtomicU32,
+    pinned: AtomicBool,
 }
 
 /// What "busy" answers have taught.
@@ -177,6 +178,17 @@ impl ModelLoad {
         let bits = signature.map_or([0, 0], Signature::to_bits);
         self.launched[0].store(bits[0], Relaxed);
         self.launched[1].store(bits[1], Relaxed);
+    }
+
+    /// An operator wants it to stay in memory, so that no request may say for how long.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Relaxed)
+    }
+
+    /// Says so, or takes it back.
+    pub fn set_pinned(&self, pinned: bool) {
+        self.pinned.store(pinned, Relaxed);
     }
 
     /// Reloads that requests of ours have caused here.

@@ -84,6 +84,7 @@ impl ConfigFile {
             pull_wait: millis("auto_pull.max_wait_ms", self.auto_pull.max_wait_ms, 0..=DAY_MS)?,
             retry: retry(&self.retry)?,
             store: store(&self.store)?,
+            health_interval: millis("health.interval_ms", self.health.interval_ms, 100..=600_000)?,
             policy: self.policy()?,
             inspect: InspectLimits {
                 json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,

@@ -71,6 +71,8 @@ section! {
         auto_pull: AutoPull = AutoPull::default(),
         /// The trace store.
         store: StoreFile = StoreFile::default(),
+        /// Health checks.
+        health: HealthFile = HealthFile::default(),
         /// Bounds on clients.
         limits: LimitsFile = LimitsFile::default(),
         /// Connections to nodes.
@@ -307,6 +309,14 @@ section! {
         rollup_days: u32 = StoreSettings::default().rollup_days,
         /// Largest size.
         max_bytes: u64 = StoreSettings::default().max_bytes,
+    }
+}
+
+section! {
+    /// Health checks.
+    HealthFile {
+        /// Pause between two looks at the fleet.
+        interval_ms: u64 = 20_000,
     }
 }
 

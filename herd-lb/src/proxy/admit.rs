@@ -86,7 +86,12 @@ impl Edge {
         if self.fleet.draining() {
             return Err((Status::Rejected, error::stopping()));
         }
-        let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| error::body(&error))?;
+        let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| {
+            if let Some(limit) = error.limit() {
+                self.telemetry.body_refused(limit);
+            }
+            error::body(&error)
+        })?;
         let limits = self.config.now().inspect;
         let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
             inspect(surface, &held.bytes, &limits)

@@ -75,6 +75,19 @@ pub enum BodyError {
     Client(#[from] Box<pingora::Error>),
 }
 
+impl BodyError {
+    /// The limit that it was refused for, in the word of metrics; `None` = it was for another reason.
+    #[must_use]
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLarge(_) => Some("too_large"),
+            Self::TooSlow => Some("too_slow"),
+            Self::Budget => Some("too_many"),
+            Self::Encoding(_) | Self::Corrupt(_) | Self::Client(_) => None,
+        }
+    }
+}
+
 /// A body and its share of the budget.
 #[derive(Debug)]
 pub struct Held {

@@ -18,6 +18,11 @@ impl<const N: usize> Words<N> {
         Self { family, known }
     }
 
+    /// How often `words` were counted; 0 = they are not known.
+    pub(super) fn count(&self, words: [&str; N]) -> u64 {
+        self.known.iter().find(|(known, _)| *known == words).map_or(0, |(_, counter)| counter.get())
+    }
+
     /// Counts one of `words`, which need not be known, but must be words of this program.
     pub(super) fn inc(&self, words: [&str; N]) {
         match self.known.iter().find(|(known, _)| *known == words) {

@@ -6,7 +6,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::{Deserialize, Serialize};
 
-use crate::store::record::{AttemptRecord, TraceRecord};
+use crate::store::recent::attempts;
+use crate::store::record::TraceRecord;
 use crate::store::{StoreError, StoreHandle, columns};
 
 /// Most requests of a page.
@@ -251,18 +252,6 @@ fn one(connection: &Connection, request_id: &str) -> rusqlite::Result<Option<Tra
         Ok((record, row.get::<_, i64>("id")?))
     });
     let Some((mut record, id)) = found.optional()? else { return Ok(None) };
-    let sql = "SELECT node_id, outcome, score, started_ms, duration_ms FROM request_attempts \
-               WHERE trace_id = ?1 ORDER BY seq";
-    let mut statement = connection.prepare_cached(sql)?;
-    let attempts = statement.query_map([id], |row| {
-        Ok(AttemptRecord {
-            node_id: row.get(0)?,
-            outcome: row.get(1)?,
-            score: row.get(2)?,
-            started_ms: row.get(3)?,
-            duration_ms: row.get(4)?,
-        })
-    })?;
-    record.attempts = attempts.collect::<Result<_, _>>()?;
+    record.attempts = attempts(connection, id)?;
     Ok(Some(record))
 }

@@ -1,7 +1,7 @@
 //! A database of ollama-herd becomes ours, and nothing of it is lost.
 
-use super::{LIMIT, NOON_MS, TestDir, fill, keeping, open_with, record};
-use crate::store::{Range, StoreHandle, TraceFilter};
+use super::{LIMIT, NOON_MS, TestDir, fill, keeping, open, open_with, record};
+use crate::store::{Range, StoreHandle, TraceFilter, TraceRecord};
 
 /// The tables of ollama-herd 0.11.4.
 const OLD_TABLES: &str = "
@@ -140,5 +140,25 @@ async fn a_backfill_goes_on_where_it_was_cut_off() {
     let (store, thread) = open_with(&dir, keeping()).await;
     backfilled(&store).await;
     assert_eq!(dir.number("SELECT sum(requests) FROM rollup_daily"), 1_500);
+    assert!(thread.close(LIMIT));
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_gets_what_it_lacks() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    fill(&store, &[record(1, NOON_MS)]).await;
+    assert!(thread.close(LIMIT));
+    drop(store);
+    let first = "ALTER TABLE request_traces DROP COLUMN overflow; DROP TABLE health_scores; DROP TABLE residency;
+        DROP TABLE rollup_minutely_by;
+        ALTER TABLE rollup_hourly_by DROP COLUMN overflows; ALTER TABLE rollup_hourly_by DROP COLUMN load_ms;
+        PRAGMA user_version = 1;";
+    dir.sql().execute_batch(first).unwrap();
+    let (store, thread) = open(&dir).await;
+    fill(&store, &[TraceRecord { overflow: true, ..record(2, NOON_MS) }]).await;
+    let sums = store.overview(Range::new(NOON_MS, NOON_MS)).await.unwrap().summary;
+    assert_eq!((sums.requests, sums.overflows), (2, 1));
+    assert!(store.trace("request-2").await.unwrap().unwrap().overflow);
     assert!(thread.close(LIMIT));
 }

@@ -64,7 +64,8 @@ impl<'a> Counted<'a> {
             (told.fallbacks, self.sum(|one| u64::from(one.fallback_used))),
             (told.reloads, self.sum(|one| u64::from(!one.reload_cause.is_empty()))),
             (told.cold_loads, self.sum(|one| u64::from(cold(one)))),
-            (told.overflows, self.sum(|one| u64::from(overflows(one)))),
+            (told.overflows, self.sum(|one| u64::from(one.overflow))),
+            (told.unknown_models, self.sum(|one| u64::from(one.http_status == 404))),
             (told.first_ms, self.0.iter().map(|one| one.timestamp_ms).min().unwrap_or(0)),
             (told.last_ms, self.0.iter().map(|one| one.timestamp_ms).max().unwrap_or(0)),
         ];
@@ -72,11 +73,15 @@ impl<'a> Counted<'a> {
             assert_eq!(told, counted, "number {at}");
         }
         self.spread(told.latency_ms, |one| (one.status == "completed").then_some(one.latency_ms));
-        self.spread(told.time_to_first_token_ms, |one| one.time_to_first_token_ms);
+        self.spread(told.time_to_first_token_ms, |one| {
+            let first = one.time_to_first_token_ms.filter(|_| one.stream != Some(false))?;
+            Some(first + one.queue_ms.unwrap_or(0.0))
+        });
+        self.spread(told.load_ms, |one| one.load_ms.filter(|_| cold(one) && one.reload_cause.is_empty()));
         self.spread(told.queue_ms, |one| one.queue_ms);
         self.spread(told.tokens_per_s, |one| {
             let (tokens, ms) = (one.completion_tokens?.checked_sub(1)?, one.decode_ms?);
-            (tokens > 0 && ms > 0.0).then(|| tokens as f64 * 1_000.0 / ms)
+            (tokens > 0 && ms > 0.0 && one.stream != Some(false)).then(|| tokens as f64 * 1_000.0 / ms)
         });
     }
 
@@ -95,10 +100,6 @@ impl<'a> Counted<'a> {
             assert!((told - exact).abs() <= exact / 25.0 + 0.01, "p{percent}: {told} is not near {exact}");
         }
     }
-}
-
-fn overflows(one: &TraceRecord) -> bool {
-    matches!((one.estimated_tokens, one.context_length), (Some(tokens), Some(window)) if tokens > window)
 }
 
 #[tokio::test]
@@ -273,7 +274,7 @@ async fn check_context(store: &StoreHandle, counted: &Counted<'_>, range: Range)
         let total = |one: &TraceRecord| Some((one.prompt_tokens? + one.completion_tokens.unwrap_or(0)) as f64);
         group.spread(one.prompt_tokens, |one| one.prompt_tokens.map(|tokens| tokens as f64));
         group.spread(one.total_tokens, total);
-        assert_eq!(one.overflows, group.sum(|one| u64::from(overflows(one))));
+        assert_eq!(one.overflows, group.sum(|one| u64::from(one.overflow)));
         assert_eq!(one.reloads, group.sum(|one| u64::from(!one.reload_cause.is_empty())));
         let lately = group.only(|one| one.timestamp_ms >= range.to_ms() - DAY_MS);
         let greatest = lately.0.iter().filter_map(|one| total(one)).max_by(f64::total_cmp);

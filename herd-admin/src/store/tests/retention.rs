@@ -45,9 +45,9 @@ async fn requests_and_roll_ups_go_at_their_age() {
     let settled =
         || rows(&dir, "rollup_daily") == 6 && rows(&dir, "residency") == 6 && rows(&dir, "health_scores") == 4;
     after_upkeep(&dir, StoreSettings::default(), settled).await;
-    assert_eq!(rows(&dir, "rollup_minutely_by"), 6, "minutes go after half a day");
+    assert_eq!(rows(&dir, "rollup_minutely_by"), 7, "minutes go after half a day");
     assert_eq!((rows(&dir, "request_traces"), rows(&dir, "request_attempts"), rows(&dir, "request_tags")), (3, 3, 3));
-    assert_eq!((rows(&dir, "rollup_hourly"), rows(&dir, "rollup_daily_by")), (6, 6 * 7));
+    assert_eq!((rows(&dir, "rollup_hourly"), rows(&dir, "rollup_daily_by")), (6, 6 * 8));
     let (store, thread) = open_with(&dir, StoreSettings::default()).await;
     assert_eq!(store.overview(Range::last(400 * DAY_MS, now)).await.unwrap().summary.requests, 6);
     assert!(thread.close(LIMIT));
