@@ -20,6 +20,7 @@ mod metrics;
 mod pins;
 mod pull;
 mod queue;
+mod recommend;
 mod records;
 mod resilience;
 mod routing;

@@ -15,21 +15,25 @@ use serde_json::Value;
 /// Longest that anything may take; a loaded machine is slow, a broken edge never answers.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The path of a binary of this workspace, built once.
+/// The path of a binary of this workspace, built once, with the profile of the test that asks: a test that was built
+/// with another one would find what some earlier build has left there.
 ///
 /// # Panics
 /// When it cannot be built.
 #[must_use]
 pub fn bin(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let build = ["build", "--workspace", "--bins", "--quiet", "--locked"];
-        let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
-        assert!(status.success(), "building the binaries failed");
-    });
     let mut folder = std::env::current_exe().expect("a test has an executable");
     folder.pop();
     folder.pop();
+    BUILT.get_or_init(|| {
+        // The folder of the profile `dev` has another name.
+        let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
+        let profile = if profile == "debug" { "dev" } else { profile };
+        let build = ["build", "--workspace", "--bins", "--quiet", "--locked", "--profile", profile];
+        let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
+        assert!(status.success(), "building the binaries failed");
+    });
     folder.join(name)
 }
 
