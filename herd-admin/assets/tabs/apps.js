@@ -62,7 +62,7 @@ function overTime(apps, only) {
   const draw = () => {
     const at = new Map(parts.map(({ app, trends }) => [app, new Map((trends.data?.points ?? []).map((point) => [point.at_unix_ms, of(point)]))]));
     const times = finished(first).map((one) => one.at_unix_ms);
-    return chart({ title: label, unit: `per ${duration(first.step_ms)}`, show, whole, times, from: first.from_unix_ms, to: first.to_unix_ms,
+    return chart({ title: label, unit: `per ${duration(first.step_ms)}`, show, whole, times, from: first.from_unix_ms, to: Math.min(first.to_unix_ms, times.at(-1) + first.step_ms),
       series: names.map((app) => ({ label: app, colour: hue(app, "app"), bars: names.length === 1 && whole, fill: false, values: times.map((time) => at.get(app).get(time) ?? null) })) });
   };
   return html`<div class="segments" role="group" aria-label="over time">${Object.entries(MEASURES).map(([id, [name]]) =>
