@@ -1,7 +1,10 @@
 //! How long a request would take on a node: `wait + load + prefill + decode`, from what was measured there, else from
 //! what such hardware does with a model of that size.
 
+use std::sync::Arc;
+
 use crate::fleet::{Model, Node};
+use crate::load::Work;
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::{RequestProfile, Task};
 
@@ -13,6 +16,9 @@ pub const ASSUMED_BANDWIDTH_GBPS: f64 = 100.0;
 const BANDWIDTH_EFFICIENCY: f64 = 0.6;
 /// Prompt tokens processed in the time of one decoded token. Prefill is bound by arithmetic, not by memory.
 const PREFILL_SPEEDUP: f64 = 20.0;
+/// What each further request of a batch adds to a token of all, as a share of it. Measured with llama.cpp it is between a
+/// twentieth on large GPUs and a quarter on laptops, at the batches that Ollama has.
+const BATCH_COST: f64 = 0.1;
 /// Tokens of an answer of unknown length.
 const ASSUMED_OUTPUT_TOKENS: u64 = 200;
 /// Reading weights from disk, bytes per second: a common `NVMe` drive with the cost of setting up.
@@ -52,9 +58,20 @@ impl Prediction {
 }
 
 /// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
+///
+/// `usual_tokens` is how long answers of the model are, over all nodes; `None` = never measured.
 #[must_use]
-pub fn predict(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Prediction {
-    let (prefill_ms, decode_ms) = run_ms(profile, node, model);
+pub fn predict(
+    profile: &RequestProfile,
+    node: &Node,
+    model: &Model,
+    plan: &ContextPlan,
+    usual_tokens: Option<f64>,
+    now_ms: u64,
+) -> Prediction {
+    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual_tokens);
+    let (sharing, batch) = (sharing(node, model), batch(beside(node, model, now_ms)));
+    let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch);
     let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
     // A load that is under way is waited for, not done again; of one that does not end, nothing is known.
     let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
@@ -88,6 +105,36 @@ pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
     model.load.usable_slots(model.slots(&node.env), now_ms)
 }
 
+/// How many times as long everything takes because other runners of the device work: they take turns.
+fn sharing(node: &Node, model: &Model) -> f64 {
+    let other = |other: &Model| other.key != model.key && !Arc::ptr_eq(&other.load, &model.load);
+    let working = node.runners().filter(|(one, _)| other(one) && runner_occupancy(one) > 0).count();
+    1.0 + working as f64
+}
+
+/// How many times as long a token takes in a batch with so many others.
+fn batch(beside: u32) -> f64 {
+    1.0 + BATCH_COST * f64::from(beside)
+}
+
+/// Requests that one more would be written beside on the runner of `model`.
+fn beside(node: &Node, model: &Model, now_ms: u64) -> u32 {
+    runner_occupancy(model).min(usable_slots(node, model, now_ms).saturating_sub(1))
+}
+
+/// What `work` on `model` of `node` would have taken alone, judged by what runs there as it ends, itself included: so
+/// that a rate that was learned in a crowd does not tell against a node that is idle now.
+#[must_use]
+pub fn alone(node: &Node, model: &Model, work: &Work) -> Work {
+    let sharing = sharing(node, model);
+    let batch = batch(runner_occupancy(model).saturating_sub(1));
+    Work {
+        load_ms: work.load_ms,
+        prefill: work.prefill.map(|(tokens, ms)| (tokens, ms / sharing)),
+        decode: work.decode.map(|(tokens, ms)| (tokens, ms / sharing / batch)),
+    }
+}
+
 /// Loading `model` on a node where it is not resident, in milliseconds: as measured there, else from its size.
 #[must_use]
 pub fn load_ms(model: &Model, now_ms: u64) -> f64 {
@@ -108,26 +155,26 @@ pub fn warmth(model: &Model, now_ms: u64) -> f64 {
 
 /// What the request itself takes, prompt and answer: from the rates learned here; else from the p75 of whole requests,
 /// split as the hardware would; else from what such hardware does.
-fn run_ms(profile: &RequestProfile, node: &Node, model: &Model) -> (f64, f64) {
+fn run_ms(profile: &RequestProfile, node: &Node, model: &Model, usual_tokens: Option<f64>) -> (f64, f64) {
     let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
     let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
     let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
     let load = &model.load;
     let prefill_rate = load.prefill_ms_per_token().unwrap_or(token_ms / PREFILL_SPEEDUP);
     let prefill_ms = profile.prompt_tokens as f64 * prefill_rate;
-    let decode_ms = output_tokens(profile, model) * load.decode_ms_per_token().unwrap_or(token_ms);
+    let decode_ms = output_tokens(profile, usual_tokens) * load.decode_ms_per_token().unwrap_or(token_ms);
     match (load.decode_ms_per_token(), load.p75_ms()) {
         (None, Some(p75_ms)) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
         _ => (prefill_ms, decode_ms),
     }
 }
 
-/// Tokens that the answer is taken to have: as answers here have had, at most what the request allows.
-fn output_tokens(profile: &RequestProfile, model: &Model) -> f64 {
+/// Tokens that the answer is taken to have: as answers have had, at most what the request allows.
+fn output_tokens(profile: &RequestProfile, usual_tokens: Option<f64>) -> f64 {
     if profile.surface.task() == Task::Embedding {
         return 0.0;
     }
-    match (profile.max_output_tokens.map(|limit| limit as f64), model.load.output_tokens()) {
+    match (profile.max_output_tokens.map(|limit| limit as f64), usual_tokens) {
         (Some(limit), Some(usual)) => limit.min(usual),
         // A limit says little above what answers usually have.
         (Some(limit), None) => limit.min(ASSUMED_OUTPUT_TOKENS as f64 * 4.0),

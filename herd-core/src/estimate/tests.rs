@@ -14,7 +14,8 @@ fn profile(prompt_tokens: u64) -> RequestProfile {
 
 fn predicted(node: &Node, profile: &RequestProfile, now_ms: u64) -> Prediction {
     let model = node.model(&profile.model).unwrap();
-    predict(profile, node, model, &plan(profile, node, model, None, Protection::Strip), now_ms)
+    let plan = plan(profile, node, model, None, Protection::Strip);
+    predict(profile, node, model, &plan, model.load.output_tokens(), now_ms)
 }
 
 fn hot() -> NodeSpec {

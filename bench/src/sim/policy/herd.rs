@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::decide::{Candidate, Decision, Order, Policy, Question};
-use herd_core::estimate::{Prediction, needs_load};
+use herd_core::estimate::{Prediction, alone, needs_load};
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatLimits, Loaded};
 use herd_core::inspect::{InspectLimits, inspect};
 use herd_core::launch::Signature;
@@ -24,6 +24,8 @@ use crate::sim::workload::{KEEP_ALIVE_MS, Request};
 
 /// How often those who wait are decided anew though nothing was heard, as in herd-lb.
 const TICK_MS: f64 = 200.0;
+/// What a pass over those who wait takes for each node of the fleet: nudges meanwhile are one.
+const PASS_MS_PER_NODE: f64 = 0.01;
 /// How long a request waits for nodes that are away (`hold.max_ms`).
 const HOLD_MS: u64 = 30_000;
 /// Pause before nodes that were not reached are asked again, as in herd-lb.
@@ -240,6 +242,12 @@ impl Herd {
         self.ask(request, now_ms, out);
     }
 
+    /// When slots are handed out next, if anybody waits.
+    fn due_ms(&self) -> f64 {
+        let pass_ms = self.snapshot.nodes.len() as f64 * PASS_MS_PER_NODE;
+        self.ticked_ms + if self.nudged { pass_ms } else { TICK_MS.max(pass_ms) }
+    }
+
     fn pass(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         if !self.queue.is_empty() {
             queue::pass(&mut Hands { herd: self, now_ms, out });
@@ -388,11 +396,15 @@ impl Router for Herd {
         let Some(attempt) = known.attempt else { return };
         let (asked, timing) = (&world.requests[ended.request], ended.timing);
         attempt.model.observe(now_ms - ended.sent_ms, millis(now_ms));
-        attempt.model.observe_work(&Work {
+        let work = Work {
             load_ms: needs_load(&attempt.plan).then_some(timing.load_ms),
             prefill: Some((asked.prompt, timing.prefill_ms)),
             decode: Some((asked.output, timing.decode_ms)),
-        });
+        };
+        let node = &self.snapshot.nodes[ended.node];
+        if let Some(model) = node.model(&known.profile.model) {
+            attempt.model.observe_work(&alone(node, model, &work));
+        }
         drop(attempt.claim);
         self.nudged = true;
     }
@@ -426,14 +438,18 @@ impl Router for Herd {
             self.paused.pop_front();
             self.ask(request, millis(now_ms), out);
         }
-        if self.nudged || now_ms >= self.ticked_ms + TICK_MS {
+        if now_ms >= self.due_ms() {
             (self.nudged, self.ticked_ms) = (false, now_ms);
             self.pass(millis(now_ms), out);
         }
     }
 
+    fn waits(&self) -> bool {
+        !self.queue.is_empty() || !self.paused.is_empty()
+    }
+
     fn wakes_ms(&self) -> Option<f64> {
-        let tick_ms = (!self.queue.is_empty()).then_some(self.ticked_ms + TICK_MS);
+        let tick_ms = (!self.queue.is_empty()).then(|| self.due_ms());
         let paused_ms = self.paused.front().map(|(at_ms, _)| *at_ms);
         [tick_ms, paused_ms].into_iter().flatten().reduce(f64::min)
     }
