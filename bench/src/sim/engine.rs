@@ -120,6 +120,8 @@ struct Engine<'a> {
     numbers: u64,
     now_ms: f64,
     unfinished: usize,
+    /// Requests and outages that are still to come.
+    expected: usize,
     actions: Vec<Action>,
     outputs: Vec<Output>,
     wake_ms: f64,
@@ -155,6 +157,7 @@ impl<'a> Engine<'a> {
             numbers: 0,
             now_ms: 0.0,
             unfinished: scenario.requests.len(),
+            expected: scenario.requests.len() + scenario.outages.len(),
             actions: Vec::new(),
             outputs: Vec::new(),
             wake_ms: f64::INFINITY,
@@ -246,6 +249,7 @@ impl<'a> Engine<'a> {
     }
 
     fn arrive(&mut self, number: usize) {
+        self.expected -= 1;
         let request = &self.scenario.requests[number];
         self.outcome.records[number] =
             Some(Record { arrived_ms: self.now_ms, first_byte_ms: None, ended_ms: 0.0, served: false, attempts: 0 });
@@ -259,6 +263,10 @@ impl<'a> Engine<'a> {
     }
 
     fn look(&mut self, node: usize) {
+        if self.expected == 0 && !self.router.waits() {
+            // Nothing will be decided any more: what reports say makes no difference.
+            return;
+        }
         let spec = &self.scenario.nodes[node];
         if self.lives[node] == Life::Up {
             let report = Box::new(self.nodes[node].report());
@@ -427,9 +435,14 @@ impl<'a> Engine<'a> {
             self.outcome.loads += 1;
             return;
         };
+        let Some(request) = self.attempts[attempt].request.map(|request| &self.scenario.requests[request]) else {
+            self.outcome.reloads += 1;
+            return;
+        };
+        if request.foreign.is_some() {
+            return;
+        }
         self.outcome.reloads += 1;
-        let Some(request) = self.attempts[attempt].request else { return };
-        let request = &self.scenario.requests[request];
         let hardware = self.scenario.nodes[node].hardware;
         // Who names no context is content with any that holds the prompt and the answer.
         let wanted = request.num_ctx.unwrap_or(request.prompt + request.output);
@@ -455,6 +468,7 @@ impl<'a> Engine<'a> {
     }
 
     fn come_back(&mut self, Outage { node, .. }: Outage) {
+        self.expected -= 1;
         // Connections from before are reset by a host that does not know them any more.
         self.end_all(node, Failure::Reset, NETWORK_MS);
         self.nodes[node].sleep_until(self.now_ms);

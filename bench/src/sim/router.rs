@@ -94,6 +94,11 @@ pub(crate) trait Router {
     /// All that is due at this time has happened.
     fn settle(&mut self, _world: World<'_>, _now_ms: f64, _out: &mut Vec<Action>) {}
 
+    /// Whether requests wait at it.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// When it wants to be asked to settle though nothing happens.
     fn wakes_ms(&self) -> Option<f64> {
         None

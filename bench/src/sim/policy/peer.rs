@@ -286,6 +286,10 @@ impl Router for Peer {
         }
     }
 
+    fn waits(&self) -> bool {
+        !self.held.is_empty() || self.queues.values().any(|queue| !queue.pending.is_empty())
+    }
+
     fn wakes_ms(&self) -> Option<f64> {
         let polls = self.held.iter().map(|(_, _, due_ms)| *due_ms);
         polls.chain([self.cycled_ms + CYCLE_MS]).reduce(f64::min)

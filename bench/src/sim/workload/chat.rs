@@ -111,14 +111,14 @@ pub(super) fn stale(rng: &mut Rng, count: usize) -> Scenario {
     for (node, seconds) in nodes.iter_mut().zip([1.0, 5.0, 10.0, 15.0, 22.0, 30.0]) {
         node.interval_ms = seconds * 1e3;
     }
-    let arrivals = poisson(rng, 4.5, count);
+    let arrivals = poisson(rng, 2.4, count);
     let end_ms = arrivals.last().copied().unwrap_or_default();
     let ours = arrivals.into_iter().map(|at_ms| {
         let model = all[rng.weighted(&[0.7, 0.3])];
         request(rng, at_ms, model, CHAT)
     });
     let mut requests: Vec<Request> = ours.collect();
-    let foreign = poisson(rng, 1.5, count / 3);
+    let foreign = poisson(rng, 0.8, count / 3);
     for at_ms in foreign.into_iter().take_while(|at_ms| *at_ms < end_ms) {
         // Somebody works with one machine for half a minute, then with another.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]

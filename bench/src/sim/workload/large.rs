@@ -1,15 +1,15 @@
 //! Fleets that no list shows at once.
 
-use super::{NodeSpec, Scenario, poisson, request};
+use super::{NodeSpec, Request, Scenario, poisson, request};
 use crate::sim::catalogue::{H100, Hardware, LAPTOP, MODELS, RTX, STUDIO};
 use crate::sim::rng::Rng;
 
 pub(super) fn thousand(rng: &mut Rng, count: usize) -> Scenario {
-    fleet(rng, 1_000, 200.0, count)
+    fleet(rng, 1_000, 500.0, count)
 }
 
 pub(super) fn ten_thousand(rng: &mut Rng, count: usize) -> Scenario {
-    fleet(rng, 10_000, 1_200.0, count)
+    fleet(rng, 10_000, 3_000.0, count)
 }
 
 /// Shares of the kinds of machines.
@@ -21,7 +21,8 @@ fn fleet(rng: &mut Rng, size: usize, per_s: f64, count: usize) -> Scenario {
     let arrivals = poisson(rng, per_s, count);
     let requests = arrivals.into_iter().map(|at_ms| {
         let model = rng.weighted(&weights);
-        request(rng, at_ms, model, (350.0, 120.0))
+        let asked = request(rng, at_ms, model, (350.0, 120.0));
+        Request { output: asked.output.min(600), ..asked }
     });
     let requests = requests.collect();
     Scenario { nodes, requests, outages: Vec::new() }
