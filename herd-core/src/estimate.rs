@@ -50,6 +50,12 @@ impl Prediction {
         self.until_start_ms() + self.prefill_ms + self.decode_ms
     }
 
+    /// The request itself: prompt and answer.
+    #[must_use]
+    pub fn run_ms(&self) -> f64 {
+        self.prefill_ms + self.decode_ms
+    }
+
     /// From now until the model reads the prompt.
     #[must_use]
     pub fn until_start_ms(&self) -> f64 {
@@ -77,6 +83,17 @@ pub fn predict(
     let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
     let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms, now_ms);
     Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
+}
+
+/// How many times as long something must be predicted to take before that counts: predictions of two nodes are right
+/// within a factor of two or so.
+pub const SLOWER_BY: f64 = 2.0;
+
+/// What a request loses by being served `here`, where the model is in memory, and not where it must be `loaded`: the wait,
+/// and what the request takes longer itself beyond the error of predictions, be it that the machine is slow or crowded.
+#[must_use]
+pub fn lost_ms(here: &Prediction, loaded: &Prediction) -> f64 {
+    here.wait_ms + (here.run_ms() - SLOWER_BY * loaded.run_ms()).max(0.0)
 }
 
 /// Whether the model must be loaded or reloaded before it can serve.
