@@ -75,7 +75,8 @@ pub fn predict(
     usual_tokens: Option<f64>,
     now_ms: u64,
 ) -> Prediction {
-    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual_tokens);
+    let new_tokens = new_tokens(profile, profile.prompt_tokens, model, plan, usable_slots(node, model, now_ms));
+    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual_tokens, new_tokens);
     let (sharing, batch) = (sharing(node, model), batch(beside(node, model, now_ms)));
     let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch);
     let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
@@ -139,15 +140,27 @@ fn beside(node: &Node, model: &Model, now_ms: u64) -> u32 {
     runner_occupancy(model).min(usable_slots(node, model, now_ms).saturating_sub(1))
 }
 
+/// Tokens of a prompt of `prompt_tokens` that `model` must read: those that it has not in the cache of a slot, from the
+/// same conversation. A runner that is loaded first has none.
+fn new_tokens(profile: &RequestProfile, prompt_tokens: u64, model: &Model, plan: &ContextPlan, slots: u32) -> u64 {
+    let known = profile.conversation.filter(|_| !needs_load(plan));
+    let cached = known.map_or(0, |conversation| model.load.cached_tokens(conversation, slots));
+    prompt_tokens.saturating_sub(cached).max(prompt_tokens.min(1))
+}
+
 /// What `work` on `model` of `node` would have taken alone, judged by what runs there as it ends, itself included: so
-/// that a rate that was learned in a crowd does not tell against a node that is idle now.
+/// that a rate that was learned in a crowd does not tell against a node that is idle now. Of a prompt only what had to be
+/// read counts; one that was cached for the most part tells nothing of the speed of reading.
 #[must_use]
-pub fn alone(node: &Node, model: &Model, work: &Work) -> Work {
+pub fn alone(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, work: &Work) -> Work {
+    let slots = model.slots(&node.env);
+    let read = |tokens: u64| new_tokens(profile, tokens, model, plan, slots);
+    let told = |(tokens, ms): (u64, f64)| Some((read(tokens), ms)).filter(|(read, _)| *read > tokens / 2);
     let sharing = sharing(node, model);
     let batch = batch(runner_occupancy(model).saturating_sub(1));
     Work {
         load_ms: work.load_ms,
-        prefill: work.prefill.map(|(tokens, ms)| (tokens, ms / sharing)),
+        prefill: work.prefill.and_then(told).map(|(tokens, ms)| (tokens, ms / sharing)),
         decode: work.decode.map(|(tokens, ms)| (tokens, ms / sharing / batch)),
     }
 }
@@ -172,13 +185,19 @@ pub fn warmth(model: &Model, now_ms: u64) -> f64 {
 
 /// What the request itself takes, prompt and answer: from the rates learned here; else from the p75 of whole requests,
 /// split as the hardware would; else from what such hardware does.
-fn run_ms(profile: &RequestProfile, node: &Node, model: &Model, usual_tokens: Option<f64>) -> (f64, f64) {
+fn run_ms(
+    profile: &RequestProfile,
+    node: &Node,
+    model: &Model,
+    usual_tokens: Option<f64>,
+    new_tokens: u64,
+) -> (f64, f64) {
     let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
     let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
     let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
     let load = &model.load;
     let prefill_rate = load.prefill_ms_per_token().unwrap_or(token_ms / PREFILL_SPEEDUP);
-    let prefill_ms = profile.prompt_tokens as f64 * prefill_rate;
+    let prefill_ms = new_tokens as f64 * prefill_rate;
     let decode_ms = output_tokens(profile, usual_tokens) * load.decode_ms_per_token().unwrap_or(token_ms);
     match (load.decode_ms_per_token(), load.p75_ms()) {
         (None, Some(p75_ms)) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),

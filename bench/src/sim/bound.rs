@@ -86,7 +86,8 @@ fn pooled_ms(scenario: &Scenario, kinds: &Kinds) -> f64 {
     let speed = |hardware: &Hardware| 1.0 / hardware.token_ms(&MODELS[0]);
     let pool: f64 = scenario.nodes.iter().map(|node| speed(node.hardware) * node.hardware.batch_gain()).sum();
     let ours = || scenario.requests.iter().filter(|request| request.foreign.is_none());
-    let work = |request: &Request| best(kinds, request, |hardware| (0.0, times(hardware, request).1 * speed(hardware))).1;
+    let work =
+        |request: &Request| best(kinds, request, |hardware| (0.0, times(hardware, request).1 * speed(hardware))).1;
     let jobs: Vec<(f64, f64)> = ours().map(|request| (request.at_ms, work(request) / pool)).collect();
     srpt_ms(&jobs)
 }

@@ -175,7 +175,8 @@ impl Node {
 
     /// Forgets everything, as after a restart.
     pub(crate) fn restart(&mut self) {
-        *self = Self { at_ms: self.at_ms, busy_ms: self.busy_ms, peak_bytes: self.peak_bytes, ..Self::new(self.hardware) };
+        *self =
+            Self { at_ms: self.at_ms, busy_ms: self.busy_ms, peak_bytes: self.peak_bytes, ..Self::new(self.hardware) };
     }
 
     /// Lets time pass up to `now_ms` without doing anything.

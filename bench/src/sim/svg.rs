@@ -1,6 +1,5 @@
 //! Plots as SVG, written by hand: few shapes, no script, no font of their own.
 
-
 /// Width of every plot.
 const WIDTH: f64 = 860.0;
 /// Left of the bars, for names.
@@ -169,7 +168,10 @@ fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), color: &str, width: 
     putln!(
         svg,
         r#"<line x1="{:.1}" y1="{:.1}" x2="{:.1}" y2="{:.1}" stroke="{color}" stroke-width="{width}"/>"#,
-        from.0, from.1, to.0, to.1
+        from.0,
+        from.1,
+        to.0,
+        to.1
     );
 }
 

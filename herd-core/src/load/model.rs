@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::conversations::Conversations;
 use super::lock;
 use super::rate::Rate;
 use crate::history::LatencyHistory;
@@ -30,6 +31,7 @@ pub struct ModelLoad {
     output_tokens: Rate,
     busy: Busy,
     launched: [AtomicU64; 2],
+    conversations: Conversations,
     reloads: AtomicU32,
 }
 
@@ -177,6 +179,23 @@ impl ModelLoad {
         let bits = signature.map_or([0, 0], Signature::to_bits);
         self.launched[0].store(bits[0], Relaxed);
         self.launched[1].store(bits[1], Relaxed);
+    }
+
+    /// Notes an answer to a request of `conversation`: prompt and answer, so many tokens, are in the cache of its slot.
+    pub fn remember(&self, conversation: Option<u64>, tokens: u64) {
+        self.conversations.remember(conversation, tokens);
+    }
+
+    /// Tokens of `conversation` that the runner is likely to have in the cache of one of its `slots`, so that it need
+    /// not read them again.
+    #[must_use]
+    pub fn cached_tokens(&self, conversation: u64, slots: u32) -> u64 {
+        self.conversations.cached(conversation, slots)
+    }
+
+    /// Notes that the runner has ended, or is a new one: what it had in its caches is lost.
+    pub fn forget_conversations(&self) {
+        self.conversations.forget();
     }
 
     /// Reloads that requests of ours have caused here.

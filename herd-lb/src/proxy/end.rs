@@ -162,7 +162,9 @@ impl Edge {
                 counts.decode_ms.or_else(|| decode_ms(inference, service_ms, loads)),
             ),
         };
-        model.load.observe_work(&alone(attempt.choice.node(), model, &work));
+        let (profile, plan) = (&inference.profile, &attempt.choice.candidate.plan);
+        model.load.observe_work(&alone(profile, attempt.choice.node(), model, plan, &work));
+        model.load.remember(profile.conversation, profile.prompt_tokens + counts.completion_tokens.unwrap_or(0));
         if !loads && counts.load_ms.is_some_and(|ms| ms >= UNFORESEEN_LOAD_MS) {
             self.telemetry.unforeseen_load();
         }

@@ -110,6 +110,7 @@ impl Herd {
             prompt_tokens: request.estimate,
             tokens_at_once: request.estimate,
             num_ctx: request.num_ctx,
+            conversation: request.prefix.map(|(session, _)| session),
             ..self.profiles[request.model].clone()
         }
     }
@@ -403,8 +404,9 @@ impl Router for Herd {
         };
         let node = &self.snapshot.nodes[ended.node];
         if let Some(model) = node.model(&known.profile.model) {
-            attempt.model.observe_work(&alone(node, model, &work));
+            attempt.model.observe_work(&alone(&known.profile, node, model, &attempt.plan, &work));
         }
+        attempt.model.remember(known.profile.conversation, known.profile.prompt_tokens + asked.output);
         drop(attempt.claim);
         self.nudged = true;
     }

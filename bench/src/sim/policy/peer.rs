@@ -148,8 +148,12 @@ impl Peer {
     }
 
     fn pre_warm(&mut self, now_ms: f64, out: &mut Vec<Action>) {
-        let deep: BTreeMap<Key, usize> =
-            self.queues.iter().map(|(key, queue)| (*key, queue.depth())).filter(|(_, d)| *d >= PRE_WARM_DEPTH).collect();
+        let deep: BTreeMap<Key, usize> = self
+            .queues
+            .iter()
+            .map(|(key, queue)| (*key, queue.depth()))
+            .filter(|(_, d)| *d >= PRE_WARM_DEPTH)
+            .collect();
         for (_, model) in deep.into_keys() {
             let ranked = self.ranked(Ask { model, tokens: 0 }, None, now_ms);
             let Some((node, _)) = ranked.get(1).copied() else { continue };
@@ -163,8 +167,12 @@ impl Peer {
     }
 
     fn rebalance(&mut self, world: World<'_>, now_ms: f64, out: &mut Vec<Action>) {
-        let long: Vec<Key> =
-            self.queues.iter().filter(|(_, queue)| queue.pending.len() >= REBALANCE_PENDING).map(|(key, _)| *key).collect();
+        let long: Vec<Key> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.pending.len() >= REBALANCE_PENDING)
+            .map(|(key, _)| *key)
+            .collect();
         for (source, model) in long {
             let ranked = self.ranked(Ask { model, tokens: 0 }, None, now_ms);
             let depth = |node: usize| self.queues.get(&(node, model)).map_or(0, PeerQueue::depth);
