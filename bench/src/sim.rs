@@ -21,6 +21,8 @@ mod bound;
 mod catalogue;
 mod cli;
 mod engine;
+#[cfg(test)]
+mod laws;
 mod matrix;
 mod metrics;
 mod node;
@@ -29,6 +31,7 @@ mod report;
 mod rng;
 mod router;
 mod svg;
+mod validate;
 mod workload;
 
 pub use cli::main;

@@ -15,21 +15,28 @@ use serde_json::Value;
 /// Longest that anything may take; a loaded machine is slow, a broken edge never answers.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The path of a binary of this workspace, built once.
+/// The path of a binary of this workspace, built once, with the same profile as whoever asks.
 ///
 /// # Panics
 /// When it cannot be built.
 #[must_use]
 pub fn bin(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
+    let mut folder = std::env::current_exe().expect("a process has an executable");
+    folder.pop();
+    // Tests are in a folder of their own beside the binaries.
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
     BUILT.get_or_init(|| {
-        let build = ["build", "--workspace", "--bins", "--quiet", "--locked"];
-        let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--workspace", "--bins", "--quiet", "--locked"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo runs");
         assert!(status.success(), "building the binaries failed");
     });
-    let mut folder = std::env::current_exe().expect("a test has an executable");
-    folder.pop();
-    folder.pop();
     folder.join(name)
 }
 

@@ -12,8 +12,10 @@ Usage: cargo xtask <COMMAND>
 Commands:
   demo [ARGS]...  Build herd and run it with three simulated nodes; ARGS are flags of herd
   test            Run every check: format, lints, build, tests, links in the documentation
+  simulate [ARGS]...
+                  Compare routing policies and write bench/results; ARGS are flags of herd-simulate
 
-Both look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
+The first two look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
 package is named. The tests use promtool, which root gets unpacked into the target folder there, and Chromium with its
 driver, which root gets installed; elsewhere their tests are skipped unless CI=true.
 ";
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Test,
     /// Run the demo with further flags for `herd`.
     Demo(Vec<OsString>),
+    /// Run the simulator with flags for `herd-simulate`.
+    Simulate(Vec<OsString>),
 }
 
 /// Why a command line is refused.
@@ -57,6 +61,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     match name.to_str() {
         Some("-h" | "--help" | "help") => Ok(Command::Help),
         Some("demo") => Ok(Command::Demo(args.collect())),
+        Some("simulate") => Ok(Command::Simulate(args.collect())),
         Some("test") => match args.next() {
             None => Ok(Command::Test),
             Some(help) if help == "-h" || help == "--help" => Ok(Command::Help),
@@ -89,6 +94,12 @@ mod tests {
     fn whatever_follows_demo_is_for_herd() {
         let rest = ["--listen", "127.0.0.1:0", "--help", "--"].map(OsString::from);
         check(&["demo", "--listen", "127.0.0.1:0", "--help", "--"], &Ok(Command::Demo(rest.into())));
+    }
+
+    #[test]
+    fn whatever_follows_simulate_is_for_the_simulator() {
+        let rest = ["--workload", "steady", "--help"].map(OsString::from);
+        check(&["simulate", "--workload", "steady", "--help"], &Ok(Command::Simulate(rest.into())));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod args;
 mod chromium;
 mod prerequisites;
 mod promtool;
+mod simulate;
 mod step;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         }
         Ok(args::Command::Test) => test(),
         Ok(args::Command::Demo(rest)) => demo(&rest),
+        Ok(args::Command::Simulate(rest)) => simulate::simulate(&rest),
         Err(error) => Err(Failure::new(EXIT_USAGE, format!("{error}; see `cargo xtask --help`"))),
     };
     match done {

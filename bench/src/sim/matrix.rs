@@ -1,6 +1,5 @@
 //! Every workload under every policy with every seed, on as many threads as there are.
 
-use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -79,8 +78,6 @@ impl Plan {
 
     fn tell(&self, job: usize, done: usize, total: usize) {
         let (workload, policy, seed) = self.parts(job);
-        let line = format!("{done}/{total} {} under {}, seed {seed}\n", workload.name, policy.name);
-        // Nobody may be looking.
-        drop(std::io::stderr().write_all(line.as_bytes()));
+        super::cli::tell(&format!("{done}/{total} {} under {}, seed {seed}", workload.name, policy.name));
     }
 }

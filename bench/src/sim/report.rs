@@ -12,7 +12,7 @@ use super::svg::{self, Bar, Curve, Hue, seconds};
 use super::workload::Workload;
 
 /// What `herd-simulate validate` has found, if it was run; taken into the report.
-const VALIDATION: &str = "validation.md";
+pub(crate) const VALIDATION: &str = "validation.md";
 
 /// The report of a whole plan.
 pub(crate) struct Report<'a> {

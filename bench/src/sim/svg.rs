@@ -203,4 +203,4 @@ fn escape(words: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -63,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) prefix: Option<(u64, u64)>,
     /// Tokens of its answer.
     pub(crate) output: u64,
+    /// Most tokens that its client allows (`num_predict`), where it says so.
+    pub(crate) limit: Option<u64>,
     /// `num_ctx`, where its client names one.
     pub(crate) num_ctx: Option<u64>,
     /// Its client.
@@ -193,6 +195,7 @@ fn request(rng: &mut Rng, at_ms: f64, model: usize, (prompt, output): (f64, f64)
         estimate: estimate(rng, prompt),
         prefix: None,
         output: tokens(rng.log_normal(output, 0.7), 4, 4_000),
+        limit: None,
         num_ctx: None,
         app: rng.index(12) as u64,
         foreign: None,

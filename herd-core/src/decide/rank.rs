@@ -141,7 +141,7 @@ impl Question<'_> {
     /// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other models
     /// out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as the load
     /// takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse, Rudolph and
-    /// Sleator, 1988).
+    /// Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it is.
     fn hold_loads(&self, candidates: &mut [Candidate], key: u64) {
         let counts = counts(candidates);
         let counted = || candidates.iter().filter(|candidate| counts(candidate));
@@ -152,10 +152,13 @@ impl Question<'_> {
         let soonest_ms = serving().map(|one| measured(one).until_start_ms()).reduce(f64::min);
         let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
         let best = serving().map(measured).reduce(sooner);
+        let any_serves = serving().any(|candidate| candidate.readiness == Readiness::Free);
         let free = candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free);
         for candidate in free {
             if under_way {
                 candidate.readiness = Readiness::LoadsElsewhere;
+            } else if any_serves && candidate.plan.action == ContextAction::Reload {
+                candidate.readiness = Readiness::LoadDoesNotPay;
             } else if soonest_ms.is_some_and(|soonest_ms| soonest_ms <= pays_after_ms(candidate))
                 && best.is_none_or(|best| lost_ms(&best, &candidate.prediction) <= outruns_after_ms(candidate))
             {

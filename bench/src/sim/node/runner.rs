@@ -8,8 +8,8 @@ use crate::sim::catalogue::{Hardware, MODELS};
 /// Prompt tokens that are read between two steps of those that write (`llama-server`'s batch).
 const CHUNK_TOKENS: f64 = 512.0;
 
-/// Work below this is done: rounding leaves as much.
-const DONE_TOKENS: f64 = 1e-6;
+/// Work of less than this time is done: clocks are rounded, and leave as much.
+const DONE_MS: f64 = 1e-6;
 
 /// A request that waits for a slot.
 #[derive(Debug)]
@@ -143,7 +143,8 @@ impl Runner {
         for slot in &mut self.slots {
             let Some(run) = &mut slot.run else { continue };
             run.left -= run.rate * passed_ms;
-            if run.left > DONE_TOKENS {
+            let done = DONE_MS * run.rate.max(1.0);
+            if run.left > done {
                 continue;
             }
             if run.reads {
@@ -152,7 +153,7 @@ impl Runner {
                 run.left = run.job.output.saturating_sub(1) as f64;
                 out.push(Output::FirstByte(run.job.attempt));
             }
-            if run.left <= DONE_TOKENS {
+            if run.left <= done {
                 let timing = Timing {
                     load_ms: run.load_ms,
                     prefill_ms: run.read_at_ms - run.began_ms,

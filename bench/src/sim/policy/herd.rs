@@ -110,6 +110,7 @@ impl Herd {
             prompt_tokens: request.estimate,
             tokens_at_once: request.estimate,
             num_ctx: request.num_ctx,
+            max_output_tokens: request.limit,
             conversation: request.prefix.map(|(session, _)| session),
             ..self.profiles[request.model].clone()
         }

@@ -63,6 +63,7 @@ fn add_task(rng: &mut Rng, requests: &mut Vec<Request>, Task { agent, task, mode
             estimate: tokens(prompt as f64 * bias, 1, u64::MAX),
             prefix: Some((task as u64, said)),
             output,
+            limit: None,
             num_ctx,
             app: agent as u64,
             foreign: None,
