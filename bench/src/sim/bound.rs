@@ -22,6 +22,7 @@ use super::workload::{Request, Scenario};
 
 /// Lower bounds of one scenario.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "units stand in names")]
 pub(crate) struct Bound {
     /// Of the time of each request, milliseconds; those of other clients are zero.
     pub(crate) alone_ms: Vec<f64>,

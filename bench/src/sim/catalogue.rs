@@ -77,7 +77,7 @@ pub(crate) struct Hardware {
     pub(crate) max_loaded: u32,
 }
 
-/// A MacBook Pro with an M3 Pro and 36 GB; Ollama as installed, so that it serves one request at a time.
+/// A `MacBook` Pro with an M3 Pro and 36 GB; Ollama as installed, so that it serves one request at a time.
 pub(crate) const LAPTOP: Hardware = Hardware {
     name: "laptop",
     memory_bytes: 27_000_000_000,

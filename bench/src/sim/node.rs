@@ -38,6 +38,7 @@ pub(crate) struct Job {
 
 /// What an answer tells of itself, as Ollama's does.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "units stand in names")]
 pub(crate) struct Timing {
     /// Waiting for a load and the load; 0 = it was in memory.
     pub(crate) load_ms: f64,

@@ -153,15 +153,16 @@ impl Question<'_> {
         let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
         let best = serving().map(measured).reduce(sooner);
         let any_serves = serving().any(|candidate| candidate.readiness == Readiness::Free);
-        let free = candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free);
-        for candidate in free {
+        let pays = |candidate: &Candidate| {
+            let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
+            let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
+            let reloads = candidate.plan.action == ContextAction::Reload;
+            (waits || outruns) && !(reloads && any_serves)
+        };
+        for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
             if under_way {
                 candidate.readiness = Readiness::LoadsElsewhere;
-            } else if any_serves && candidate.plan.action == ContextAction::Reload {
-                candidate.readiness = Readiness::LoadDoesNotPay;
-            } else if soonest_ms.is_some_and(|soonest_ms| soonest_ms <= pays_after_ms(candidate))
-                && best.is_none_or(|best| lost_ms(&best, &candidate.prediction) <= outruns_after_ms(candidate))
-            {
+            } else if !pays(candidate) {
                 candidate.readiness = Readiness::LoadDoesNotPay;
             }
         }

@@ -17,7 +17,9 @@ fn files(plan: &Plan) -> Vec<String> {
     let report = Report { plan, cells: &cells };
     let plots = plan.workloads.iter().zip(&cells).flat_map(|(workload, row)| {
         let plots = [report.bars(workload, row), report.curves(workload, row)];
-        plots.iter().for_each(|plot| assert_well_formed(plot));
+        for plot in &plots {
+            assert_well_formed(plot);
+        }
         plots
     });
     plots.chain([report.markdown(Some("## Validation\n"))]).collect()

@@ -28,7 +28,7 @@ pub(super) fn agents(rng: &mut Rng, count: usize) -> Scenario {
     while requests.len() < count {
         let agent = task % AGENTS;
         let model = if agent.is_multiple_of(3) { small } else { coder };
-        last[agent] = Some(add_task(rng, &mut requests, Task { agent, task, model, after: last[agent] }));
+        last[agent] = Some(add_task(rng, &mut requests, Task { agent, number: task, model, after: last[agent] }));
         task += 1;
     }
     Scenario { nodes, requests, outages: Vec::new() }
@@ -37,13 +37,13 @@ pub(super) fn agents(rng: &mut Rng, count: usize) -> Scenario {
 #[derive(Debug, Clone, Copy)]
 struct Task {
     agent: usize,
-    task: usize,
+    number: usize,
     model: usize,
     after: Option<usize>,
 }
 
 /// Adds the turns of a task; returns the last one.
-fn add_task(rng: &mut Rng, requests: &mut Vec<Request>, Task { agent, task, model, after }: Task) -> usize {
+fn add_task(rng: &mut Rng, requests: &mut Vec<Request>, Task { agent, number, model, after }: Task) -> usize {
     // Every program has its own idea of a context, and keeps to it for a task.
     let num_ctx = [None, Some(8_192), Some(16_384), Some(32_768)][rng.weighted(&[0.35, 0.2, 0.25, 0.2])];
     let most = num_ctx.unwrap_or(8_192) * 3 / 4;
@@ -61,7 +61,7 @@ fn add_task(rng: &mut Rng, requests: &mut Vec<Request>, Task { agent, task, mode
             model,
             prompt,
             estimate: tokens(prompt as f64 * bias, 1, u64::MAX),
-            prefix: Some((task as u64, said)),
+            prefix: Some((number as u64, said)),
             output,
             limit: None,
             num_ctx,
