@@ -1,7 +1,10 @@
 //! How long a request would take on a node: `wait + load + prefill + decode`, from what was measured there, else from
 //! what such hardware does with a model of that size.
 
+use std::sync::Arc;
+
 use crate::fleet::{Model, Node};
+use crate::load::Work;
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::{RequestProfile, Task};
 
@@ -13,6 +16,9 @@ pub const ASSUMED_BANDWIDTH_GBPS: f64 = 100.0;
 const BANDWIDTH_EFFICIENCY: f64 = 0.6;
 /// Prompt tokens processed in the time of one decoded token. Prefill is bound by arithmetic, not by memory.
 const PREFILL_SPEEDUP: f64 = 20.0;
+/// What each further request of a batch adds to a token of all, as a share of it. Measured with llama.cpp it is between a
+/// twentieth on large GPUs and a quarter on laptops, at the batches that Ollama has.
+const BATCH_COST: f64 = 0.1;
 /// Tokens of an answer of unknown length.
 const ASSUMED_OUTPUT_TOKENS: u64 = 200;
 /// Reading weights from disk, bytes per second: a common `NVMe` drive with the cost of setting up.
@@ -50,6 +56,12 @@ impl Prediction {
         self.until_start_ms() + self.prefill_ms
     }
 
+    /// The request itself: prompt and answer.
+    #[must_use]
+    pub fn run_ms(&self) -> f64 {
+        self.prefill_ms + self.decode_ms
+    }
+
     /// From now until the model reads the prompt.
     #[must_use]
     pub fn until_start_ms(&self) -> f64 {
@@ -58,14 +70,37 @@ impl Prediction {
 }
 
 /// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
+///
+/// `usual_tokens` is how long answers of the model are, over all nodes; `None` = never measured.
 #[must_use]
-pub fn predict(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Prediction {
-    let (prefill_ms, decode_ms) = run_ms(profile, node, model);
+pub fn predict(
+    profile: &RequestProfile,
+    node: &Node,
+    model: &Model,
+    plan: &ContextPlan,
+    usual_tokens: Option<f64>,
+    now_ms: u64,
+) -> Prediction {
+    let new_tokens = new_tokens(profile, profile.prompt_tokens, model, plan, usable_slots(node, model, now_ms));
+    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual_tokens, new_tokens);
+    let (sharing, batch) = (sharing(node, model), batch(beside(node, model, now_ms)));
+    let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch);
     let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
     // A load that is under way is waited for, not done again; of one that does not end, nothing is known.
     let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
     let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms, now_ms);
     Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
+}
+
+/// How many times as long something must be predicted to take before that counts: predictions of two nodes are right
+/// within a factor of two or so.
+pub const SLOWER_BY: f64 = 2.0;
+
+/// What a request loses by being served `here`, where the model is in memory, and not where it must be `loaded`: the wait,
+/// and what the request takes longer itself beyond the error of predictions, be it that the machine is slow or crowded.
+#[must_use]
+pub fn lost_ms(here: &Prediction, loaded: &Prediction) -> f64 {
+    here.wait_ms + (here.run_ms() - SLOWER_BY * loaded.run_ms()).max(0.0)
 }
 
 /// Whether the model must be loaded or reloaded before it can serve.
@@ -94,6 +129,48 @@ pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
     model.load.usable_slots(model.slots(&node.env), now_ms)
 }
 
+/// How many times as long everything takes because other runners of the device work: they take turns.
+fn sharing(node: &Node, model: &Model) -> f64 {
+    let other = |other: &Model| other.key != model.key && !Arc::ptr_eq(&other.load, &model.load);
+    let working = node.runners().filter(|(one, _)| other(one) && runner_occupancy(one) > 0).count();
+    1.0 + working as f64
+}
+
+/// How many times as long a token takes in a batch with so many others.
+fn batch(beside: u32) -> f64 {
+    1.0 + BATCH_COST * f64::from(beside)
+}
+
+/// Requests that one more would be written beside on the runner of `model`.
+fn beside(node: &Node, model: &Model, now_ms: u64) -> u32 {
+    runner_occupancy(model).min(usable_slots(node, model, now_ms).saturating_sub(1))
+}
+
+/// Tokens of a prompt of `prompt_tokens` that `model` must read: those that it has not in the cache of a slot, from the
+/// same conversation. A runner that is loaded first has none.
+fn new_tokens(profile: &RequestProfile, prompt_tokens: u64, model: &Model, plan: &ContextPlan, slots: u32) -> u64 {
+    let known = profile.conversation.filter(|_| !needs_load(plan));
+    let cached = known.map_or(0, |conversation| model.load.cached_tokens(conversation, slots));
+    prompt_tokens.saturating_sub(cached).max(prompt_tokens.min(1))
+}
+
+/// What `work` on `model` of `node` would have taken alone, judged by what runs there as it ends, itself included: so
+/// that a rate that was learned in a crowd does not tell against a node that is idle now. Of a prompt only what had to be
+/// read counts; one that was cached for the most part tells nothing of the speed of reading.
+#[must_use]
+pub fn alone(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, work: &Work) -> Work {
+    let slots = model.slots(&node.env);
+    let read = |tokens: u64| new_tokens(profile, tokens, model, plan, slots);
+    let told = |(tokens, ms): (u64, f64)| Some((read(tokens), ms)).filter(|(read, _)| *read > tokens / 2);
+    let sharing = sharing(node, model);
+    let batch = batch(runner_occupancy(model).saturating_sub(1));
+    Work {
+        load_ms: work.load_ms,
+        prefill: work.prefill.and_then(told).map(|(tokens, ms)| (tokens, ms / sharing)),
+        decode: work.decode.map(|(tokens, ms)| (tokens, ms / sharing / batch)),
+    }
+}
+
 /// Loading `model` on a node where it is not resident, in milliseconds: as measured there, else from its size.
 #[must_use]
 pub fn load_ms(model: &Model, now_ms: u64) -> f64 {
@@ -114,26 +191,32 @@ pub fn warmth(model: &Model, now_ms: u64) -> f64 {
 
 /// What the request itself takes, prompt and answer: from the rates learned here; else from the p75 of whole requests,
 /// split as the hardware would; else from what such hardware does.
-fn run_ms(profile: &RequestProfile, node: &Node, model: &Model) -> (f64, f64) {
+fn run_ms(
+    profile: &RequestProfile,
+    node: &Node,
+    model: &Model,
+    usual_tokens: Option<f64>,
+    new_tokens: u64,
+) -> (f64, f64) {
     let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
     let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
     let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
     let load = &model.load;
     let prefill_rate = load.prefill_ms_per_token().unwrap_or(token_ms / PREFILL_SPEEDUP);
-    let prefill_ms = profile.prompt_tokens as f64 * prefill_rate;
-    let decode_ms = output_tokens(profile, model) * load.decode_ms_per_token().unwrap_or(token_ms);
+    let prefill_ms = new_tokens as f64 * prefill_rate;
+    let decode_ms = output_tokens(profile, usual_tokens) * load.decode_ms_per_token().unwrap_or(token_ms);
     match (load.decode_ms_per_token(), load.p75_ms()) {
         (None, Some(p75_ms)) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
         _ => (prefill_ms, decode_ms),
     }
 }
 
-/// Tokens that the answer is taken to have: as answers here have had, at most what the request allows.
-fn output_tokens(profile: &RequestProfile, model: &Model) -> f64 {
+/// Tokens that the answer is taken to have: as answers have had, at most what the request allows.
+fn output_tokens(profile: &RequestProfile, usual_tokens: Option<f64>) -> f64 {
     if profile.surface.task() == Task::Embedding {
         return 0.0;
     }
-    match (profile.max_output_tokens.map(|limit| limit as f64), model.load.output_tokens()) {
+    match (profile.max_output_tokens.map(|limit| limit as f64), usual_tokens) {
         (Some(limit), Some(usual)) => limit.min(usual),
         // A limit says little above what answers usually have.
         (Some(limit), None) => limit.min(ASSUMED_OUTPUT_TOKENS as f64 * 4.0),

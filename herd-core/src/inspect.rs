@@ -4,6 +4,7 @@
 //! duplicates win. A router that read `model` otherwise could be made to route for one model and run another, so keys
 //! compare as Go compares them and a duplicate of a key that matters is refused.
 
+mod conversation;
 pub mod json;
 mod members;
 mod text;
@@ -209,6 +210,7 @@ struct Found {
     launch: LaunchOptions,
     max_output_tokens: Option<u64>,
     text: text::TextCount,
+    conversation: conversation::Head,
     has_content: bool,
     tools: bool,
     think: bool,
@@ -283,7 +285,16 @@ impl Found {
         scanner: &mut Scanner<'_>,
         key: &'static str,
     ) -> Result<Range<usize>, InspectError> {
-        let range = self.text.value(scanner, key == "images")?;
+        let range = if matches!(key, "messages" | "input") && scanner.kind()? == Kind::Array {
+            let Self { text, conversation, .. } = self;
+            scanner.array(|scanner| {
+                let message = text.value(scanner, false)?;
+                conversation.add(scanner.slice(&message));
+                Ok::<(), JsonError>(())
+            })?
+        } else {
+            self.text.value(scanner, key == "images")?
+        };
         let question = if surface == Surface::OllamaChat { "messages" } else { "prompt" };
         self.has_content |= key == question && has_content(scanner, &range);
         Ok(range)
@@ -447,6 +458,7 @@ impl Found {
             launch: if surface.carries_num_ctx() { launch } else { LaunchOptions::default() },
             max_output_tokens: self.max_output_tokens,
             prompt_tokens,
+            conversation: self.conversation.hash().filter(|_| !one_by_one),
             tokens_at_once: if one_by_one { self.text.longest_tokens() } else { prompt_tokens },
             empty: native && self.text.images() == 0 && !self.has_content,
             images: self.text.images(),

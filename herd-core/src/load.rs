@@ -3,6 +3,7 @@
 //! A heartbeat never writes these numbers; they are carried from snapshot to snapshot behind an `Arc`.
 
 mod claim;
+mod conversations;
 mod model;
 mod rate;
 

@@ -7,7 +7,11 @@
 //!
 //! Everything here is bounded by [`QueueLimits`]; deadlines are kept by those who wait.
 
+mod pass;
+
 use std::collections::{HashMap, HashSet};
+
+pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, pass};
 
 /// Classes of requests, the more urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -167,6 +167,8 @@ pub struct RequestProfile {
     pub max_output_tokens: Option<u64>,
     /// Estimated tokens of the prompt, images included; 0 when there is none.
     pub prompt_tokens: u64,
+    /// Its conversation, the same for every turn, by how it begins; `None` = its surface has none, or there is none.
+    pub conversation: Option<u64>,
     /// Estimated tokens that the window must hold at once: those of the longest input of an embedding request, which
     /// are embedded one by one, else [`Self::prompt_tokens`].
     pub tokens_at_once: u64,

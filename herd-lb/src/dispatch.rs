@@ -17,9 +17,7 @@ use arc_swap::ArcSwap;
 use herd_admin::QueueView;
 use herd_core::decide::Decision;
 use herd_core::fleet::FleetSnapshot;
-use herd_core::launch::Signature;
-use herd_core::name::fnv1a;
-use herd_core::queue::{Class, Queue, QueueFull, Waiter};
+use herd_core::queue::{Class, Queue, QueueFull, Waiter, group};
 use herd_core::request::RequestProfile;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
@@ -190,7 +188,7 @@ impl Dispatcher {
         let predicted_ms = decision.and_then(Decision::until_start_ms).unwrap_or(0.0);
         let (hand, handed) = oneshot::channel();
         let reason = best.map_or("queue", |best| best.readiness.name());
-        let group = group(&ask);
+        let group = group(&ask.profile, &ask.tried);
         let mut state = self.lock();
         let work_ms = best.map(|best| best.prediction.prefill_ms + best.prediction.decode_ms);
         let waiter = Waiter {
@@ -285,28 +283,6 @@ impl Dispatcher {
         // Each change under it is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Requests that are decided alike: the same model and needs, and the same nodes left.
-fn group(ask: &Ask) -> u64 {
-    let profile = &ask.profile;
-    let [strict, gpu] = Signature::new(&profile.launch).to_bits();
-    let needs = [u64::from(profile.images > 0), u64::from(profile.tools), u64::from(profile.think)];
-    let mut bytes = Vec::with_capacity(128);
-    let mut add = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
-    [profile.model.key(), profile.num_ctx.unwrap_or(0), strict, gpu].into_iter().for_each(&mut add);
-    needs.into_iter().for_each(&mut add);
-    add(u64::from(profile.surface.carries_num_ctx()));
-    // Within a factor of two prompts fit the same windows.
-    add(u64::from(profile.context_needed().max(1).ilog2()));
-    add(profile.fallback.map_or(2, u64::from));
-    profile.fallback_models.iter().for_each(|name| add(name.key()));
-    let mut tried = ask.tried.clone();
-    tried.sort_unstable();
-    for number in tried {
-        add(u64::from(number));
-    }
-    fnv1a(&bytes)
 }
 
 #[cfg(test)]

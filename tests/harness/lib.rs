@@ -23,9 +23,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[must_use]
 pub fn bin(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    let mut folder = std::env::current_exe().expect("a test has an executable");
+    let mut folder = std::env::current_exe().expect("a process has an executable");
     folder.pop();
-    folder.pop();
+    // Tests are in a folder of their own beside the binaries.
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
     BUILT.get_or_init(|| {
         // The folder of the profile `dev` has another name.
         let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile has a name");

@@ -14,6 +14,8 @@ Commands:
                   flags of `herd-load run`
   demo [ARGS]...  Build herd and run it with three simulated nodes; ARGS are flags of herd
   test            Run every check: format, lints, build, tests, links in the documentation
+  simulate [ARGS]...
+                  Compare routing policies and write bench/results; ARGS are flags of herd-simulate
 
 All look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
 package is named. The tests use promtool, which root gets unpacked into the target folder there, and Chromium with its
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Bench(Vec<OsString>),
     /// Run the demo with further flags for `herd`.
     Demo(Vec<OsString>),
+    /// Run the simulator with flags for `herd-simulate`.
+    Simulate(Vec<OsString>),
 }
 
 /// Why a command line is refused.
@@ -62,6 +66,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         Some("-h" | "--help" | "help") => Ok(Command::Help),
         Some("bench") => Ok(Command::Bench(args.collect())),
         Some("demo") => Ok(Command::Demo(args.collect())),
+        Some("simulate") => Ok(Command::Simulate(args.collect())),
         Some("test") => match args.next() {
             None => Ok(Command::Test),
             Some(help) if help == "-h" || help == "--help" => Ok(Command::Help),
@@ -95,6 +100,12 @@ mod tests {
     fn whatever_follows_demo_is_for_herd() {
         let rest = ["--listen", "127.0.0.1:0", "--help", "--"].map(OsString::from);
         check(&["demo", "--listen", "127.0.0.1:0", "--help", "--"], &Ok(Command::Demo(rest.into())));
+    }
+
+    #[test]
+    fn whatever_follows_simulate_is_for_the_simulator() {
+        let rest = ["--workload", "steady", "--help"].map(OsString::from);
+        check(&["simulate", "--workload", "steady", "--help"], &Ok(Command::Simulate(rest.into())));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bench;
 mod chromium;
 mod prerequisites;
 mod promtool;
+mod simulate;
 mod step;
 
 use std::ffi::OsString;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Ok(args::Command::Test) => test(),
         Ok(args::Command::Demo(rest)) => demo(&rest),
         Ok(args::Command::Bench(rest)) => bench::bench(&rest),
+        Ok(args::Command::Simulate(rest)) => simulate::simulate(&rest),
         Err(error) => Err(Failure::new(EXIT_USAGE, format!("{error}; see `cargo xtask --help`"))),
     };
     match done {

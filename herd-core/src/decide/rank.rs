@@ -2,7 +2,7 @@
 
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{Prediction, load_ms, needs_load, predict, usable_slots};
+use crate::estimate::{Prediction, SLOWER_BY, load_ms, lost_ms, needs_load, predict, usable_slots};
 use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
@@ -22,8 +22,9 @@ impl Question<'_> {
         let key = name.key();
         let mut candidates = Vec::new();
         let mut refused = Vec::new();
+        let usual_tokens = self.usual_tokens(key);
         for (index, node) in self.snapshot.nodes.iter().enumerate() {
-            match self.candidate(index, node, name, key) {
+            match self.candidate(index, node, name, key, usual_tokens) {
                 Ok(mut candidate) => {
                     if stand_in == Some(StandIn::Upgrade) && !needs_load(&candidate.plan) {
                         candidate.plan.action = ContextAction::Upgraded;
@@ -41,8 +42,24 @@ impl Question<'_> {
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
 
+    /// How long answers of the model are, over all nodes: a node's own last few answers tell more of chance than of it,
+    /// and what chance tells must not send a request past an idle node.
+    fn usual_tokens(&self, key: u64) -> Option<f64> {
+        let of_model = self.snapshot.nodes.iter().filter_map(|node| node.model_by_key(key));
+        let measured = of_model.filter_map(|model| model.load.output_tokens());
+        let (sum, count) = measured.fold((0.0, 0.0), |(sum, count), tokens| (sum + tokens, count + 1.0));
+        (count > 0.0).then(|| sum / count)
+    }
+
     /// The node as a candidate, not yet scored.
-    fn candidate(&self, index: usize, node: &Node, name: &ModelName, key: u64) -> Result<Candidate, Ineligible> {
+    fn candidate(
+        &self,
+        index: usize,
+        node: &Node,
+        name: &ModelName,
+        key: u64,
+        usual_tokens: Option<f64>,
+    ) -> Result<Candidate, Ineligible> {
         let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent)?;
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
@@ -64,7 +81,7 @@ impl Question<'_> {
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
         }
-        let mut prediction = predict(self.profile, node, model, &plan, self.now_ms);
+        let mut prediction = predict(self.profile, node, model, &plan, usual_tokens, self.now_ms);
         let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
         if readiness == Readiness::Reserved {
             // Whom it is kept for loads and runs first.
@@ -120,22 +137,32 @@ impl Question<'_> {
     /// One load of a model at a time: while a node loads it, the others wait for that; and while a node has it, another
     /// load must pay.
     ///
-    /// It pays when the wait for those that have it is longer than the load, as far as their speed has been measured:
-    /// a guess is no reason to push other models out of memory. Without a measurement, or in spite of it, it pays once
-    /// the request has waited as long as the load takes, which is at most twice the best choice in hindsight (the
-    /// ski-rental rule: Karlin, Manasse, Rudolph and Sleator, 1988).
+    /// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
+    /// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other models
+    /// out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as the load
+    /// takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse, Rudolph and
+    /// Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it is.
     fn hold_loads(&self, candidates: &mut [Candidate], key: u64) {
         let counts = counts(candidates);
         let counted = || candidates.iter().filter(|candidate| counts(candidate));
         let under_way = counted().any(|candidate| candidate.readiness == Readiness::Loading);
-        let serving = counted().filter(|candidate| !starts_load(candidate));
-        let waits = serving.map(|one| if self.is_measured(one, key) { one.prediction.until_start_ms() } else { 0.0 });
-        let soonest_ms = waits.reduce(f64::min).map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
-        let free = candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free);
-        for candidate in free {
+        let serving = || counted().filter(|candidate| !starts_load(candidate));
+        let measured =
+            |one: &Candidate| if self.is_measured(one, key) { one.prediction } else { Prediction::default() };
+        let soonest_ms = serving().map(|one| measured(one).until_start_ms()).reduce(f64::min);
+        let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
+        let best = serving().map(measured).reduce(sooner);
+        let any_serves = serving().any(|candidate| candidate.readiness == Readiness::Free);
+        let pays = |candidate: &Candidate| {
+            let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
+            let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
+            let reloads = candidate.plan.action == ContextAction::Reload;
+            (waits || outruns) && !(reloads && any_serves)
+        };
+        for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
             if under_way {
                 candidate.readiness = Readiness::LoadsElsewhere;
-            } else if soonest_ms.is_some_and(|soonest_ms| soonest_ms <= pays_after_ms(candidate)) {
+            } else if !pays(candidate) {
                 candidate.readiness = Readiness::LoadDoesNotPay;
             }
         }
@@ -150,11 +177,14 @@ impl Question<'_> {
     fn score(&self, candidates: &mut [Candidate], key: u64) {
         let counts = counts(candidates);
         let loading = candidates.iter().filter(|candidate| counts(candidate) && starts_load(candidate));
-        let load_elsewhere_ms = loading.map(|candidate| candidate.prediction.until_start_ms()).reduce(f64::min);
+        let load_elsewhere = loading.map(|candidate| candidate.prediction).reduce(sooner);
+        let counted = candidates.iter().filter(|candidate| counts(candidate));
+        let fastest_ms = counted.map(|one| one.prediction.wait_ms + one.prediction.run_ms()).reduce(f64::min);
         for candidate in candidates {
             let node = &self.snapshot.nodes[candidate.node];
             let Some(model) = node.model_by_key(key) else { continue };
-            candidate.score = Score::of(&self.facts(candidate, node, model, load_elsewhere_ms), &self.policy.weights);
+            candidate.score =
+                Score::of(&self.facts(candidate, (node, model), load_elsewhere, fastest_ms), &self.policy.weights);
             candidate.total = match self.policy.order {
                 Order::Score => candidate.score.total(),
                 // In tenths of a second, so that the band of ties stays narrow.
@@ -166,9 +196,9 @@ impl Question<'_> {
     fn facts<'a>(
         &'a self,
         candidate: &Candidate,
-        node: &'a Node,
-        model: &'a Model,
-        load_elsewhere_ms: Option<f64>,
+        (node, model): (&'a Node, &'a Model),
+        load_elsewhere: Option<Prediction>,
+        fastest_ms: Option<f64>,
     ) -> Facts<'a> {
         Facts {
             profile: self.profile,
@@ -176,7 +206,8 @@ impl Question<'_> {
             model,
             plan: candidate.plan,
             prediction: candidate.prediction,
-            load_elsewhere_ms,
+            load_elsewhere,
+            fastest_ms,
             now_ms: self.now_ms,
         }
     }
@@ -234,18 +265,27 @@ fn pays_after_ms(candidate: &Candidate) -> f64 {
     wait_ms + loads * load_ms
 }
 
+/// What must be lost by being served elsewhere, see [`lost_ms`], beyond which a load here pays though nobody waits there:
+/// twice the load, because it pushes out what others will load again.
+fn outruns_after_ms(candidate: &Candidate) -> f64 {
+    pays_after_ms(candidate) + candidate.prediction.load_ms
+}
+
 /// Which candidates others need heed: a last resort counts only where there is nothing else.
 fn counts(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + Copy + use<> {
     let nothing_else = candidates.iter().all(|candidate| candidate.last_resort.is_some());
     move |candidate| nothing_else || candidate.last_resort.is_none()
 }
 
-/// A free node that ranks before a busy one still waits for that, if it is predicted to take so many times as long:
-/// points for an empty queue must not send a request to a machine that is many times slower. Predictions of both are
-/// right within a factor of two or so.
-const SLOWER_BY: f64 = 2.0;
+/// Whichever would be done first.
+fn sooner(a: Prediction, b: Prediction) -> Prediction {
+    if b.total_ms() < a.total_ms() { b } else { a }
+}
 
 /// The candidates that go now, of those that are ranked; see [`Decision::ready`].
+///
+/// A free node that ranks before a busy one still waits for that, if it is predicted to take [`SLOWER_BY`] times as long:
+/// points for an empty queue must not send a request to a machine that is many times slower.
 pub(super) fn ready(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
     let ranked = &candidates[..candidates.len().min(RANKED)];
     let suspect = ranked.first().is_some_and(|best| best.last_resort.is_some());

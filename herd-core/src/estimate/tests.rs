@@ -14,7 +14,8 @@ fn profile(prompt_tokens: u64) -> RequestProfile {
 
 fn predicted(node: &Node, profile: &RequestProfile, now_ms: u64) -> Prediction {
     let model = node.model(&profile.model).unwrap();
-    predict(profile, node, model, &plan(profile, node, model, None, Protection::Strip), now_ms)
+    let plan = plan(profile, node, model, None, Protection::Strip);
+    predict(profile, node, model, &plan, model.load.output_tokens(), now_ms)
 }
 
 fn hot() -> NodeSpec {
@@ -132,4 +133,51 @@ fn a_reload_waits_for_all_that_runs_on_its_own_runner() {
     assert!(predicted(&node, &wide, NOW).wait_ms > 0.0);
     // A slot is free for what it serves as it is.
     near(predicted(&node, &profile(0), NOW).wait_ms, 0.0);
+}
+
+/// What is slowed down by a crowd is neither learned as the node's speed nor forgotten while the crowd is there.
+#[test]
+fn a_crowd_slows_what_is_beside_it_and_not_what_comes_later() {
+    let node = node("n", &NodeSpec { slots: Some(4), ..hot().hot("other", 4096) });
+    let load = |name: &str| {
+        let model = node.models.iter().find(|model| model.name.as_str().starts_with(name)).unwrap();
+        (Claim::take(&node.load, &model.load, 0), model)
+    };
+    let idle = predicted(&node, &profile(1_000), NOW);
+    let (own, m) = load("m");
+    near(predicted(&node, &profile(1_000), NOW).decode_ms, idle.decode_ms * 1.1);
+    let (beside, _) = load("m");
+    let (other, _) = load("other");
+    near(predicted(&node, &profile(1_000), NOW).decode_ms, idle.decode_ms * 1.2 * 2.0);
+    near(predicted(&node, &profile(1_000), NOW).prefill_ms, idle.prefill_ms * 2.0);
+    let taken = Work { load_ms: None, prefill: Some((1_000, 2_000.0)), decode: Some((100, 2_200.0)) };
+    let kept = plan(&profile(1_000), &node, m, None, Protection::Strip);
+    let learned = alone(&profile(1_000), &node, m, &kept, &taken);
+    near(learned.prefill.unwrap().1, 1_000.0);
+    near(learned.decode.unwrap().1, 1_000.0);
+    drop((own, beside, other));
+    near(predicted(&node, &profile(1_000), NOW).decode_ms, idle.decode_ms);
+}
+
+#[test]
+fn what_a_conversation_has_said_before_is_not_read_again() {
+    let node = node("n", &NodeSpec { slots: Some(2), ..hot() });
+    let model = &node.models[0];
+    let turn = RequestProfile { conversation: Some(7), ..profile(1_000) };
+    let read_ms = |profile: &RequestProfile| predicted(&node, profile, NOW).prefill_ms;
+    near(read_ms(&turn), 5_000.0);
+    model.load.remember(Some(7), 900);
+    near(read_ms(&turn), 500.0);
+    near(read_ms(&RequestProfile { conversation: Some(8), ..turn.clone() }), 5_000.0);
+    near(read_ms(&profile(1_000)), 5_000.0);
+    model.load.remember(None, 10);
+    near(read_ms(&turn), 500.0);
+    model.load.remember(None, 10);
+    near(read_ms(&turn), 5_000.0);
+    model.load.remember(Some(7), 900);
+    let kept = plan(&turn, &node, model, None, Protection::Strip);
+    let work = |ms| Work { prefill: Some((1_000, ms)), ..Work::default() };
+    assert_eq!(alone(&turn, &node, model, &kept, &work(500.0)).prefill, None, "a tenth tells nothing of the speed");
+    model.load.forget_conversations();
+    assert_eq!(alone(&turn, &node, model, &kept, &work(5_000.0)).prefill, Some((1_000, 5_000.0)));
 }

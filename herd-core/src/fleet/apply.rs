@@ -315,6 +315,7 @@ fn settle(model: &mut Model, before: Option<&Model>, now_ms: u64) {
     }
     if model.resident.is_none() {
         model.load.set_launched(None);
+        model.load.forget_conversations();
     }
     model.unloaded_at_ms = match (&model.resident, before) {
         (None, Some(before)) if before.resident.is_some() => Some(now_ms),

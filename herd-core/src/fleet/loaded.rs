@@ -40,6 +40,7 @@ impl FleetSnapshot {
         }
         let launched = Signature::after(load.launched().unwrap_or_default(), loaded.signature);
         load.set_launched(Some(launched));
+        load.forget_conversations();
         // All names of one runner are loaded with it.
         for model in node.models.iter_mut().filter(|model| Arc::ptr_eq(&model.load, &load)) {
             let before = model.resident.take().unwrap_or_default();

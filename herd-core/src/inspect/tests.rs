@@ -284,3 +284,28 @@ proptest! {
         prop_assert_eq!(scanner.text(&range), text);
     }
 }
+
+#[test]
+fn a_conversation_is_known_by_how_it_begins() {
+    let of = |surface: Surface, messages: &str| {
+        let body = format!(r#"{{"model":"m","messages":{messages}}}"#);
+        inspect(surface, body.as_bytes(), &InspectLimits::default()).unwrap().conversation
+    };
+    let chat = |messages: &str| of(Surface::OpenAiChat, messages);
+    let (system, asks, answers) = (
+        r#"{"role":"system","content":"Be brief."}"#,
+        r#"{"role":"user","content":"Why?"}"#,
+        r#"{"role":"assistant","content":"Because."}"#,
+    );
+    let begun = chat(&format!("[{system},{asks}]"));
+    assert!(begun.is_some());
+    assert_eq!(begun, chat(&format!("[{system},{asks},{answers},{asks}]")), "every turn of it is the same");
+    assert_eq!(chat(&format!("[{asks}]")), chat(&format!("[{asks},{answers},{asks}]")), "without a system prompt too");
+    assert_ne!(begun, chat(&format!(r#"[{system},{{"role":"user","content":"How?"}}]"#)));
+    assert_ne!(begun, chat(&format!("[{asks}]")));
+    let long =
+        |last: &str| format!(r#"[{{"role":"user","content":"{}{last}{}"}}]"#, "x".repeat(9_000), "y".repeat(100));
+    assert_ne!(chat(&long("a")), chat(&long("b")));
+    assert_eq!(chat("[]"), None);
+    assert_eq!(of(Surface::OllamaEmbed, &format!("[{asks}]")), None, "embeddings have no turns");
+}

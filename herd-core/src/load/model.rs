@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::conversations::Conversations;
 use super::lock;
 use super::rate::Rate;
 use crate::history::LatencyHistory;
@@ -30,6 +31,7 @@ pub struct ModelLoad {
     output_tokens: Rate,
     busy: Busy,
     launched: [AtomicU64; 2],
+    conversations: Conversations,
     reloads: AtomicU32,
     pinned: AtomicBool,
 }
@@ -189,6 +191,23 @@ impl ModelLoad {
     /// Says so, or takes it back.
     pub fn set_pinned(&self, pinned: bool) {
         self.pinned.store(pinned, Relaxed);
+    }
+
+    /// Notes an answer to a request of `conversation`: prompt and answer, so many tokens, are in the cache of its slot.
+    pub fn remember(&self, conversation: Option<u64>, tokens: u64) {
+        self.conversations.remember(conversation, tokens);
+    }
+
+    /// Tokens of `conversation` that the runner is likely to have in the cache of one of its `slots`, so that it need
+    /// not read them again.
+    #[must_use]
+    pub fn cached_tokens(&self, conversation: u64, slots: u32) -> u64 {
+        self.conversations.cached(conversation, slots)
+    }
+
+    /// Notes that the runner has ended, or is a new one: what it had in its caches is lost.
+    pub fn forget_conversations(&self) {
+        self.conversations.forget();
     }
 
     /// Reloads that requests of ours have caused here.

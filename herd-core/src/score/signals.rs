@@ -4,7 +4,7 @@
 //! never accidentally the best.
 
 use super::Weights;
-use crate::estimate::{Prediction, needs_load, occupancy, warmth};
+use crate::estimate::{Prediction, lost_ms, needs_load, occupancy, warmth};
 use crate::fleet::{Model, Node};
 use crate::protect::ContextPlan;
 use crate::request::RequestProfile;
@@ -22,8 +22,10 @@ pub struct Facts<'a> {
     pub plan: ContextPlan,
     /// What it would take there.
     pub prediction: Prediction,
-    /// Shortest time in which any node that must load the model could start, milliseconds; `None` = there is none.
-    pub load_elsewhere_ms: Option<f64>,
+    /// What it would take on the node that would be done first of those that must load the model; `None` = there is none.
+    pub load_elsewhere: Option<Prediction>,
+    /// Shortest time that the wait and the request itself take on any candidate, milliseconds; `None` = there is no other.
+    pub fastest_ms: Option<f64>,
     /// Receiver's monotonic clock.
     pub now_ms: u64,
 }
@@ -38,9 +40,9 @@ const YIELD_EXPONENT: i32 = 4;
 
 /// Model warmth: hot (in memory, no reload needed), warm (lately unloaded), cold (on disk).
 ///
-/// Warmth is worth the load time it saves. It falls as the wait here nears the time in which another node could load
-/// the model and start, and when it gets there, it is so far below zero that an idle cold node that fits wins whatever
-/// the other signals say. Range `[-(all other gains), weight]`. No alternative: full warmth.
+/// Warmth is worth the load time it saves. It falls as what is lost by staying here, see [`lost_ms`], nears the time in
+/// which another node could load the model and start, and when it gets there, it is so far below zero that an idle cold
+/// node that fits wins whatever the other signals say. Range `[-(all other gains), weight]`. No alternative: full warmth.
 #[must_use]
 pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.thermal;
@@ -48,8 +50,9 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
         let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
         return full * share;
     }
-    let Some(load_ms) = facts.load_elsewhere_ms else { return full };
-    let ratio = finite(facts.prediction.wait_ms / load_ms.max(1.0), 1.0).clamp(0.0, 1.0);
+    let Some(load) = facts.load_elsewhere else { return full };
+    let lost_ms = lost_ms(&facts.prediction, &load);
+    let ratio = finite(lost_ms / load.until_start_ms().max(1.0), 1.0).clamp(0.0, 1.0);
     // The cold node may have none of these gains, and a penalty for a window that is too small.
     let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
     full - (full + others) * ratio.powi(YIELD_EXPONENT)
@@ -82,17 +85,18 @@ pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
     -weights.queue_depth * depth / (depth + 1.0)
 }
 
-/// Time at which [`latency_history`] takes half of its weight.
-const LATENCY_HALF_MS: f64 = 20_000.0;
+/// Differences below this are not more than the predictions' own error, whatever the request takes.
+const LATENCY_GRAIN_MS: f64 = 250.0;
 
-/// Expected time of the wait and the request itself, from the p75 of what requests really took here.
+/// Expected time of the wait and the request itself, from what requests really took here, against that of the fastest
+/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three quarters for four times.
 /// Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, not zero.
 #[must_use]
 pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
-    let prediction = facts.prediction;
-    let expected_ms = finite(prediction.wait_ms + prediction.prefill_ms + prediction.decode_ms, f64::MAX).max(0.0);
-    let expected_ms = expected_ms.min(1e12);
-    -weights.latency_history * expected_ms / (expected_ms + LATENCY_HALF_MS)
+    let grained = |ms: f64| finite(ms, f64::MAX).clamp(0.0, 1e12) + LATENCY_GRAIN_MS;
+    let expected_ms = grained(facts.prediction.wait_ms + facts.prediction.run_ms());
+    let fastest_ms = facts.fastest_ms.map_or(expected_ms, grained).min(expected_ms);
+    -weights.latency_history * (1.0 - fastest_ms / expected_ms)
 }
 
 /// Smallest and largest machine of the role scale, bytes of memory for models.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use herd_core::fleet::{HeartbeatLimits, Sender};
 use herd_core::inspect::{InspectLimits, inspect};
+use herd_core::launch::Signature;
 use herd_core::request::Surface;
 use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaEnv, OllamaReport};
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use herd_core::answer::{Observer, Reason};
-use herd_core::estimate::needs_load;
+use herd_core::estimate::{alone, needs_load};
 use herd_core::fleet::Loaded;
 use herd_core::launch::Signature;
 use herd_core::load::Work;
@@ -154,14 +154,17 @@ impl Edge {
         let counts = &observer.seen().counts;
         let pair = |tokens: Option<u64>, ms: Option<f64>| Some((tokens?, ms?)).filter(|(tokens, _)| *tokens > 0);
         let loads = needs_load(&attempt.choice.candidate.plan);
-        model.load.observe_work(&Work {
+        let work = Work {
             load_ms: counts.load_ms.filter(|_| loads),
             prefill: pair(counts.prompt_tokens, counts.prefill_ms),
             decode: pair(
                 counts.completion_tokens,
                 counts.decode_ms.or_else(|| decode_ms(inference, service_ms, loads)),
             ),
-        });
+        };
+        let (profile, plan) = (&inference.profile, &attempt.choice.candidate.plan);
+        model.load.observe_work(&alone(profile, attempt.choice.node(), model, plan, &work));
+        model.load.remember(profile.conversation, profile.prompt_tokens + counts.completion_tokens.unwrap_or(0));
         if !loads && counts.load_ms.is_some_and(|ms| ms >= UNFORESEEN_LOAD_MS) {
             self.telemetry.unforeseen_load();
         }
