@@ -178,7 +178,7 @@ pub(crate) const WORKLOADS: [Workload; 10] = [
     Workload {
         name: "ten-thousand",
         about: "10,000 machines of all kinds, three of twelve models on each",
-        requests: 5_000,
+        requests: 2_000,
         steady: true,
         build: large::ten_thousand,
     },
