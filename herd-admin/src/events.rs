@@ -96,10 +96,10 @@ pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) 
             _ = ticks.tick() => {}
         }
         let now = picture(&state);
-        if let Some(before) = &known {
-            for event in deltas::between(before, &now) {
-                events.tell(event);
-            }
+        match &known {
+            Some(before) => deltas::between(before, &now).into_iter().for_each(|event| events.tell(event)),
+            // What changed between a client's own snapshot and this one is in no difference.
+            None => events.tell(now.snapshot()),
         }
         known = Some(now);
         let ended = std::mem::take(&mut *events.ended.lock().unwrap_or_else(PoisonError::into_inner));
@@ -134,12 +134,19 @@ fn picture(state: &AdminState) -> Picture {
     }
 }
 
+impl Picture {
+    /// All of it, as one event.
+    fn snapshot(&self) -> Bytes {
+        let Self { status, queue, requests, pulls, health, now } = self;
+        let snapshot = json!({ "status": status, "queue": queue, "requests": requests, "pulls": pulls,
+            "health": health, "overview_now": now });
+        event("snapshot", &snapshot)
+    }
+}
+
 /// What a client gets first.
 fn snapshot(state: &AdminState) -> Bytes {
-    let Picture { status, queue, requests, pulls, health, now } = picture(state);
-    let snapshot = json!({ "status": status, "queue": queue, "requests": requests, "pulls": pulls, "health": health,
-        "overview_now": now });
-    event("snapshot", &snapshot)
+    picture(state).snapshot()
 }
 
 /// One event. JSON has no line breaks, so it is one line.

@@ -71,7 +71,12 @@ async fn a_client_gets_a_snapshot_and_then_what_changes() {
         assert_eq!((&snapshot["requests"]["total"], &snapshot["queue"]["waiting"]), (&0.into(), &0.into()));
         assert_eq!(snapshot["overview_now"]["nodes_total"], 1);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Between the clients' snapshots and the producer's first picture.
+    app.join(heartbeat("c", &[]));
+    for client in [&mut first, &mut second] {
+        let nodes = client.event("snapshot").await["status"]["nodes"].take();
+        assert_eq!(nodes.as_array().unwrap().len(), 2, "{nodes}");
+    }
     app.join(heartbeat("b", &[]));
     app.state.request_ended(&record(2));
     for client in [&mut first, &mut second] {
@@ -93,6 +98,8 @@ async fn a_slow_client_gets_another_snapshot() {
     let mut producer = JoinSet::new();
     producer.spawn(events::run(app.state.clone(), stopped));
     let mut slow = Client::open(&app).await;
+    // Its own, and the producer's first.
+    slow.event("snapshot").await;
     slow.event("snapshot").await;
     for second in 0..30 {
         for id in 0..20 {

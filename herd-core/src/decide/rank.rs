@@ -156,8 +156,7 @@ impl Question<'_> {
         let pays = |candidate: &Candidate| {
             let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
             let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
-            let reloads = candidate.plan.action == ContextAction::Reload;
-            (waits || outruns) && !(reloads && any_serves)
+            (waits || outruns) && !(is_reload(candidate) && any_serves)
         };
         for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
             if under_way {
@@ -180,17 +179,37 @@ impl Question<'_> {
         let load_elsewhere = loading.map(|candidate| candidate.prediction).reduce(sooner);
         let counted = candidates.iter().filter(|candidate| counts(candidate));
         let fastest_ms = counted.map(|one| one.prediction.wait_ms + one.prediction.run_ms()).reduce(f64::min);
+        let spared_by = self.fresh_load(candidates, key);
         for candidate in candidates {
             let node = &self.snapshot.nodes[candidate.node];
             let Some(model) = node.model_by_key(key) else { continue };
-            candidate.score =
-                Score::of(&self.facts(candidate, (node, model), load_elsewhere, fastest_ms), &self.policy.weights);
+            let mut facts = self.facts(candidate, (node, model), load_elsewhere, fastest_ms);
+            facts.reload_is_avoidable = is_reload(candidate)
+                && spared_by.is_some_and(|load| {
+                    load.total_ms() <= candidate.prediction.total_ms() + reload_costs_ms(candidate)
+                });
+            candidate.score = Score::of(&facts, &self.policy.weights);
             candidate.total = match self.policy.order {
                 Order::Score => candidate.score.total(),
                 // In tenths of a second, so that the band of ties stays narrow.
                 Order::Eta => -candidate.prediction.total_ms().min(1e12) / 100.0,
             };
         }
+    }
+
+    /// What the request would take where the model can be loaded at once into memory that nobody uses; of nodes that were
+    /// never measured no time is told, for a guess is no reason to take a runner from those it serves.
+    fn fresh_load(&self, candidates: &[Candidate], key: u64) -> Option<Prediction> {
+        let counts = counts(candidates);
+        let fresh = candidates.iter().filter(|candidate| {
+            let node = &self.snapshot.nodes[candidate.node];
+            let model = node.model_by_key(key);
+            let needs = model.and_then(|model| model.size_bytes);
+            let has_room = needs.zip(node.device.free_bytes).is_none_or(|(size, free)| size <= free);
+            let goes = starts_load(candidate) && candidate.readiness == Readiness::Free && !is_reload(candidate);
+            goes && has_room && counts(candidate)
+        });
+        fresh.map(|one| if self.is_measured(one, key) { one.prediction } else { Prediction::default() }).reduce(sooner)
     }
 
     fn facts<'a>(
@@ -207,6 +226,7 @@ impl Question<'_> {
             plan: candidate.plan,
             prediction: candidate.prediction,
             load_elsewhere,
+            reload_is_avoidable: false,
             fastest_ms,
             now_ms: self.now_ms,
         }
@@ -261,8 +281,18 @@ fn take_turns(ranked: &mut [Candidate]) {
 /// take it back: it must be worth two.
 fn pays_after_ms(candidate: &Candidate) -> f64 {
     let Prediction { wait_ms, load_ms, .. } = candidate.prediction;
-    let loads = if candidate.plan.action == ContextAction::Reload { 2.0 } else { 1.0 };
+    let loads = if is_reload(candidate) { 2.0 } else { 1.0 };
     wait_ms + loads * load_ms
+}
+
+/// Whether it takes a runner from those it serves.
+fn is_reload(candidate: &Candidate) -> bool {
+    candidate.plan.action == ContextAction::Reload
+}
+
+/// What a reload costs those whose runner it takes: that they take it back.
+fn reload_costs_ms(candidate: &Candidate) -> f64 {
+    candidate.prediction.load_ms
 }
 
 /// What must be lost by being served elsewhere, see [`lost_ms`], beyond which a load here pays though nobody waits there:

@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     pub prediction: Prediction,
     /// What it would take on the node that would be done first of those that must load the model; `None` = there is none.
     pub load_elsewhere: Option<Prediction>,
+    /// It would take a runner from those it serves, and another node could load the model into free memory.
+    pub reload_is_avoidable: bool,
     /// Shortest time that the wait and the request itself take on any candidate, milliseconds; `None` = there is no other.
     pub fastest_ms: Option<f64>,
     /// Receiver's monotonic clock.
@@ -42,10 +44,16 @@ const YIELD_EXPONENT: i32 = 4;
 ///
 /// Warmth is worth the load time it saves. It falls as what is lost by staying here, see [`lost_ms`], nears the time in
 /// which another node could load the model and start, and when it gets there, it is so far below zero that an idle cold
-/// node that fits wins whatever the other signals say. Range `[-(all other gains), weight]`. No alternative: full warmth.
+/// node that fits wins whatever the other signals say. A reload that another node could spare counts as little. Range
+/// `[-(all other gains), weight]`. No alternative: full warmth.
 #[must_use]
 pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.thermal;
+    // The cold node may have none of these gains, and a penalty for a window that is too small.
+    let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
+    if facts.reload_is_avoidable {
+        return -others;
+    }
     if needs_load(&facts.plan) {
         let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
         return full * share;
@@ -53,8 +61,6 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let Some(load) = facts.load_elsewhere else { return full };
     let lost_ms = lost_ms(&facts.prediction, &load);
     let ratio = finite(lost_ms / load.until_start_ms().max(1.0), 1.0).clamp(0.0, 1.0);
-    // The cold node may have none of these gains, and a penalty for a window that is too small.
-    let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
     full - (full + others) * ratio.powi(YIELD_EXPONENT)
 }
 

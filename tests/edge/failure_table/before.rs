@@ -1,6 +1,8 @@
 //! Before the first byte of an answer: another node is asked, and the last one's own answer is passed on.
 
-use herd_harness::{Edge, Sim, eventually, send};
+use std::io::Write as _;
+
+use herd_harness::{Edge, Sim, connect, eventually, read_answer, send};
 
 use super::scene::{BOTH, SOLO, Scene, direct};
 use super::way::{Way, few, streams, ways};
@@ -141,12 +143,17 @@ fn an_outage_is_not_multiplied_by_retries() {
 fn a_request_that_no_node_survives_does_not_go_through_the_fleet() {
     let edge = Edge::start_with("retry: {max_attempts: 3}\n", &[]);
     let ids = ["a", "b", "c", "d", "e", "f"];
-    let sims = ids.map(|id| Sim::start(Some(&edge), id, &["--hot", "tiny"]));
+    let sims = ids.map(|id| Sim::start(Some(&edge), id, &["--hot", "tiny", "--decode-tps", "20"]));
     edge.wait_for(&ids);
     let chat = streams()[0];
-    // Equals take turns, so that a connection is kept to each.
-    for _ in ids {
-        chat.fine(&send(edge.address, &chat.request("warm", BOTH)));
+    // Each node has one slot, and so gets one of them: a connection is kept to each.
+    let warm = ids.map(|_| {
+        let mut client = connect(edge.address);
+        client.write_all(&chat.request("warm", BOTH)).unwrap();
+        client
+    });
+    for mut client in warm {
+        chat.fine(&read_answer(&mut client));
     }
     for sim in &sims {
         assert_eq!(sim.stats()["by_path"]["/api/chat"], 1);
