@@ -1,3 +1,7 @@
 //! Benchmarks of herd: what a request costs on its way, against other proxies on the same machine.
 
 pub mod load;
+
+/// As herd has it, or else the choice of a node would be measured with another.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let done = match Flags::parse().command {
         What::Run(flags) => run(&flags),
         What::Choose => {
-            say(&choose::table(9, 5_000));
+            say(&choose::table(5, 2_000));
             Ok(())
         }
         What::Backend { addresses } => backend::run(&addresses),
