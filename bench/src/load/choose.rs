@@ -126,10 +126,34 @@ pub fn table(batches: usize, calls: u64) -> String {
     text
 }
 
+/// How fast bodies are read, as a table. The fastest of `calls` counts: whatever slows one down is not the reading.
+#[must_use]
+pub fn reading(calls: u32) -> String {
+    let mut text = String::from("| body, bytes | µs | GB/s |\n| --- | --- | --- |\n");
+    for bytes in [1 << 10, 64 << 10, 1 << 20] {
+        let body = body(bytes);
+        let fastest_ns = (0..calls.max(1)).map(|_| {
+            let began_ns = now_ns();
+            std::hint::black_box(read(&body));
+            now_ns() - began_ns
+        });
+        let fastest_ns = fastest_ns.min().unwrap_or_default().max(1) as f64;
+        let (us, gb_per_s) = (fastest_ns / 1e3, bytes as f64 / fastest_ns);
+        // Writing to a string does not fail.
+        writeln!(text, "| {bytes} | {us:.1} | {gb_per_s:.1} |").ok();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::backend::MODEL;
+
+    #[test]
+    fn tables_have_a_line_for_each_size() {
+        assert_eq!(reading(1).lines().count(), 5);
+    }
 
     #[test]
     fn every_node_of_a_fleet_can_serve() {
