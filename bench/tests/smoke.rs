@@ -10,8 +10,9 @@ use herd_bench::load::workload::{Api, Call, Workload};
 
 fn backend() -> (Process, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herd-load"));
-    let mut backend = Process::start(command.args(["backend", "127.0.0.1:0"]).stdout(Stdio::piped())).unwrap();
-    let address = backend.lines(1).unwrap()[0].parse().unwrap();
+    let mut backend =
+        Process::start(command.args(["backend", "127.0.0.1:0"]).stdout(Stdio::piped())).expect("a backend");
+    let address = backend.lines(1).expect("it listens")[0].parse().expect("an address");
     (backend, address)
 }
 
@@ -20,7 +21,7 @@ fn check(server: SocketAddr, workload: Workload, pace: Pace) {
     let (ramp, warm, time) = (Duration::ZERO, Duration::ZERO, Duration::from_millis(200));
     let mut edges = 0;
     let load = Load { workload, connections: 3, pace, ramp, warm, time };
-    let mut measured = drive(server, &load, || edges += 1).unwrap();
+    let mut measured = drive(server, &load, || edges += 1).expect("a run");
     assert_eq!((measured.errors, &measured.first_error, edges), (0, &None, 2), "{workload:?}");
     assert!(measured.requests > 0 && measured.latency.quantile(0.5).is_some(), "{workload:?}");
     assert_eq!(measured.ttft.count() as u64, measured.requests, "{workload:?}");
