@@ -3,3 +3,7 @@
 
 pub mod load;
 pub mod sim;
+
+/// As herd has it, or else the choice of a node would be measured with another.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -40,6 +40,7 @@ impl FleetSnapshot {
     /// This picture with `node` in it, new or in place of the one of the same id.
     #[must_use]
     pub fn with(&self, mut node: Node) -> Self {
+        node.sum_up();
         let mut next = Self { version: self.version + 1, ..self.clone() };
         match self.position(node.id.as_str()) {
             Ok(index) => {

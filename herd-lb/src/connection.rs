@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -227,6 +227,15 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends what is held, as far as the client takes it without waiting: the connection is about to end, and an answer
+    /// that breaks off is to be seen as far as it came.
+    fn send_held_now(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Who takes nothing, or is gone, is told nothing.
+        drop(self.poll_send_held(&mut cx));
+        self.held.clear();
+    }
+
     /// Takes what was sent out of what is held; returns how much was sent beyond that, once nothing is held.
     fn sent(&mut self, bytes: usize) -> io::Result<Option<usize>> {
         if bytes == 0 {
@@ -280,6 +289,14 @@ impl AsyncRead for Guarded {
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         Poll::Ready(if read > 0 { this.count_header(read) } else { Ok(()) })
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.send_held_now();
+        }
     }
 }
 
@@ -341,6 +358,7 @@ impl fmt::Debug for Guarded {
 #[async_trait]
 impl Shutdown for Guarded {
     async fn shutdown(&mut self) {
+        self.send_held_now();
         Shutdown::shutdown(&mut self.stream).await;
     }
 }
@@ -397,12 +415,23 @@ mod tests {
         let mut got = [0; 9];
         client.read_exact(&mut got).await.unwrap();
         assert_eq!((&got, server.held.len()), (b"head body", 0));
-        // The end of the connection loses nothing.
-        server.write_all(b"last words").await.unwrap();
-        tokio::io::AsyncWriteExt::shutdown(&mut server).await.unwrap();
-        let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.unwrap();
-        assert_eq!(rest, b"last words");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_loses_nothing() {
+        for end in 0..3 {
+            let (mut server, mut client) = pair().await;
+            server.write_all(b"last words").await.unwrap();
+            match end {
+                0 => tokio::io::AsyncWriteExt::shutdown(&mut server).await.unwrap(),
+                1 => Shutdown::shutdown(&mut server).await,
+                _ => {}
+            }
+            drop(server);
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, b"last words", "{end}");
+        }
     }
 
     #[tokio::test]

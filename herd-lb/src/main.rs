@@ -11,6 +11,10 @@ use herd_lb::cli::{Command, Flags};
 use herd_lb::config::{Config, Layers};
 use herd_lb::settings::load;
 
+/// A request makes some two hundred allocations, most of them Pingora's, and frees many on another thread.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What a process exits with when it was started wrongly (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 

@@ -17,7 +17,7 @@ use herd_core::load::Claim;
 use herd_core::name::ModelName;
 use herd_core::protect::set_num_ctx;
 use herd_core::request::RequestProfile;
-use herd_core::splice::{Edit, json_string, splice};
+use herd_core::splice::{Edit, json_string};
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::{HealthCheck, HealthObserve, HttpHealthCheck};
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
@@ -41,7 +41,7 @@ pub struct Choice {
     pub model: ModelName,
     /// Why it is not the requested one.
     pub stand_in: Option<StandIn>,
-    /// Every node that was ranked, for the trace.
+    /// Every node that was ranked, until the trace takes them.
     pub ranked: Vec<Candidate>,
     /// The slot.
     pub slot: Slot,
@@ -60,9 +60,10 @@ impl Choice {
         self.node().model(&self.model)
     }
 
-    /// The body as this node is to get it, with `name` for the model where that is another than the requested one.
+    /// What the body must be changed by for this node, with `name` for the model where that is another than the requested
+    /// one.
     #[must_use]
-    pub fn body(&self, profile: &RequestProfile, original: &bytes::Bytes, name: &ModelName) -> bytes::Bytes {
+    pub fn edits(&self, profile: &RequestProfile, name: &ModelName) -> Vec<Edit> {
         let mut edits: Vec<Edit> = profile.places.private.iter().cloned().map(Edit::cut).collect();
         if *name != profile.model {
             edits.push(Edit { range: profile.places.model.clone(), text: json_string(name.as_str()) });
@@ -74,7 +75,7 @@ impl Choice {
             edits.push(Edit { range: place.clone(), text: FOR_EVER.into() });
         }
         edits.extend(self.candidate.plan.num_ctx.map(|num_ctx| set_num_ctx(&profile.places, num_ctx)));
-        if edits.is_empty() { original.clone() } else { splice(original, &edits).into() }
+        edits
     }
 }
 
@@ -403,8 +404,8 @@ mod tests {
         let text = r#"{"model":"m","fallback_models":["x"],"options":{"num_ctx":2048}}"#;
         let profile = profile(text);
         let choice = chosen(&selector, &profile, &[]);
-        let body = choice.body(&profile, &bytes::Bytes::from_static(text.as_bytes()), &choice.model);
-        assert_eq!(body, r#"{"model":"m","options":{"num_ctx":4096}}"#);
+        let body = herd_core::splice::splice(text.as_bytes(), &choice.edits(&profile, &choice.model));
+        assert_eq!(body, br#"{"model":"m","options":{"num_ctx":4096}}"#);
     }
 
     #[tokio::test]

@@ -171,8 +171,8 @@ impl Trace {
         Self { course: Course::begin(request_id, surface), recorder }
     }
 
-    /// Notes that the node of `choice` is asked for `profile`.
-    pub fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
+    /// Notes that the node of `choice` is asked for `profile`, and takes the others that were ranked out of it.
+    pub fn attempt(&mut self, choice: &mut Choice, profile: &RequestProfile) {
         self.recorder.telemetry.asked(&choice.candidate);
         self.course.attempt(choice, profile);
     }
@@ -233,7 +233,8 @@ impl Course {
         }
     }
 
-    fn attempt(&mut self, choice: &Choice, profile: &RequestProfile) {
+    fn attempt(&mut self, choice: &mut Choice, profile: &RequestProfile) {
+        self.ranked = std::mem::take(&mut choice.ranked);
         let candidate = &choice.candidate;
         self.attempts.push(Attempted {
             node_id: choice.node().id.to_string(),
@@ -242,7 +243,6 @@ impl Course {
             started_ms: self.age_ms(),
             ended_ms: None,
         });
-        self.ranked.clone_from(&choice.ranked);
         self.snapshot = Some(Arc::clone(&choice.snapshot));
         self.served_model = choice.model.to_string();
         self.stand_in = choice.stand_in.map_or("", herd_core::decide::StandIn::name);

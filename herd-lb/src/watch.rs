@@ -24,7 +24,8 @@ pub struct Awaited(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    watch: Option<(Judge, Pin<Box<Sleep>>)>,
+    /// The judge, and until when it need not be asked; `None` = ask it at once.
+    watch: Option<(Judge, Option<Pin<Box<Sleep>>>)>,
     gave_up: Option<GiveUp>,
     /// Somebody has ended the request; it stays ended.
     cancelled: Option<GiveUp>,
@@ -37,7 +38,7 @@ impl Awaited {
     pub fn begin(&self, judge: impl FnMut() -> Verdict + Send + 'static) {
         let mut state = self.lock();
         state.gave_up = None;
-        state.watch = Some((Box::new(judge), Box::pin(tokio::time::sleep(Duration::ZERO))));
+        state.watch = Some((Box::new(judge), None));
     }
 
     /// Watches no longer.
@@ -82,9 +83,18 @@ impl Awaited {
             *reader = Some(cx.waker().clone());
         }
         let Some((judge, sleep)) = watch else { return Poll::Pending };
-        while sleep.as_mut().poll(cx).is_ready() {
+        loop {
+            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending()) {
+                return Poll::Pending;
+            }
             match judge() {
-                Verdict::Wait(ms) => sleep.as_mut().reset(Instant::now() + Duration::from_millis(ms.max(1))),
+                Verdict::Wait(ms) => {
+                    let until = Instant::now() + Duration::from_millis(ms.max(1));
+                    match sleep {
+                        Some(sleep) => sleep.as_mut().reset(until),
+                        None => *sleep = Some(Box::pin(tokio::time::sleep_until(until))),
+                    }
+                }
                 Verdict::GiveUp(reason) => {
                     *watch = None;
                     *gave_up = Some(reason);
@@ -92,7 +102,6 @@ impl Awaited {
                 }
             }
         }
-        Poll::Pending
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -29,7 +29,7 @@ struct Flags {
 enum What {
     /// Run the loads and print the table
     Run(RunFlags),
-    /// Measure the choice of a node in fleets of any size, and print a table
+    /// Measure the choice of a node in fleets of any size and the reading of bodies, and print tables
     Choose,
     /// Be the backend: one node on each address
     #[command(hide = true)]
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let done = match Flags::parse().command {
         What::Run(flags) => run(&flags),
         What::Choose => {
-            say(&choose::table(9, 5_000));
+            say(&format!("{}\n{}", choose::table(5, 2_000), choose::reading(2_000)));
             Ok(())
         }
         What::Backend { addresses } => backend::run(&addresses),

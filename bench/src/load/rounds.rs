@@ -41,11 +41,13 @@ impl Shown {
         median(self.rounds.iter().filter_map(|round| round.get(&target)?.numbers.get(&measure).copied()))
     }
 
-    /// The ratio of `target` to `base` in each round.
+    /// The ratio of `target` to `base` in each round, but for those in which `base` is not above zero: what is added can
+    /// drown in noise, and then no ratio means anything.
     #[must_use]
     pub fn ratios(&self, target: Target, base: Target, measure: Measure) -> Vec<f64> {
         let number = |round: &BTreeMap<Target, Seen>, target| round.get(&target)?.numbers.get(&measure).copied();
-        let ratio = |round| Some(number(round, target)? / number(round, base)?);
+        let above_zero = |number: &f64| *number > 0.0;
+        let ratio = |round| Some(number(round, target)? / number(round, base).filter(above_zero)?);
         self.rounds.iter().filter_map(ratio).filter(|ratio: &f64| ratio.is_finite()).collect()
     }
 

@@ -1,5 +1,7 @@
 //! One model's nodes: who could serve it, how well, and who may be sent it now.
 
+use std::cmp::Ordering;
+
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
 use crate::estimate::{Prediction, SLOWER_BY, load_ms, lost_ms, needs_load, predict, usable_slots};
@@ -20,24 +22,28 @@ impl Question<'_> {
     /// Ranks the nodes for the model `name`, which serves as `stand_in`.
     pub(super) fn rank(&self, name: &ModelName, stand_in: Option<StandIn>) -> Decision {
         let key = name.key();
-        let mut candidates = Vec::new();
+        let nodes = &self.snapshot.nodes;
+        // A candidate is large, and room for all costs less than moving them as they become more.
+        let (mut candidates, mut models) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         let mut refused = Vec::new();
         let usual_tokens = self.usual_tokens(key);
-        for (index, node) in self.snapshot.nodes.iter().enumerate() {
-            match self.candidate(index, node, name, key, usual_tokens) {
-                Ok(mut candidate) => {
+        for (index, node) in nodes.iter().enumerate() {
+            let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent);
+            match model.and_then(|model| Ok((model, self.candidate(index, node, model, usual_tokens)?))) {
+                Ok((model, mut candidate)) => {
                     if stand_in == Some(StandIn::Upgrade) && !needs_load(&candidate.plan) {
                         candidate.plan.action = ContextAction::Upgraded;
                     }
                     candidates.push(candidate);
+                    models.push(model);
                 }
                 Err(reason) => refused.push((index, reason)),
             }
         }
-        self.add_queue(&mut candidates, key);
+        self.add_queue(&mut candidates, &models);
         self.count_the_wait_so_far(&mut candidates);
-        self.hold_loads(&mut candidates, key);
-        self.score(&mut candidates, key);
+        hold_loads(&mut candidates, &models, self.waited_ms);
+        self.score(&mut candidates, &models);
         order(&mut candidates);
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
@@ -56,11 +62,9 @@ impl Question<'_> {
         &self,
         index: usize,
         node: &Node,
-        name: &ModelName,
-        key: u64,
+        model: &Model,
         usual_tokens: Option<f64>,
     ) -> Result<Candidate, Ineligible> {
-        let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent)?;
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
         }
@@ -88,7 +92,7 @@ impl Question<'_> {
             prediction.wait_ms += load_ms(model, self.now_ms) + prediction.prefill_ms + prediction.decode_ms;
         }
         let load = needs_load(&plan).then(|| Loading {
-            model: key,
+            model: model.key,
             since_ms: self.now_ms,
             until_ms: self.now_ms.saturating_add(millis(prediction.load_ms)),
         });
@@ -99,18 +103,18 @@ impl Question<'_> {
 
     /// Adds the requests that wait at the edge to the wait at the busy nodes that have the model, which work them off
     /// together, each at its own pace. A free slot is taken at once: those ahead have left it.
-    fn add_queue(&self, candidates: &mut [Candidate], key: u64) {
+    fn add_queue(&self, candidates: &mut [Candidate], models: &[&Model]) {
         if self.ahead == 0 {
             return;
         }
         let counts = counts(candidates);
         let busy = |candidate: &Candidate| !starts_load(candidate) && candidate.readiness != Readiness::Free;
-        let per_ms = |candidate: &Candidate| {
-            let node = &self.snapshot.nodes[candidate.node];
-            let slots = node.model_by_key(key).map_or(1, |model| usable_slots(node, model, self.now_ms));
+        let per_ms = |(candidate, model): (&Candidate, &&Model)| {
+            let slots = usable_slots(&self.snapshot.nodes[candidate.node], model, self.now_ms);
             f64::from(slots) / (candidate.prediction.prefill_ms + candidate.prediction.decode_ms)
         };
-        let all_per_ms: f64 = candidates.iter().filter(|c| counts(c) && busy(c)).map(per_ms).sum();
+        let those = candidates.iter().zip(models).filter(|(candidate, _)| counts(candidate) && busy(candidate));
+        let all_per_ms: f64 = those.map(per_ms).sum();
         if all_per_ms <= 0.0 {
             return;
         }
@@ -134,55 +138,15 @@ impl Question<'_> {
         }
     }
 
-    /// One load of a model at a time: while a node loads it, the others wait for that; and while a node has it, another
-    /// load must pay.
-    ///
-    /// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
-    /// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other models
-    /// out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as the load
-    /// takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse, Rudolph and
-    /// Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it is.
-    fn hold_loads(&self, candidates: &mut [Candidate], key: u64) {
-        let counts = counts(candidates);
-        let counted = || candidates.iter().filter(|candidate| counts(candidate));
-        let under_way = counted().any(|candidate| candidate.readiness == Readiness::Loading);
-        let serving = || counted().filter(|candidate| !starts_load(candidate));
-        let measured =
-            |one: &Candidate| if self.is_measured(one, key) { one.prediction } else { Prediction::default() };
-        let soonest_ms = serving().map(|one| measured(one).until_start_ms()).reduce(f64::min);
-        let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(self.waited_ms as f64));
-        let best = serving().map(measured).reduce(sooner);
-        let any_serves = serving().any(|candidate| candidate.readiness == Readiness::Free);
-        let pays = |candidate: &Candidate| {
-            let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
-            let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
-            (waits || outruns) && !(is_reload(candidate) && any_serves)
-        };
-        for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
-            if under_way {
-                candidate.readiness = Readiness::LoadsElsewhere;
-            } else if !pays(candidate) {
-                candidate.readiness = Readiness::LoadDoesNotPay;
-            }
-        }
-    }
-
-    /// Whether what requests take there is known and not guessed.
-    fn is_measured(&self, candidate: &Candidate, key: u64) -> bool {
-        let model = self.snapshot.nodes[candidate.node].model_by_key(key);
-        model.is_some_and(|model| model.load.p75_ms().is_some() || model.load.decode_ms_per_token().is_some())
-    }
-
-    fn score(&self, candidates: &mut [Candidate], key: u64) {
+    fn score(&self, candidates: &mut [Candidate], models: &[&Model]) {
         let counts = counts(candidates);
         let loading = candidates.iter().filter(|candidate| counts(candidate) && starts_load(candidate));
         let load_elsewhere = loading.map(|candidate| candidate.prediction).reduce(sooner);
         let counted = candidates.iter().filter(|candidate| counts(candidate));
         let fastest_ms = counted.map(|one| one.prediction.wait_ms + one.prediction.run_ms()).reduce(f64::min);
-        let spared_by = self.fresh_load(candidates, key);
-        for candidate in candidates {
+        let spared_by = self.fresh_load(candidates, models);
+        for (candidate, model) in candidates.iter_mut().zip(models) {
             let node = &self.snapshot.nodes[candidate.node];
-            let Some(model) = node.model_by_key(key) else { continue };
             let mut facts = self.facts(candidate, (node, model), load_elsewhere, fastest_ms);
             facts.reload_is_avoidable = is_reload(candidate)
                 && spared_by.is_some_and(|load| {
@@ -199,17 +163,15 @@ impl Question<'_> {
 
     /// What the request would take where the model can be loaded at once into memory that nobody uses; of nodes that were
     /// never measured no time is told, for a guess is no reason to take a runner from those it serves.
-    fn fresh_load(&self, candidates: &[Candidate], key: u64) -> Option<Prediction> {
+    fn fresh_load(&self, candidates: &[Candidate], models: &[&Model]) -> Option<Prediction> {
         let counts = counts(candidates);
-        let fresh = candidates.iter().filter(|candidate| {
-            let node = &self.snapshot.nodes[candidate.node];
-            let model = node.model_by_key(key);
-            let needs = model.and_then(|model| model.size_bytes);
-            let has_room = needs.zip(node.device.free_bytes).is_none_or(|(size, free)| size <= free);
+        let fresh = candidates.iter().zip(models).filter(|(candidate, model)| {
+            let free_bytes = self.snapshot.nodes[candidate.node].device.free_bytes;
+            let has_room = model.size_bytes.zip(free_bytes).is_none_or(|(size, free)| size <= free);
             let goes = starts_load(candidate) && candidate.readiness == Readiness::Free && !is_reload(candidate);
             goes && has_room && counts(candidate)
         });
-        fresh.map(|one| if self.is_measured(one, key) { one.prediction } else { Prediction::default() }).reduce(sooner)
+        fresh.map(measured).reduce(sooner)
     }
 
     fn facts<'a>(
@@ -233,6 +195,47 @@ impl Question<'_> {
     }
 }
 
+/// One load of a model at a time: while a node loads it, the others wait for that; and while a node has it, another
+/// load must pay.
+///
+/// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
+/// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other models
+/// out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as the load
+/// takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse, Rudolph and
+/// Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it is.
+fn hold_loads(candidates: &mut [Candidate], models: &[&Model], waited_ms: u64) {
+    let counts = counts(candidates);
+    let counted = || candidates.iter().zip(models).filter(|(candidate, _)| counts(candidate));
+    let under_way = counted().any(|(candidate, _)| candidate.readiness == Readiness::Loading);
+    let serving = || counted().filter(|(candidate, _)| !starts_load(candidate));
+    let soonest_ms = serving().map(|one| measured(one).until_start_ms()).reduce(f64::min);
+    let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(waited_ms as f64));
+    let best = serving().map(measured).reduce(sooner);
+    let any_serves = serving().any(|(candidate, _)| candidate.readiness == Readiness::Free);
+    let pays = |candidate: &Candidate| {
+        let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
+        let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
+        (waits || outruns) && !(is_reload(candidate) && any_serves)
+    };
+    for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
+        if under_way {
+            candidate.readiness = Readiness::LoadsElsewhere;
+        } else if !pays(candidate) {
+            candidate.readiness = Readiness::LoadDoesNotPay;
+        }
+    }
+}
+
+/// The prediction for a node whose speed is known and not guessed; else that nothing takes any time.
+fn measured((candidate, model): (&Candidate, &&Model)) -> Prediction {
+    if is_measured(model) { candidate.prediction } else { Prediction::default() }
+}
+
+/// Whether what requests take there is known and not guessed.
+fn is_measured(model: &Model) -> bool {
+    model.load.p75_ms().is_some() || model.load.decode_ms_per_token().is_some()
+}
+
 /// Puts the best [`RANKED`] first, in order. Of those as good as the best, the one chosen longest ago leads, so
 /// that equals take turns; the node's place, which is the order of ids, settles the rest.
 fn order(candidates: &mut [Candidate]) {
@@ -241,14 +244,34 @@ fn order(candidates: &mut [Candidate]) {
         let turn = a.last_chosen.cmp(&b.last_chosen).then(a.node.cmp(&b.node));
         last_resort.then(b.total.total_cmp(&a.total)).then(turn)
     };
-    if candidates.len() > RANKED {
-        candidates.select_nth_unstable_by(RANKED - 1, by_rank);
-    }
-    let ranked = candidates.len().min(RANKED);
+    let ranked = bring_to_front(candidates, by_rank);
     let ranked = &mut candidates[..ranked];
-    ranked.sort_unstable_by(by_rank);
     take_turns(ranked);
     keep_one_ready(candidates);
+}
+
+/// Puts the first [`RANKED`] by `order` in front, in that order; returns how many there are. Candidates are large, so that
+/// no more of them are moved than that.
+fn bring_to_front(candidates: &mut [Candidate], order: impl Fn(&Candidate, &Candidate) -> Ordering) -> usize {
+    let mut best: Vec<usize> = Vec::with_capacity(RANKED + 1);
+    for (place, candidate) in candidates.iter().enumerate() {
+        let comes_before = |other: &usize| order(candidate, &candidates[*other]) == Ordering::Less;
+        if best.len() == RANKED && !best.last().is_some_and(comes_before) {
+            continue;
+        }
+        let at = best.partition_point(|other| !comes_before(other));
+        best.insert(at, place);
+        best.truncate(RANKED);
+    }
+    for front in 0..best.len() {
+        let from = best[front];
+        candidates.swap(front, from);
+        // Whoever stood in front stands there now.
+        if let Some(moved) = best[front + 1..].iter_mut().find(|place| **place == front) {
+            *moved = from;
+        }
+    }
+    best.len()
 }
 
 /// Where none of the ranked can go now, the last of their places goes to the fastest of the others that could: the

@@ -163,6 +163,8 @@ fn compose(
         paused: paused(&heartbeat),
         models,
         load,
+        busy_by_others: 0,
+        keys: Arc::default(),
         heartbeat: Arc::new(heartbeat),
     })
 }

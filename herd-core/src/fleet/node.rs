@@ -123,6 +123,10 @@ pub struct Node {
     pub models: Vec<Model>,
     /// What this edge counts of it.
     pub load: Arc<NodeLoad>,
+    /// [`Self::busy_by_others`], added up once: every decision asks every node.
+    pub(crate) busy_by_others: u32,
+    /// The keys of `models` side by side: a search through the models themselves waits for memory at every step.
+    pub(crate) keys: Arc<[u64]>,
     /// The heartbeat itself, for display.
     pub heartbeat: Arc<wire::Heartbeat>,
 }
@@ -173,7 +177,13 @@ impl Node {
     /// The same for a key that was computed once for many nodes.
     #[must_use]
     pub fn model_by_key(&self, key: u64) -> Option<&Model> {
-        self.models.binary_search_by_key(&key, |model| model.key).ok().map(|index| &self.models[index])
+        let index = if self.keys.len() == self.models.len() {
+            self.keys.binary_search(&key)
+        } else {
+            // Not in a picture yet.
+            self.models.binary_search_by_key(&key, |model| model.key)
+        };
+        index.ok().map(|index| &self.models[index])
     }
 
     /// Memory that models hold here now, for those that could be evicted: nothing of ours runs on them.
@@ -189,7 +199,14 @@ impl Node {
     /// Requests that others than this edge run here, as far as the agent can tell.
     #[must_use]
     pub fn busy_by_others(&self) -> u32 {
-        self.runners().map(|(_, resident)| resident.busy_by_others).fold(0, u32::saturating_add)
+        self.busy_by_others
+    }
+
+    /// Notes what decisions ask of all its models, as they are.
+    pub(super) fn sum_up(&mut self) {
+        self.keys = self.models.iter().map(|model| model.key).collect();
+        let others = self.runners().map(|(_, resident)| resident.busy_by_others);
+        self.busy_by_others = others.fold(0, u32::saturating_add);
     }
 
     /// The models in memory, each runner once however many names it has.
@@ -274,7 +291,7 @@ pub struct Resident {
 pub struct Capabilities(Option<u8>);
 
 impl Capabilities {
-    const NAMES: [&'static str; 5] = ["completion", "embedding", "vision", "tools", "thinking"];
+    pub(super) const NAMES: [&'static str; 5] = ["completion", "embedding", "vision", "tools", "thinking"];
 
     /// From Ollama's names; none at all counts as not told.
     #[must_use]
@@ -287,9 +304,19 @@ impl Capabilities {
     }
 
     /// Whether it can do `name`, one of Ollama's names; `None` = not known.
+    ///
+    /// Asked several times for every candidate, by names that are known when this is compiled.
     #[must_use]
+    #[inline]
     pub fn has(self, name: &str) -> Option<bool> {
-        let index = Self::NAMES.iter().position(|known| *known == name)?;
+        let index = match name {
+            "completion" => 0,
+            "embedding" => 1,
+            "vision" => 2,
+            "tools" => 3,
+            "thinking" => 4,
+            _ => return None,
+        };
         self.0.map(|bits| bits & (1 << index) != 0)
     }
 }

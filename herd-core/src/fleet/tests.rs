@@ -323,3 +323,13 @@ fn no_text_of_a_heartbeat_is_without_a_bound() {
     let ollama = crate::wire::Ollama { models_loaded: vec![summary], ..Default::default() };
     refused(|h| h.ollama = Some(ollama), "ollama.models_loaded exceeds its limit of 512");
 }
+
+#[test]
+fn a_capability_is_the_one_that_was_named() {
+    for name in Capabilities::NAMES {
+        let told = Capabilities::from_names(&[name.to_owned()]);
+        let has: Vec<_> = Capabilities::NAMES.iter().filter(|other| told.has(other) == Some(true)).collect();
+        assert_eq!(has, [&name]);
+        assert_eq!((told.has("flight"), Capabilities::default().has(name)), (None, None));
+    }
+}

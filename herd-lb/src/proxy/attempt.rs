@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use herd_core::decide::Decision;
 use herd_core::fleet::{Condition, FleetSnapshot};
+use herd_core::name::ModelName;
 use herd_core::patience::{Evidence, GiveUp, Verdict, Watch, evidence};
 use herd_core::protect::{ContextAction, Protection, overflow};
+use herd_core::splice::splice;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
@@ -20,6 +23,8 @@ use crate::selector::Choice;
 use crate::telemetry::Chosen;
 use crate::trace::Status;
 
+/// Making a copy of a larger body than this leaves the worker thread to other requests.
+const BLOCKING_SPLICE_BYTES: usize = 1 << 20;
 /// Pause before nodes that were not reached are asked again.
 const UNREACHED_PAUSE: Duration = Duration::from_millis(250);
 
@@ -39,7 +44,8 @@ impl Edge {
         let address = choice.node().address;
         let Some(inference) = &mut ctx.inference else { return Err(refused("not an inference request")) };
         let name = self.aliases.name_for(&choice).await;
-        inference.begin_attempt(choice, name);
+        let body = body_for(&choice, inference, &name).await;
+        inference.begin_attempt(choice, name, body);
         self.watch(ctx);
         let attempt = ctx.inference.as_ref().and_then(|inference| inference.attempt.as_ref());
         Ok(Box::new(self.peer(address, attempt.map_or(0, |attempt| attempt.body_bytes))))
@@ -226,6 +232,21 @@ impl Edge {
             watch.judge(evidence(&snapshot, number, &model), condition, now_ms)
         });
     }
+}
+
+/// The body as the node of `choice` is to get it.
+async fn body_for(choice: &Choice, inference: &Inference, name: &ModelName) -> Bytes {
+    let original = inference.held.as_ref().map(|held| held.bytes.clone()).unwrap_or_default();
+    let edits = choice.edits(&inference.profile, name);
+    if edits.is_empty() {
+        return original;
+    }
+    if original.len() < BLOCKING_SPLICE_BYTES {
+        return splice(&original, &edits).into();
+    }
+    let task = tokio::task::spawn_blocking(move || splice(&original, &edits).into());
+    // It cannot fail but by a panic, and then the node refuses the request.
+    task.await.unwrap_or_default()
 }
 
 /// No node serves the request, and none will.

@@ -131,7 +131,6 @@ async fn receive(
 ) -> Result<(Bytes, OwnedSemaphorePermit), BodyError> {
     let started = Instant::now();
     let mut permit = budget.take(length.unwrap_or(0))?;
-    // What the client says is believed for as much as has come, so that a lie costs no memory.
     let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(RETRY_BUFFER_BYTES));
     loop {
         if length.is_none_or(|length| length - body.len().min(length) <= RETRY_BUFFER_BYTES) {
@@ -148,7 +147,16 @@ async fn receive(
         if length.is_none() {
             permit.merge(budget.take(chunk.len())?);
         }
+        make_room(&mut body, chunk.len(), length);
         body.extend_from_slice(&chunk);
+    }
+}
+
+/// Once a body has shown to be large there is room for all of it at once: growing by doubling moves it again and again.
+/// Its length is within the limit and in the budget, and what is not written to is no memory, so that a lie costs none.
+fn make_room(body: &mut BytesMut, chunk: usize, length: Option<usize>) {
+    if body.capacity() - body.len() < chunk {
+        body.reserve(length.map_or(chunk, |length| length.saturating_sub(body.len())).max(chunk));
     }
 }
 

@@ -194,11 +194,9 @@ impl Inference {
         }
     }
 
-    /// Asks the node of `choice` for `name` from now on.
-    pub fn begin_attempt(&mut self, choice: Choice, name: ModelName) {
-        let original = self.held.as_ref().map(|held| held.bytes.clone()).unwrap_or_default();
-        let body = choice.body(&self.profile, &original, &name);
-        self.trace.attempt(&choice, &self.profile);
+    /// Asks the node of `choice` for `name` with `body` from now on.
+    pub fn begin_attempt(&mut self, mut choice: Choice, name: ModelName, body: Bytes) {
+        self.trace.attempt(&mut choice, &self.profile);
         self.retrying = false;
         self.gave_up = None;
         self.tried.push(choice.node().number);
