@@ -2,7 +2,7 @@
 
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{Prediction, SLOWER_BY, load_ms, lost_ms, needs_load, predict, usable_slots};
+use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load, predict, usable_slots};
 use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
@@ -22,9 +22,10 @@ impl Question<'_> {
         let key = name.key();
         let mut candidates = Vec::new();
         let mut refused = Vec::new();
-        let usual_tokens = self.usual_tokens(key);
+        let everywhere = self.snapshot.nodes.iter().filter_map(|node| Some((node.as_ref(), node.model_by_key(key)?)));
+        let usual = Usual::of(everywhere);
         for (index, node) in self.snapshot.nodes.iter().enumerate() {
-            match self.candidate(index, node, name, key, usual_tokens) {
+            match self.candidate(index, node, name, key, usual) {
                 Ok(mut candidate) => {
                     if stand_in == Some(StandIn::Upgrade) && !needs_load(&candidate.plan) {
                         candidate.plan.action = ContextAction::Upgraded;
@@ -42,15 +43,6 @@ impl Question<'_> {
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
 
-    /// How long answers of the model are, over all nodes: a node's own last few answers tell more of chance than of it,
-    /// and what chance tells must not send a request past an idle node.
-    fn usual_tokens(&self, key: u64) -> Option<f64> {
-        let of_model = self.snapshot.nodes.iter().filter_map(|node| node.model_by_key(key));
-        let measured = of_model.filter_map(|model| model.load.output_tokens());
-        let (sum, count) = measured.fold((0.0, 0.0), |(sum, count), tokens| (sum + tokens, count + 1.0));
-        (count > 0.0).then(|| sum / count)
-    }
-
     /// The node as a candidate, not yet scored.
     fn candidate(
         &self,
@@ -58,7 +50,7 @@ impl Question<'_> {
         node: &Node,
         name: &ModelName,
         key: u64,
-        usual_tokens: Option<f64>,
+        usual: Usual,
     ) -> Result<Candidate, Ineligible> {
         let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent)?;
         if self.tried.contains(&node.number) {
@@ -81,7 +73,7 @@ impl Question<'_> {
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
         }
-        let mut prediction = predict(self.profile, node, model, &plan, usual_tokens, self.now_ms);
+        let mut prediction = predict(self.profile, node, model, &plan, usual, self.now_ms);
         let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
         if readiness == Readiness::Reserved {
             // Whom it is kept for loads and runs first.

@@ -6,7 +6,7 @@
 use super::Weights;
 use crate::estimate::{Prediction, lost_ms, needs_load, occupancy, warmth};
 use crate::fleet::{Model, Node};
-use crate::protect::ContextPlan;
+use crate::protect::{ContextAction, ContextPlan};
 use crate::request::RequestProfile;
 
 /// What the signals see of one candidate.
@@ -46,6 +46,10 @@ const YIELD_EXPONENT: i32 = 4;
 #[must_use]
 pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.thermal;
+    if facts.plan.action == ContextAction::Reload {
+        // Worse than cold: it takes the runner from those whom it serves, who are likely to take it back.
+        return 0.0;
+    }
     if needs_load(&facts.plan) {
         let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
         return full * share;
@@ -85,12 +89,13 @@ pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
     -weights.queue_depth * depth / (depth + 1.0)
 }
 
-/// Differences below this are not more than the predictions' own error, whatever the request takes.
+/// Differences well below this are not more than the error of a prediction, whatever the request takes.
 const LATENCY_GRAIN_MS: f64 = 250.0;
 
 /// Expected time of the wait and the request itself, from what requests really took here, against that of the fastest
-/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three quarters for four times.
-/// Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, not zero.
+/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three
+/// quarters for four times. Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, as
+/// far as others have shown it, not zero.
 #[must_use]
 pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let grained = |ms: f64| finite(ms, f64::MAX).clamp(0.0, 1e12) + LATENCY_GRAIN_MS;
