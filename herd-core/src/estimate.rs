@@ -30,6 +30,42 @@ const LOAD_OVERHEAD_MS: f64 = 500.0;
 /// How long after its unloading a model is taken to be in the page cache, at most.
 pub const WARM_MS: u64 = 1_800_000;
 
+/// What is usual for a model over all nodes that have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usual {
+    /// Tokens of an answer: a node's own last few tell more of chance than of it, and what chance tells must not send a
+    /// request past an idle node. `None` = never measured.
+    pub tokens: Option<f64>,
+    /// What a token takes where that was measured, against what such hardware is taken to need, so that a node that was
+    /// never measured is judged by the others and neither shunned nor preferred for a guess. `None` = never measured.
+    pub pace: Option<f64>,
+}
+
+impl Usual {
+    /// What the nodes that have the model, given with it, have shown.
+    #[must_use]
+    pub fn of<'a>(everywhere: impl Iterator<Item = (&'a Node, &'a Model)>) -> Self {
+        let (mut tokens, mut paces) = ((0.0, 0.0), (0.0, 0.0));
+        for (node, model) in everywhere {
+            if let Some(measured) = model.load.output_tokens() {
+                tokens = (tokens.0 + measured, tokens.1 + 1.0);
+            }
+            if let Some(measured) = model.load.decode_ms_per_token() {
+                paces = (paces.0 + measured / token_ms(node, model).max(f64::MIN_POSITIVE), paces.1 + 1.0);
+            }
+        }
+        let mean = |(sum, count): (f64, f64)| Some(sum / count).filter(|mean: &f64| mean.is_finite());
+        Self { tokens: mean(tokens), pace: mean(paces) }
+    }
+}
+
+/// What one token of one answer takes on such hardware, milliseconds.
+fn token_ms(node: &Node, model: &Model) -> f64 {
+    let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
+    let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
+    bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3
+}
+
 /// How long a request would take, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Prediction {
@@ -47,13 +83,7 @@ impl Prediction {
     /// From now to the last byte.
     #[must_use]
     pub fn total_ms(&self) -> f64 {
-        self.until_answer_ms() + self.decode_ms
-    }
-
-    /// From now until the answer begins.
-    #[must_use]
-    pub fn until_answer_ms(&self) -> f64 {
-        self.until_start_ms() + self.prefill_ms
+        self.until_start_ms() + self.prefill_ms + self.decode_ms
     }
 
     /// The request itself: prompt and answer.
@@ -71,18 +101,17 @@ impl Prediction {
 
 /// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
 ///
-/// `usual_tokens` is how long answers of the model are, over all nodes; `None` = never measured.
 #[must_use]
 pub fn predict(
     profile: &RequestProfile,
     node: &Node,
     model: &Model,
     plan: &ContextPlan,
-    usual_tokens: Option<f64>,
+    usual: Usual,
     now_ms: u64,
 ) -> Prediction {
     let new_tokens = new_tokens(profile, profile.prompt_tokens, model, plan, usable_slots(node, model, now_ms));
-    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual_tokens, new_tokens);
+    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual, new_tokens);
     let (sharing, batch) = (sharing(node, model), batch(beside(node, model, now_ms)));
     let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch);
     let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
@@ -191,20 +220,12 @@ pub fn warmth(model: &Model, now_ms: u64) -> f64 {
 
 /// What the request itself takes, prompt and answer: from the rates learned here; else from the p75 of whole requests,
 /// split as the hardware would; else from what such hardware does.
-fn run_ms(
-    profile: &RequestProfile,
-    node: &Node,
-    model: &Model,
-    usual_tokens: Option<f64>,
-    new_tokens: u64,
-) -> (f64, f64) {
-    let bytes = model.size_bytes.unwrap_or(ASSUMED_MODEL_BYTES) as f64;
-    let bandwidth = node.bandwidth_gbps.unwrap_or(ASSUMED_BANDWIDTH_GBPS).max(1.0) * 1e9;
-    let token_ms = bytes / (bandwidth * BANDWIDTH_EFFICIENCY) * 1e3;
+fn run_ms(profile: &RequestProfile, node: &Node, model: &Model, usual: Usual, new_tokens: u64) -> (f64, f64) {
+    let token_ms = token_ms(node, model) * usual.pace.unwrap_or(1.0);
     let load = &model.load;
     let prefill_rate = load.prefill_ms_per_token().unwrap_or(token_ms / PREFILL_SPEEDUP);
     let prefill_ms = new_tokens as f64 * prefill_rate;
-    let decode_ms = output_tokens(profile, usual_tokens) * load.decode_ms_per_token().unwrap_or(token_ms);
+    let decode_ms = output_tokens(profile, usual.tokens) * load.decode_ms_per_token().unwrap_or(token_ms);
     match (load.decode_ms_per_token(), load.p75_ms()) {
         (None, Some(p75_ms)) => (prefill_ms.min(p75_ms), (p75_ms - prefill_ms).max(0.0)),
         _ => (prefill_ms, decode_ms),

@@ -258,17 +258,6 @@ impl Guarded {
     }
 }
 
-/// An answer that breaks off is dropped without a flush: what had come of it still goes out, as far as the system takes
-/// it at once, so that the client sees a broken answer and not none.
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if !self.held.is_empty() && self.poll_send_held(&mut cx).is_ready() {
-            drop(Pin::new(&mut self.stream).poll_flush(&mut cx));
-        }
-    }
-}
-
 impl AsyncRead for Guarded {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -292,6 +281,8 @@ impl AsyncRead for Guarded {
     }
 }
 
+/// An answer that breaks off is dropped without a flush: what had come of it still goes out, as far as the system takes
+/// it at once, so that the client sees a broken answer and not none.
 impl Drop for Guarded {
     fn drop(&mut self) {
         if !self.held.is_empty() {

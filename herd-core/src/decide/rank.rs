@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{Prediction, SLOWER_BY, load_ms, lost_ms, needs_load, predict, usable_slots};
+use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load, predict, usable_slots};
 use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
@@ -26,10 +26,11 @@ impl Question<'_> {
         // A candidate is large, and room for all costs less than moving them as they become more.
         let (mut candidates, mut models) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         let mut refused = Vec::new();
-        let usual_tokens = self.usual_tokens(key);
+        let everywhere = nodes.iter().filter_map(|node| Some((node.as_ref(), node.model_by_key(key)?)));
+        let usual = Usual::of(everywhere);
         for (index, node) in nodes.iter().enumerate() {
             let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent);
-            match model.and_then(|model| Ok((model, self.candidate(index, node, model, usual_tokens)?))) {
+            match model.and_then(|model| Ok((model, self.candidate(index, node, model, usual)?))) {
                 Ok((model, mut candidate)) => {
                     if stand_in == Some(StandIn::Upgrade) && !needs_load(&candidate.plan) {
                         candidate.plan.action = ContextAction::Upgraded;
@@ -48,23 +49,8 @@ impl Question<'_> {
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
 
-    /// How long answers of the model are, over all nodes: a node's own last few answers tell more of chance than of it,
-    /// and what chance tells must not send a request past an idle node.
-    fn usual_tokens(&self, key: u64) -> Option<f64> {
-        let of_model = self.snapshot.nodes.iter().filter_map(|node| node.model_by_key(key));
-        let measured = of_model.filter_map(|model| model.load.output_tokens());
-        let (sum, count) = measured.fold((0.0, 0.0), |(sum, count), tokens| (sum + tokens, count + 1.0));
-        (count > 0.0).then(|| sum / count)
-    }
-
     /// The node as a candidate, not yet scored.
-    fn candidate(
-        &self,
-        index: usize,
-        node: &Node,
-        model: &Model,
-        usual_tokens: Option<f64>,
-    ) -> Result<Candidate, Ineligible> {
+    fn candidate(&self, index: usize, node: &Node, model: &Model, usual: Usual) -> Result<Candidate, Ineligible> {
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
         }
@@ -85,7 +71,7 @@ impl Question<'_> {
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
         }
-        let mut prediction = predict(self.profile, node, model, &plan, usual_tokens, self.now_ms);
+        let mut prediction = predict(self.profile, node, model, &plan, usual, self.now_ms);
         let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
         if readiness == Readiness::Reserved {
             // Whom it is kept for loads and runs first.
@@ -144,14 +130,9 @@ impl Question<'_> {
         let load_elsewhere = loading.map(|candidate| candidate.prediction).reduce(sooner);
         let counted = candidates.iter().filter(|candidate| counts(candidate));
         let fastest_ms = counted.map(|one| one.prediction.wait_ms + one.prediction.run_ms()).reduce(f64::min);
-        let spared_by = self.fresh_load(candidates, models);
         for (candidate, model) in candidates.iter_mut().zip(models) {
             let node = &self.snapshot.nodes[candidate.node];
-            let mut facts = self.facts(candidate, (node, model), load_elsewhere, fastest_ms);
-            facts.reload_is_avoidable = is_reload(candidate)
-                && spared_by.is_some_and(|load| {
-                    load.total_ms() <= candidate.prediction.total_ms() + reload_costs_ms(candidate)
-                });
+            let facts = self.facts(candidate, (node, model), load_elsewhere, fastest_ms);
             candidate.score = Score::of(&facts, &self.policy.weights);
             candidate.total = match self.policy.order {
                 Order::Score => candidate.score.total(),
@@ -159,19 +140,6 @@ impl Question<'_> {
                 Order::Eta => -candidate.prediction.total_ms().min(1e12) / 100.0,
             };
         }
-    }
-
-    /// What the request would take where the model can be loaded at once into memory that nobody uses; of nodes that were
-    /// never measured no time is told, for a guess is no reason to take a runner from those it serves.
-    fn fresh_load(&self, candidates: &[Candidate], models: &[&Model]) -> Option<Prediction> {
-        let counts = counts(candidates);
-        let fresh = candidates.iter().zip(models).filter(|(candidate, model)| {
-            let free_bytes = self.snapshot.nodes[candidate.node].device.free_bytes;
-            let has_room = model.size_bytes.zip(free_bytes).is_none_or(|(size, free)| size <= free);
-            let goes = starts_load(candidate) && candidate.readiness == Readiness::Free && !is_reload(candidate);
-            goes && has_room && counts(candidate)
-        });
-        fresh.map(measured).reduce(sooner)
     }
 
     fn facts<'a>(
@@ -188,7 +156,6 @@ impl Question<'_> {
             plan: candidate.plan,
             prediction: candidate.prediction,
             load_elsewhere,
-            reload_is_avoidable: false,
             fastest_ms,
             now_ms: self.now_ms,
         }
@@ -311,11 +278,6 @@ fn pays_after_ms(candidate: &Candidate) -> f64 {
 /// Whether it takes a runner from those it serves.
 fn is_reload(candidate: &Candidate) -> bool {
     candidate.plan.action == ContextAction::Reload
-}
-
-/// What a reload costs those whose runner it takes: that they take it back.
-fn reload_costs_ms(candidate: &Candidate) -> f64 {
-    candidate.prediction.load_ms
 }
 
 /// What must be lost by being served elsewhere, see [`lost_ms`], beyond which a load here pays though nobody waits there:

@@ -15,7 +15,7 @@ fn profile(prompt_tokens: u64) -> RequestProfile {
 fn predicted(node: &Node, profile: &RequestProfile, now_ms: u64) -> Prediction {
     let model = node.model(&profile.model).unwrap();
     let plan = plan(profile, node, model, None, Protection::Strip);
-    predict(profile, node, model, &plan, model.load.output_tokens(), now_ms)
+    predict(profile, node, model, &plan, Usual::of([(node, model)].into_iter()), now_ms)
 }
 
 fn hot() -> NodeSpec {
@@ -180,4 +180,16 @@ fn what_a_conversation_has_said_before_is_not_read_again() {
     assert_eq!(alone(&turn, &node, model, &kept, &work(500.0)).prefill, None, "a tenth tells nothing of the speed");
     model.load.forget_conversations();
     assert_eq!(alone(&turn, &node, model, &kept, &work(5_000.0)).prefill, Some((1_000, 5_000.0)));
+}
+
+/// A node that was never measured must not be shunned because its hardware is taken to be slower than its kind shows.
+#[test]
+fn what_was_never_measured_is_judged_by_the_nodes_that_were() {
+    let (known, new) = (node("known", &hot()), node("new", &NodeSpec { bandwidth_gbps: 200.0, ..hot() }));
+    known.models[0].load.observe_work(&Work { decode: Some((50, 500.0)), ..Work::default() });
+    let usual = Usual::of([&known, &new].into_iter().map(|node| (node, &node.models[0])));
+    let plan = plan(&profile(0), &new, &new.models[0], None, Protection::Strip);
+    // 10 ms a token where 100 were to be expected, and twice the bandwidth.
+    near(predict(&profile(0), &new, &new.models[0], &plan, usual, NOW).decode_ms, 50.0 * 5.0);
+    assert_eq!(Usual::of(std::iter::empty()), Usual::default());
 }

@@ -6,7 +6,7 @@
 use super::Weights;
 use crate::estimate::{Prediction, lost_ms, needs_load, occupancy, warmth};
 use crate::fleet::{Model, Node};
-use crate::protect::ContextPlan;
+use crate::protect::{ContextAction, ContextPlan};
 use crate::request::RequestProfile;
 
 /// What the signals see of one candidate.
@@ -24,8 +24,6 @@ pub struct Facts<'a> {
     pub prediction: Prediction,
     /// What it would take on the node that would be done first of those that must load the model; `None` = there is none.
     pub load_elsewhere: Option<Prediction>,
-    /// It would take a runner from those it serves, and another node could load the model into free memory.
-    pub reload_is_avoidable: bool,
     /// Shortest time that the wait and the request itself take on any candidate, milliseconds; `None` = there is no other.
     pub fastest_ms: Option<f64>,
     /// Receiver's monotonic clock.
@@ -44,15 +42,13 @@ const YIELD_EXPONENT: i32 = 4;
 ///
 /// Warmth is worth the load time it saves. It falls as what is lost by staying here, see [`lost_ms`], nears the time in
 /// which another node could load the model and start, and when it gets there, it is so far below zero that an idle cold
-/// node that fits wins whatever the other signals say. A reload that another node could spare counts as little. Range
-/// `[-(all other gains), weight]`. No alternative: full warmth.
+/// node that fits wins whatever the other signals say. Range `[-(all other gains), weight]`. No alternative: full warmth.
 #[must_use]
 pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.thermal;
-    // The cold node may have none of these gains, and a penalty for a window that is too small.
-    let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
-    if facts.reload_is_avoidable {
-        return -others;
+    if facts.plan.action == ContextAction::Reload {
+        // Worse than cold: it takes the runner from those whom it serves, who are likely to take it back.
+        return 0.0;
     }
     if needs_load(&facts.plan) {
         let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
@@ -61,6 +57,8 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let Some(load) = facts.load_elsewhere else { return full };
     let lost_ms = lost_ms(&facts.prediction, &load);
     let ratio = finite(lost_ms / load.until_start_ms().max(1.0), 1.0).clamp(0.0, 1.0);
+    // The cold node may have none of these gains, and a penalty for a window that is too small.
+    let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
     full - (full + others) * ratio.powi(YIELD_EXPONENT)
 }
 
@@ -91,12 +89,13 @@ pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
     -weights.queue_depth * depth / (depth + 1.0)
 }
 
-/// Differences below this are not more than the predictions' own error, whatever the request takes.
+/// Differences well below this are not more than the error of a prediction, whatever the request takes.
 const LATENCY_GRAIN_MS: f64 = 250.0;
 
 /// Expected time of the wait and the request itself, from what requests really took here, against that of the fastest
-/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three quarters for four times.
-/// Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, not zero.
+/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three
+/// quarters for four times. Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, as
+/// far as others have shown it, not zero.
 #[must_use]
 pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let grained = |ms: f64| finite(ms, f64::MAX).clamp(0.0, 1e12) + LATENCY_GRAIN_MS;
