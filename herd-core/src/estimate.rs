@@ -83,7 +83,13 @@ impl Prediction {
     /// From now to the last byte.
     #[must_use]
     pub fn total_ms(&self) -> f64 {
-        self.until_start_ms() + self.prefill_ms + self.decode_ms
+        self.until_answer_ms() + self.decode_ms
+    }
+
+    /// From now until the answer begins.
+    #[must_use]
+    pub fn until_answer_ms(&self) -> f64 {
+        self.until_start_ms() + self.prefill_ms
     }
 
     /// The request itself: prompt and answer.

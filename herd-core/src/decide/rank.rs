@@ -72,7 +72,11 @@ impl Question<'_> {
             plan = plan.by_alias(self.profile, node, model);
         }
         let mut prediction = predict(self.profile, node, model, &plan, usual, self.now_ms);
-        let readiness = readiness(self.profile, node, model, &plan, self.now_ms);
+        let mut readiness = readiness(self.profile, node, model, &plan, self.now_ms);
+        if readiness == Readiness::Free && on_model >= usable_slots(node, model, self.now_ms) {
+            // Full when it was read: a slot that was free in between may be taken again, and a claim would not see it.
+            readiness = Readiness::Occupied;
+        }
         if readiness == Readiness::Reserved {
             // Whom it is kept for loads and runs first.
             prediction.wait_ms += load_ms(model, self.now_ms) + prediction.prefill_ms + prediction.decode_ms;

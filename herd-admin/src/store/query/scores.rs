@@ -46,7 +46,10 @@ impl StoreHandle {
         self.read(move |connection| {
             let sql = "SELECT min(at_ms), min(score), max(critical), max(warning), max(info) FROM health_scores \
                        WHERE at_ms >= ?1 AND at_ms < ?2 GROUP BY (at_ms - ?1) / ?3 ORDER BY 1";
-            let width_ms = (to_ms.saturating_sub(from_ms) / POINTS).max(1);
+            let count = "SELECT count(*) FROM health_scores WHERE at_ms >= ?1 AND at_ms < ?2";
+            let range = (to_db(from_ms), to_db(to_ms));
+            let count = from_db(connection.prepare_cached(count)?.query_row(range, |row| row.get(0))?);
+            let width_ms = if count > POINTS { (to_ms.saturating_sub(from_ms) / POINTS).max(1) } else { 1 };
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map((to_db(from_ms), to_db(to_ms), to_db(width_ms)), |row| {
                 Ok(HealthScore {
