@@ -27,6 +27,8 @@ const COLD_LOAD_BYTES_PER_S: f64 = 1.5e9;
 const WARM_LOAD_BYTES_PER_S: f64 = 6e9;
 /// Starting a runner, whatever its size.
 const LOAD_OVERHEAD_MS: f64 = 500.0;
+/// How far from what such hardware is taken to need a pace can be: beyond, what the hardware is said to be is wrong.
+const PACE_MAX: f64 = 1_000.0;
 /// How long after its unloading a model is taken to be in the page cache, at most.
 pub const WARM_MS: u64 = 1_800_000;
 
@@ -55,7 +57,8 @@ impl Usual {
             }
         }
         let mean = |(sum, count): (f64, f64)| Some(sum / count).filter(|mean: &f64| mean.is_finite());
-        Self { tokens: mean(tokens), pace: mean(paces) }
+        let pace = mean(paces).map(|pace| pace.clamp(1.0 / PACE_MAX, PACE_MAX));
+        Self { tokens: mean(tokens), pace }
     }
 }
 
