@@ -110,6 +110,7 @@ impl Prediction {
 
 /// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
 ///
+/// `usual` is what is usual for the model over all nodes, see [`Usual::of`]; it stands in for what `node` has not shown.
 #[must_use]
 pub fn predict(
     profile: &RequestProfile,

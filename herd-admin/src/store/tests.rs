@@ -94,7 +94,7 @@ async fn written(store: &StoreHandle, count: u64) {
 }
 
 /// A completed request that is over at `timestamp_ms`.
-fn record(id: u64, timestamp_ms: u64) -> TraceRecord {
+pub(crate) fn record(id: u64, timestamp_ms: u64) -> TraceRecord {
     TraceRecord {
         request_id: format!("request-{id}"),
         timestamp_ms,

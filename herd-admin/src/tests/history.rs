@@ -74,21 +74,11 @@ impl Drop for Kept {
 pub(super) fn record(id: u64) -> TraceRecord {
     TraceRecord {
         request_id: format!("r{id}"),
-        timestamp_ms: unix_ms(),
         model: "tiny:latest".into(),
         original_model: "tiny:latest".into(),
         node_id: "a".into(),
-        original_format: "ollama_chat".into(),
-        status: "completed".into(),
-        latency_ms: 1_000.0,
-        time_to_first_token_ms: Some(200.0),
-        queue_ms: Some(100.0),
-        decode_ms: Some(700.0),
-        prompt_tokens: Some(10),
-        completion_tokens: Some(20),
-        http_status: 200,
         app: "aider".into(),
-        ..TraceRecord::default()
+        ..crate::store::tests::record(id, unix_ms())
     }
 }
 
