@@ -107,3 +107,40 @@ fn a_recommendation_is_carried_out_with_one_click() {
     browser.until("document.querySelector('[data-panel=pulls] li')?.textContent.includes('mistral:7b')");
     browser.is_clean(&[]);
 }
+
+/// The page's next recommendations wait for `window.release()`, and `window.looks` counts the looks that it asked for.
+const HOLD_RECOMMENDATIONS: &str = "(() => {
+    const plain = window.fetch;
+    const gate = new Promise((resolve) => (window.release = resolve));
+    window.held = false;
+    window.looks = 0;
+    window.fetch = async (...asked) => {
+        const answer = await plain(...asked);
+        if (asked[0].endsWith('/health/check')) window.looks += 1;
+        if (asked[0].endsWith('/recommendations') && !window.held) {
+            window.held = true;
+            await gate;
+        }
+        return answer;
+    };
+})()";
+
+#[test]
+fn what_changed_while_an_answer_was_on_its_way_is_asked_for_again() {
+    let Some(browser) = Browser::start() else { return };
+    let (demo, _) = Demo::with_key("anybody");
+    open(&browser, &demo.base(), "/recommendations");
+    browser.until("document.querySelector('main .state')?.textContent.includes('Nothing to change')");
+    browser.value(HOLD_RECOMMENDATIONS);
+    browser.click_words("main", "Look again");
+    browser.until("window.held");
+    for _ in 0..5 {
+        assert_eq!(demo.ask(&Ask::of("mistral:7b", &["ci"])).status, 404);
+    }
+    let stored = || demo.told("/dashboard/api/overview?range=1h")["totals"]["rejected"] == 5;
+    eventually("all are stored", stored);
+    browser.click_words("main", "Look again");
+    browser.until("window.looks === 2 && !document.querySelector('main button:disabled')");
+    browser.value("window.release()");
+    browser.until("document.querySelector('[data-recommendation]')?.textContent.includes('mistral:7b')");
+}

@@ -11,7 +11,7 @@ let pass = 0;
 export function use(path, { every = 0, key = path.split("?")[0] } = {}) {
   let resource = held.get(path);
   if (!resource) {
-    resource = { path, key, data: last.get(key), stale: last.has(key), error: null, missing: false, loading: false, at: 0 };
+    resource = { path, key, data: last.get(key), stale: last.has(key), error: null, missing: false, loading: false, again: false, at: 0 };
     held.set(path, resource);
     load(resource);
   }
@@ -38,12 +38,19 @@ async function load(resource) {
     resource.loading = false;
     resource.at = performance.now();
   }
+  if (resource.again) {
+    resource.again = false;
+    load(resource);
+  }
   refresh();
 }
 
 export function reload(prefix = "/") {
   for (const resource of held.values()) {
-    if (resource.path.startsWith(prefix) && !resource.missing) load(resource);
+    if (!resource.path.startsWith(prefix) || resource.missing) continue;
+    // The answer under way may have been written before what this call is to show.
+    if (resource.loading) resource.again = true;
+    else load(resource);
   }
 }
 
