@@ -20,7 +20,7 @@ const BATCH: usize = 512;
 const BATCH_TIME: Duration = Duration::from_millis(250);
 /// How long the writer rests between two looks at the channel while it fills a batch. Woken for every record, it would
 /// take a core from whoever serves requests.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(50);
 /// Pause before the database is opened again; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest.

@@ -13,7 +13,7 @@ const BUFFER_BYTES: usize = 4 << 20;
 const SPARE_BYTES: usize = 256 << 10;
 /// How long lines come together before they are written. Woken for every line, the thread would take a core from
 /// whoever logs, and write as often.
-const TOGETHER: Duration = Duration::from_millis(5);
+const TOGETHER: Duration = Duration::from_millis(50);
 /// Longest that the end of the process waits for what is left to be written.
 const END: Duration = Duration::from_secs(2);
 

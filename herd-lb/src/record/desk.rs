@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Ended;
 
 /// How long requests come together before they are written.
-const TOGETHER: Duration = Duration::from_millis(5);
+const TOGETHER: Duration = Duration::from_millis(50);
 /// Requests that may lie here. Beyond them whoever serves writes: the thread is behind, and that slows all down to
 /// what it can do.
 const LEFT_MAX: usize = 4_096;
