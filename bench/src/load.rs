@@ -11,6 +11,7 @@ pub mod beat;
 pub mod choose;
 pub mod clock;
 pub mod drive;
+pub mod history;
 pub mod http;
 pub mod process;
 pub mod rounds;

@@ -10,7 +10,7 @@ use herd_bench::load::rounds::measure;
 use herd_bench::load::scenario::{self, Scenario};
 use herd_bench::load::table::table;
 use herd_bench::load::target::{Process, Programs, Target};
-use herd_bench::load::{backend, choose};
+use herd_bench::load::{backend, choose, history};
 
 /// Open files that are asked for: what ten thousand streams need on both sides of a proxy, and some.
 const OPEN_FILES: u64 = 32_768;
@@ -31,6 +31,12 @@ enum What {
     Run(RunFlags),
     /// Measure the choice of a node in fleets of any size and the reading of bodies, and print tables
     Choose,
+    /// Measure what a long history costs: starts, answers, traffic and watchers with a full store
+    History {
+        /// Requests in the store
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        requests: u32,
+    },
     /// Be the backend: one node on each address
     #[command(hide = true)]
     Backend {
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
             say(&format!("{}\n{}", choose::table(5, 2_000), choose::reading(2_000)));
             Ok(())
         }
+        What::History { requests } => history(requests),
         What::Backend { addresses } => backend::run(&addresses),
     };
     match done {
@@ -106,6 +113,14 @@ fn run(flags: &RunFlags) -> anyhow::Result<()> {
         shown.push((scenario, measure(&scenario, &targets, &programs, &nodes, &folder.0)?));
     }
     say(&format!("{}\n{}\n", table(&shown, &targets), versions(&programs)));
+    Ok(())
+}
+
+fn history(requests: u32) -> anyhow::Result<()> {
+    let programs = Programs::find()?;
+    let folder = tempfile()?;
+    let (_backend, nodes) = start_backend(2)?;
+    say(&history::measure(requests, &programs, &nodes, &folder.0)?);
     Ok(())
 }
 

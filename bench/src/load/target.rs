@@ -183,6 +183,8 @@ pub struct Running {
     pub target: Target,
     /// Where.
     pub address: SocketAddr,
+    /// Where its admin service listens; `None` = it has none.
+    pub admin: Option<SocketAddr>,
     _beats: Option<Beats>,
     process: Option<Process>,
 }
@@ -197,7 +199,7 @@ impl Running {
         std::fs::create_dir_all(&folder)?;
         let running = if target == Target::Direct {
             let address = *nodes.first().context("there is no node")?;
-            Self { target, address, _beats: None, process: None }
+            Self { target, address, admin: None, _beats: None, process: None }
         } else {
             let program = programs.of(target).with_context(|| format!("{target} is not there"))?;
             if target == Target::Herd {
@@ -259,7 +261,7 @@ fn proxy(target: Target, program: &Path, nodes: &[SocketAddr], folder: &Path) ->
         }
     }
     let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    Ok(Running { target, address, _beats: None, process: Some(process) })
+    Ok(Running { target, address, admin: None, _beats: None, process: Some(process) })
 }
 
 fn herd(program: &Path, nodes: &[SocketAddr], folder: &Path) -> anyhow::Result<Running> {
@@ -272,6 +274,13 @@ fn herd(program: &Path, nodes: &[SocketAddr], folder: &Path) -> anyhow::Result<R
         let (_, address) = lines[line].split_once("://").context("herd told no address")?;
         Ok(address.parse()?)
     };
-    let beats = Beats::start(address(1)?, nodes.to_vec())?;
-    Ok(Running { target: Target::Herd, address: address(0)?, _beats: Some(beats), process: Some(process) })
+    let admin = address(1)?;
+    let beats = Beats::start(admin, nodes.to_vec())?;
+    Ok(Running {
+        target: Target::Herd,
+        address: address(0)?,
+        admin: Some(admin),
+        _beats: Some(beats),
+        process: Some(process),
+    })
 }
