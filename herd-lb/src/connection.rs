@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::watch::Awaited;
+use crate::workers::{Worker, least_busy};
 
 tokio::task_local! {
     /// The connection that the running task serves.
@@ -74,22 +75,29 @@ impl Connection {
 pub struct Acceptor<P> {
     /// Taken when the service starts.
     listener: std::sync::Mutex<Option<std::net::TcpListener>>,
-    proxy: Arc<HttpProxy<P>>,
+    /// One for each thread that serves: each with connections to nodes of its own.
+    proxies: Vec<Arc<HttpProxy<P>>>,
     slots: Arc<Semaphore>,
     limits: Limits,
     refused: AtomicU64,
+    accepted: AtomicUsize,
 }
 
 impl<P> Acceptor<P> {
-    /// Serves `listener`, which must be non-blocking.
+    /// Serves `listener`, which must be non-blocking, with a thread for each of `proxies`.
     #[must_use]
-    pub fn new(listener: std::net::TcpListener, proxy: HttpProxy<P>, limits: Limits) -> Self {
+    pub fn new(
+        listener: std::net::TcpListener,
+        proxies: impl IntoIterator<Item = HttpProxy<P>>,
+        limits: Limits,
+    ) -> Self {
         Self {
             listener: std::sync::Mutex::new(Some(listener)),
-            proxy: Arc::new(proxy),
+            proxies: proxies.into_iter().map(Arc::new).collect(),
             slots: Arc::new(Semaphore::new(limits.connections)),
             limits,
             refused: AtomicU64::new(0),
+            accepted: AtomicUsize::new(0),
         }
     }
 }
@@ -105,6 +113,10 @@ where
         let Some(listener) = listener.and_then(|listener| TcpListener::from_std(listener).ok()) else {
             return tracing::error!("the client listener cannot be used");
         };
+        let workers: Vec<Worker> = match (0..self.proxies.len()).map(Worker::start).collect() {
+            Ok(workers) => workers,
+            Err(error) => return tracing::error!(%error, "no threads to serve clients with"),
+        };
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -112,11 +124,13 @@ where
                 _ = shutdown.changed() => break,
             };
             match accepted {
-                Ok((stream, _)) => self.serve(stream, &tasks, &shutdown),
+                Ok((stream, _)) => self.serve(stream, &workers, &tasks, &shutdown),
                 Err(error) => pause_after(&error).await,
             }
         }
-        self.proxy.http_cleanup().await;
+        for proxy in &self.proxies {
+            proxy.http_cleanup().await;
+        }
         tasks.close();
         tasks.wait().await;
     }
@@ -133,7 +147,7 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    fn serve(&self, stream: tokio::net::TcpStream, tasks: &TaskTracker, shutdown: &ShutdownWatch) {
+    fn serve(&self, stream: tokio::net::TcpStream, workers: &[Worker], tasks: &TaskTracker, shutdown: &ShutdownWatch) {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return self.refuse(stream, tasks);
         };
@@ -141,23 +155,39 @@ where
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = Arc::new(Connection::default());
-        let guarded = Guarded::new(stream, Arc::clone(&connection), &self.limits, slot);
-        let proxy = Arc::clone(&self.proxy);
+        let turn = self.accepted.fetch_add(1, Relaxed);
+        let place = least_busy(workers.iter().map(Worker::connections), turn);
+        let (Some(worker), Some(proxy)) = (workers.get(place), self.proxies.get(place)) else { return };
+        // Its next thread waits for it elsewhere.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "cannot hand a connection over"),
+        };
+        let proxy = Arc::clone(proxy);
         let shutdown = shutdown.clone();
-        let keepalive_s = self.limits.keepalive_idle.as_secs();
-        tasks.spawn(CONNECTION.scope(connection, async move {
-            let mut session = ServerSession::new_http1(Box::new(guarded));
-            session.set_keepalive(Some(keepalive_s));
-            let mut reused = proxy.process_new_http(session, &shutdown).await;
-            while let Some((stream, settings)) = reused.map(pingora::apps::ReusedHttpStream::consume) {
-                let mut session = ServerSession::new_http1(stream);
-                if let Some(settings) = settings {
-                    settings.apply_to_session(&mut session);
+        let limits = self.limits;
+        let keepalive_s = limits.keepalive_idle.as_secs();
+        let connection = Arc::new(Connection::default());
+        worker.serve(
+            tasks,
+            CONNECTION.scope(Arc::clone(&connection), async move {
+                let stream = match tokio::net::TcpStream::from_std(stream) {
+                    Ok(stream) => stream,
+                    Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
+                };
+                let guarded = Guarded::new(stream, connection, &limits, slot);
+                let mut session = ServerSession::new_http1(Box::new(guarded));
+                session.set_keepalive(Some(keepalive_s));
+                let mut reused = proxy.process_new_http(session, &shutdown).await;
+                while let Some((stream, settings)) = reused.map(pingora::apps::ReusedHttpStream::consume) {
+                    let mut session = ServerSession::new_http1(stream);
+                    if let Some(settings) = settings {
+                        settings.apply_to_session(&mut session);
+                    }
+                    reused = proxy.process_new_http(session, &shutdown).await;
                 }
-                reused = proxy.process_new_http(session, &shutdown).await;
-            }
-        }));
+            }),
+        );
     }
 
     fn refuse(&self, mut stream: tokio::net::TcpStream, tasks: &TaskTracker) {

@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod trace;
 pub mod wake;
 pub mod watch;
+pub mod workers;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -59,6 +60,9 @@ use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
 use telemetry::Telemetry;
+
+/// Threads that accept clients and give them to those that serve.
+const ACCEPT_THREADS: usize = 1;
 
 /// Threads of the admin service: it must never need many.
 const ADMIN_THREADS: usize = 1;
@@ -138,9 +142,10 @@ pub fn run(
         config: live_config,
     };
     settings.follow(state.pulls().clone());
-    let proxy = pingora_proxy::http_proxy(&server.configuration, edge);
+    let conf = Arc::new(upstream_conf(config));
+    let proxies: Vec<_> = (0..config.threads).map(|_| pingora_proxy::http_proxy(&conf, edge.clone())).collect();
     let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
-    add_listeners(&mut server, config, Acceptor::new(clients, proxy, config.limits), admin_service);
+    add_listeners(&mut server, Acceptor::new(clients, proxies, config.limits), admin_service);
     server.add_service(probes);
     add_services(&mut server, &fleet, dispatcher, &aliases, balancer, store);
     add_agents(&mut server, config, admin_address, &secrets, demo)?;
@@ -179,9 +184,9 @@ fn records(config: &Config) -> anyhow::Result<(Option<StoreHandle>, Desk, Writer
 }
 
 /// The data plane and the admin service, each with its own threads.
-fn add_listeners(server: &mut Server, config: &Config, clients: Acceptor<Edge>, admin: AdminService) {
-    let mut data_plane = background_service("edge", clients);
-    data_plane.threads = Some(config.threads);
+fn add_listeners(server: &mut Server, clients: Acceptor<Edge>, admin: AdminService) {
+    let mut data_plane = background_service("accept", clients);
+    data_plane.threads = Some(ACCEPT_THREADS);
     let mut admin_service = background_service("admin", admin);
     admin_service.threads = Some(ADMIN_THREADS);
     server.add_service(data_plane);
@@ -249,9 +254,14 @@ fn server_conf(config: &Config) -> ServerConf {
         // Attempts, not retries, stale kept connections and nodes that were not reached among them: those are bounded
         // by time. Ours are counted by the edge.
         max_retries: PINGORA_ATTEMPTS,
-        upstream_keepalive_pool_size: config.upstream.keepalive_connections,
         ..ServerConf::default()
     }
+}
+
+/// The same for one of the threads that serve clients: it keeps its share of the idle connections.
+fn upstream_conf(config: &Config) -> ServerConf {
+    let share = config.upstream.keepalive_connections.div_ceil(config.threads.max(1));
+    ServerConf { upstream_keepalive_pool_size: share, ..server_conf(config) }
 }
 
 /// What the parts of this process show each other; new at every start.

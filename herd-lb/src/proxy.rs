@@ -49,7 +49,8 @@ const ADMIN_IDLE: Duration = Duration::from_secs(10);
 /// Longest silence of the admin service, which waits for nodes itself. Answers of nodes are watched by the edge.
 const ADMIN_SILENCE: Duration = Duration::from_mins(10);
 
-/// The edge.
+/// The edge. Cloning it shares all that it has.
+#[derive(Clone)]
 pub struct Edge {
     /// The configuration in force.
     pub config: LiveConfig,

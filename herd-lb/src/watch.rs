@@ -24,8 +24,12 @@ pub struct Awaited(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The judge, and until when it need not be asked; `None` = ask it at once.
-    watch: Option<(Judge, Option<Pin<Box<Sleep>>>)>,
+    watch: Option<Judge>,
+    /// Whether the judge is to be asked when `sleep` ends, not at once.
+    waits: bool,
+    /// Stays from one request of a connection to the next: to put off a timer that runs costs next to nothing, while a
+    /// new one, sooner than all others, wakes the thread that waits for the system.
+    sleep: Option<Pin<Box<Sleep>>>,
     gave_up: Option<GiveUp>,
     /// Somebody has ended the request; it stays ended.
     cancelled: Option<GiveUp>,
@@ -38,7 +42,8 @@ impl Awaited {
     pub fn begin(&self, judge: impl FnMut() -> Verdict + Send + 'static) {
         let mut state = self.lock();
         state.gave_up = None;
-        state.watch = Some((Box::new(judge), None));
+        state.waits = false;
+        state.watch = Some(Box::new(judge));
     }
 
     /// Watches no longer.
@@ -57,7 +62,8 @@ impl Awaited {
 
     /// Forgets the request: the connection may serve another.
     pub fn reset(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        *state = State { sleep: state.sleep.take(), ..State::default() };
     }
 
     /// Why the request was ended, if somebody has.
@@ -74,7 +80,7 @@ impl Awaited {
     /// Resolves when the waiting is to end; pending while all is well, or nothing is awaited.
     pub fn poll_gave_up(&self, cx: &mut Context<'_>) -> Poll<GiveUp> {
         let mut state = self.lock();
-        let State { watch, gave_up, cancelled, reader } = &mut *state;
+        let State { watch, waits, sleep, gave_up, cancelled, reader } = &mut *state;
         if let Some(reason) = *cancelled {
             *gave_up = Some(reason);
             return Poll::Ready(reason);
@@ -82,9 +88,9 @@ impl Awaited {
         if !reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
             *reader = Some(cx.waker().clone());
         }
-        let Some((judge, sleep)) = watch else { return Poll::Pending };
+        let Some(judge) = watch else { return Poll::Pending };
         loop {
-            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending()) {
+            if *waits && sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending()) {
                 return Poll::Pending;
             }
             match judge() {
@@ -94,6 +100,7 @@ impl Awaited {
                         Some(sleep) => sleep.as_mut().reset(until),
                         None => *sleep = Some(Box::pin(tokio::time::sleep_until(until))),
                     }
+                    *waits = true;
                 }
                 Verdict::GiveUp(reason) => {
                     *watch = None;
