@@ -21,6 +21,11 @@ const BATCH_TIME: Duration = Duration::from_millis(250);
 /// How long the writer rests between two looks at the channel while it fills a batch. Woken for every record, it would
 /// take a core from whoever serves requests.
 const LOOK: Duration = Duration::from_millis(50);
+/// Records up to which the writer lets others go first: with more it would fall behind for good, where all cores are
+/// taken.
+const KEEPS_UP: usize = 512;
+/// Steps of `SQLite`'s machine from one moment in which it does to the next: some ten microseconds.
+const STEPS: i32 = 1_000;
 /// Pause before the database is opened again; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest.
@@ -132,6 +137,7 @@ impl Writer {
     /// Opens the database and writes as long as that goes well.
     fn session(&mut self) -> Result<(), (Trouble, String)> {
         let mut connection = file::open(&self.place).map_err(|failure| (failure.trouble, failure.message))?;
+        self.let_others_go_first(&connection).map_err(|error| (Trouble::Other, error.to_string()))?;
         self.measure();
         let told = |error: rusqlite::Error| (Trouble::of(&error), error.to_string());
         if self.replay.is_none() {
@@ -141,6 +147,18 @@ impl Writer {
         self.shared.backfill_left.store(left, Relaxed);
         self.shared.generation.fetch_max(1, Relaxed);
         self.serve(&mut connection).map_err(told)
+    }
+
+    /// Who serves requests may want the core that a batch is written on, and is not to wait for all of it.
+    fn let_others_go_first(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let goes_on = move || {
+            if shared.queue_len.load(Relaxed) <= KEEPS_UP {
+                std::thread::yield_now();
+            }
+            false
+        };
+        connection.progress_handler(STEPS, Some(goes_on))
     }
 
     fn serve(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {

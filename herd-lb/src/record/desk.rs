@@ -16,6 +16,9 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// Requests that may lie here. Beyond them whoever serves writes: the thread is behind, and that slows all down to
 /// what it can do.
 const LEFT_MAX: usize = 4_096;
+/// Requests at a time up to which the thread lets others go first: with more it would fall behind for good, where all
+/// cores are taken.
+const KEEPS_UP: usize = 256;
 /// What the thread keeps room for after a burst.
 const SPARE: usize = 512;
 /// Longest that the end of the process waits for what is left.
@@ -101,7 +104,14 @@ impl Shared {
             std::mem::swap(&mut taken, &mut pile.left);
             let closed = pile.closed;
             drop(pile);
-            taken.drain(..).for_each(Ended::write);
+            let keeps_up = taken.len() <= KEEPS_UP;
+            for ended in taken.drain(..) {
+                ended.write();
+                if keeps_up {
+                    // Who serves may want this core, and is not to wait for all of them.
+                    std::thread::yield_now();
+                }
+            }
             taken.shrink_to(SPARE);
             if closed {
                 return;
