@@ -24,6 +24,8 @@ const RETRY_BUFFER_BYTES: usize = 64 << 10;
 const BUDGET_UNIT_BYTES: usize = 1 << 10;
 /// Decoding more than this leaves the worker thread, which has other requests to serve.
 const BLOCKING_BYTES: usize = 256 << 10;
+/// Read so much of a body that is there already, and the other requests of the thread have their turn: some 50 µs.
+const TURN_BYTES: usize = 256 << 10;
 
 /// All bodies held at one time.
 #[derive(Debug, Clone)]
@@ -132,6 +134,7 @@ async fn receive(
     let started = Instant::now();
     let mut permit = budget.take(length.unwrap_or(0))?;
     let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(RETRY_BUFFER_BYTES));
+    let mut since_turn = 0;
     loop {
         if length.is_none_or(|length| length - body.len().min(length) <= RETRY_BUFFER_BYTES) {
             session.downstream_session.enable_retry_buffering();
@@ -149,6 +152,11 @@ async fn receive(
         }
         make_room(&mut body, chunk.len(), length);
         body.extend_from_slice(&chunk);
+        since_turn += chunk.len();
+        if since_turn >= TURN_BYTES {
+            since_turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
