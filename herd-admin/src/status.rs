@@ -12,12 +12,12 @@ use crate::state::AdminState;
 
 /// The fleet now. Without an `ETag`: ages make every answer another.
 pub(crate) async fn status(State(state): State<AdminState>) -> Response {
-    let view = state.view();
-    json(StatusCode::OK, JSON, &convert::fleet_status(&view, &state.config().version))
+    let (view, waiting) = (state.view(), state.source().queue().total);
+    json(StatusCode::OK, JSON, &convert::fleet_status(&view, waiting, &state.config().version))
 }
 
 /// The same, for events.
 pub(crate) fn told(state: &AdminState) -> serde_json::Value {
-    let view = state.view();
-    serde_json::to_value(convert::fleet_status(&view, &state.config().version)).unwrap_or_default()
+    let (view, waiting) = (state.view(), state.source().queue().total);
+    serde_json::to_value(convert::fleet_status(&view, waiting, &state.config().version)).unwrap_or_default()
 }

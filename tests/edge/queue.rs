@@ -65,6 +65,7 @@ fn interactive_requests_go_before_batch_and_both_are_shown() {
         shown.map(|one| (one["request_id"].as_str().unwrap(), one["class"].as_str().unwrap())).collect();
     assert_eq!(shown, [("b1", "batch"), ("b2", "batch"), ("i1", "interactive"), ("i2", "interactive")]);
     assert_eq!((&queue["waiting"], &queue["requests"][0]["model"]), (&4.into(), &"tiny:latest".into()));
+    assert_eq!(edge.admin("GET", "/fleet/status", "")["fleet"]["requests_waiting"], 4);
     let runner = &queue["runners"][0];
     assert_eq!((&runner["node_id"], &runner["in_flight"], &runner["slots"]), (&"a".into(), &1.into(), &1.into()));
     let limits = edge.admin("GET", "/fleet/limits", "");

@@ -17,11 +17,11 @@ const GB: f64 = 1e9;
 /// Models that the Python project takes a node to keep in memory when it does not say; Ollama's own choice is near.
 const DEFAULT_HOT_MODEL_CAP: u32 = 3;
 
-/// The status of the fleet in `view`, as an edge of this `version` tells it.
-pub(super) fn fleet_status<'a>(view: &'a View, version: &'a str) -> FleetStatus<'a> {
+/// The status of the fleet in `view`, as an edge of this `version` tells it at which `waiting` requests wait.
+pub(super) fn fleet_status<'a>(view: &'a View, waiting: usize, version: &'a str) -> FleetStatus<'a> {
     let nodes: Vec<_> = view.snapshot.nodes.iter().map(|node| node_status(node, view)).collect();
     FleetStatus {
-        fleet: totals(&nodes, view),
+        fleet: totals(&nodes, view, waiting),
         queues: view.snapshot.nodes.iter().flat_map(|node| queues(node)).collect(),
         nodes,
         timestamp: view.unix_ms as f64 / 1e3,
@@ -30,7 +30,7 @@ pub(super) fn fleet_status<'a>(view: &'a View, version: &'a str) -> FleetStatus<
     }
 }
 
-fn totals(nodes: &[NodeStatus<'_>], view: &View) -> Totals {
+fn totals(nodes: &[NodeStatus<'_>], view: &View, requests_waiting: usize) -> Totals {
     let is_offline = |node: &&NodeStatus<'_>| node.state == NodeState::Offline.name();
     let present = || nodes.iter().filter(|node| !is_offline(node));
     Totals {
@@ -38,6 +38,7 @@ fn totals(nodes: &[NodeStatus<'_>], view: &View) -> Totals {
         nodes_online: nodes.iter().filter(|node| node.state == NodeState::Online.name()).count(),
         models_loaded: present().map(|node| node.ollama.models_loaded.len()).sum(),
         requests_active: nodes.iter().map(|node| node.in_flight).sum(),
+        requests_waiting,
         nodes_ready: view.snapshot.nodes.iter().filter(|n| takes_requests(n, &view.policy, view.now_ms)).count(),
         slots: present().map(|node| node.slots).fold(0, u32::saturating_add),
         queue_depth: present().map(|node| node.queue_depth).fold(0, u32::saturating_add),

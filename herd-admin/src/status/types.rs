@@ -35,10 +35,13 @@ pub(super) struct Totals {
     pub(super) models_loaded: usize,
     /// Requests that this edge has sent and not seen end.
     pub(super) requests_active: u32,
+    /// Requests that wait at this edge for a slot.
+    pub(super) requests_waiting: usize,
 
     /// Nodes that take new requests now.
     pub(super) nodes_ready: usize,
     pub(super) slots: u32,
+    /// Requests that wait at nodes, as far as is known; see `requests_waiting` for the edge.
     pub(super) queue_depth: u32,
 }
 
