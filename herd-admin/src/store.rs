@@ -46,6 +46,10 @@ pub use record::{AttemptRecord, TraceRecord};
 /// The file's name in the data directory: the one of ollama-herd, so that its users' scripts find it.
 pub const FILE_NAME: &str = "latency.db";
 
+/// Steps of `SQLite`'s machine from one time that it lets us look at the clock, or others go first, to the next: some ten
+/// microseconds.
+const STEPS: i32 = 1_000;
+
 /// How the store behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {

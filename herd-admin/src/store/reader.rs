@@ -8,14 +8,12 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::health::Shared;
-use super::{Place, StoreError, file};
+use super::{Place, STEPS, StoreError, file};
 
 /// Queries at a time.
 const CONNECTIONS: usize = 2;
 /// Queries that may wait.
 const WAITING: usize = 256;
-/// Steps of `SQLite`'s machine between two looks at the clock: some ten microseconds.
-const STEPS: i32 = 1_000;
 
 /// Connections that read.
 #[derive(Debug)]

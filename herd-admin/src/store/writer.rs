@@ -12,7 +12,7 @@ use super::error::Trouble;
 use super::health::{Shared, StoreState};
 use super::record::TraceRecord;
 use super::write::Scribe;
-use super::{Place, backfill, file, recent, retention};
+use super::{Place, STEPS, backfill, file, recent, retention};
 
 /// Records in one transaction.
 const BATCH: usize = 512;
@@ -24,8 +24,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Records up to which the writer lets others go first: with more it would fall behind for good, where all cores are
 /// taken.
 const KEEPS_UP: usize = 512;
-/// Steps of `SQLite`'s machine from one moment in which it does to the next: some ten microseconds.
-const STEPS: i32 = 1_000;
 /// Pause before the database is opened again; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest.
