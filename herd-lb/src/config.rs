@@ -217,7 +217,7 @@ pub struct Limits {
 pub struct Upstream {
     /// For a connection to be made.
     pub connect_timeout: Duration,
-    /// Idle connections kept, in all.
+    /// Idle connections kept, in all, but for one at least by each thread.
     pub keepalive_connections: usize,
     /// How long they are kept.
     pub keepalive_idle: Duration,

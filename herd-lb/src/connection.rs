@@ -75,8 +75,8 @@ impl Connection {
 pub struct Acceptor<P> {
     /// Taken when the service starts.
     listener: std::sync::Mutex<Option<std::net::TcpListener>>,
-    /// One for each thread that serves: each with connections to nodes of its own.
-    proxies: Vec<Arc<HttpProxy<P>>>,
+    /// The threads that serve, each with a proxy and so with connections to nodes of its own.
+    seats: Vec<(Worker, Arc<HttpProxy<P>>)>,
     slots: Arc<Semaphore>,
     limits: Limits,
     refused: AtomicU64,
@@ -84,16 +84,12 @@ pub struct Acceptor<P> {
 }
 
 impl<P> Acceptor<P> {
-    /// Serves `listener`, which must be non-blocking, with a thread for each of `proxies`.
+    /// Serves `listener`, which must be non-blocking, with each of the workers and its proxy.
     #[must_use]
-    pub fn new(
-        listener: std::net::TcpListener,
-        proxies: impl IntoIterator<Item = HttpProxy<P>>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(listener: std::net::TcpListener, seats: Vec<(Worker, HttpProxy<P>)>, limits: Limits) -> Self {
         Self {
             listener: std::sync::Mutex::new(Some(listener)),
-            proxies: proxies.into_iter().map(Arc::new).collect(),
+            seats: seats.into_iter().map(|(worker, proxy)| (worker, Arc::new(proxy))).collect(),
             slots: Arc::new(Semaphore::new(limits.connections)),
             limits,
             refused: AtomicU64::new(0),
@@ -113,26 +109,25 @@ where
         let Some(listener) = listener.and_then(|listener| TcpListener::from_std(listener).ok()) else {
             return tracing::error!("the client listener cannot be used");
         };
-        let workers: Vec<Worker> = match (0..self.proxies.len()).map(Worker::start).collect() {
-            Ok(workers) => workers,
-            Err(error) => return tracing::error!(%error, "no threads to serve clients with"),
-        };
-        let tasks = TaskTracker::new();
+        let refusals = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = shutdown.changed() => break,
             };
             match accepted {
-                Ok((stream, _)) => self.serve(stream, &workers, &tasks, &shutdown),
+                Ok((stream, _)) => self.serve(stream, &refusals, &shutdown),
                 Err(error) => pause_after(&error).await,
             }
         }
-        for proxy in &self.proxies {
+        for (_, proxy) in &self.seats {
             proxy.http_cleanup().await;
         }
-        tasks.close();
-        tasks.wait().await;
+        for (worker, _) in &self.seats {
+            worker.done().await;
+        }
+        refusals.close();
+        refusals.wait().await;
     }
 }
 
@@ -147,18 +142,18 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    fn serve(&self, stream: tokio::net::TcpStream, workers: &[Worker], tasks: &TaskTracker, shutdown: &ShutdownWatch) {
+    fn serve(&self, stream: tokio::net::TcpStream, refusals: &TaskTracker, shutdown: &ShutdownWatch) {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
-            return self.refuse(stream, tasks);
+            return self.refuse(stream, refusals);
         };
         // Tokens are small writes: Nagle's algorithm would hold each back for a delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let turn = self.accepted.fetch_add(1, Relaxed);
-        let place = least_busy(workers.iter().map(Worker::connections), turn);
-        let (Some(worker), Some(proxy)) = (workers.get(place), self.proxies.get(place)) else { return };
-        // Its next thread waits for it elsewhere.
+        let place = least_busy(self.seats.iter().map(|(worker, _)| worker.connections()), turn);
+        let Some((worker, proxy)) = self.seats.get(place) else { return };
+        // It is registered with the event loop that accepted it, and is to be with the worker's.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "cannot hand a connection over"),
@@ -168,29 +163,26 @@ where
         let limits = self.limits;
         let keepalive_s = limits.keepalive_idle.as_secs();
         let connection = Arc::new(Connection::default());
-        worker.serve(
-            tasks,
-            CONNECTION.scope(Arc::clone(&connection), async move {
-                let stream = match tokio::net::TcpStream::from_std(stream) {
-                    Ok(stream) => stream,
-                    Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
-                };
-                let guarded = Guarded::new(stream, connection, &limits, slot);
-                let mut session = ServerSession::new_http1(Box::new(guarded));
-                session.set_keepalive(Some(keepalive_s));
-                let mut reused = proxy.process_new_http(session, &shutdown).await;
-                while let Some((stream, settings)) = reused.map(pingora::apps::ReusedHttpStream::consume) {
-                    let mut session = ServerSession::new_http1(stream);
-                    if let Some(settings) = settings {
-                        settings.apply_to_session(&mut session);
-                    }
-                    reused = proxy.process_new_http(session, &shutdown).await;
+        worker.serve(CONNECTION.scope(Arc::clone(&connection), async move {
+            let stream = match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
+            };
+            let guarded = Guarded::new(stream, connection, &limits, slot);
+            let mut session = ServerSession::new_http1(Box::new(guarded));
+            session.set_keepalive(Some(keepalive_s));
+            let mut reused = proxy.process_new_http(session, &shutdown).await;
+            while let Some((stream, settings)) = reused.map(pingora::apps::ReusedHttpStream::consume) {
+                let mut session = ServerSession::new_http1(stream);
+                if let Some(settings) = settings {
+                    settings.apply_to_session(&mut session);
                 }
-            }),
-        );
+                reused = proxy.process_new_http(session, &shutdown).await;
+            }
+        }));
     }
 
-    fn refuse(&self, mut stream: tokio::net::TcpStream, tasks: &TaskTracker) {
+    fn refuse(&self, mut stream: tokio::net::TcpStream, refusals: &TaskTracker) {
         const FULL: &[u8] =
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         let refused = self.refused.fetch_add(1, Relaxed) + 1;
@@ -198,7 +190,7 @@ where
         if refused % 1_000 == 1 {
             tracing::warn!(refused, limit = self.limits.connections, "limits.connections reached");
         }
-        tasks.spawn(async move {
+        refusals.spawn(async move {
             let farewell = async {
                 stream.write_all(FULL).await?;
                 stream.shutdown().await

@@ -40,6 +40,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora_load_balancing::LoadBalancer;
+use pingora_proxy::HttpProxy;
 use prometheus::Registry;
 use tokio::net::TcpSocket;
 
@@ -60,6 +61,7 @@ use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
 use telemetry::Telemetry;
+use workers::Worker;
 
 /// Threads that accept clients and give them to those that serve.
 const ACCEPT_THREADS: usize = 1;
@@ -93,7 +95,7 @@ pub fn run(
     let secrets = Secrets { edge: random_hex::<32>()?, own_agent: random_hex::<32>()? };
     let fleet = Arc::new(Fleet::new(config.policy.clone(), config.heartbeat_limits));
     let active = Active::default();
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    let mut server = Server::new_with_opt_and_conf(None, ServerConf::default());
     server.bootstrap();
 
     let probes = background_service("health probes", balancer(&fleet, &config.probe));
@@ -142,10 +144,8 @@ pub fn run(
         config: live_config,
     };
     settings.follow(state.pulls().clone());
-    let conf = Arc::new(upstream_conf(config));
-    let proxies: Vec<_> = (0..config.threads).map(|_| pingora_proxy::http_proxy(&conf, edge.clone())).collect();
     let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
-    add_listeners(&mut server, Acceptor::new(clients, proxies, config.limits), admin_service);
+    add_listeners(&mut server, Acceptor::new(clients, seats(config, &edge)?, config.limits), admin_service);
     server.add_service(probes);
     add_services(&mut server, &fleet, dispatcher, &aliases, balancer, store);
     add_agents(&mut server, config, admin_address, &secrets, demo)?;
@@ -181,6 +181,14 @@ fn records(config: &Config) -> anyhow::Result<(Option<StoreHandle>, Desk, Writer
     let (handle, store) = opened.unzip();
     let (desk, clerk) = Desk::open().context("a thread for traces")?;
     Ok((handle, desk, Writers { clerk, store }))
+}
+
+/// The threads that serve clients, each with a proxy.
+fn seats(config: &Config, edge: &Edge) -> anyhow::Result<Vec<(Worker, HttpProxy<Edge>)>> {
+    let conf = Arc::new(proxy_conf(config));
+    let seat = |number| Ok((Worker::start(number)?, pingora_proxy::http_proxy(&conf, edge.clone())));
+    let seats: std::io::Result<_> = (0..config.threads).map(seat).collect();
+    seats.context("threads to serve clients with")
 }
 
 /// The data plane and the admin service, each with its own threads.
@@ -248,20 +256,17 @@ fn listen(key: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, Socket
     bind().map_err(|error: std::io::Error| anyhow::anyhow!("{key}: cannot listen on {address}: {error}"))
 }
 
-fn server_conf(config: &Config) -> ServerConf {
+/// What each proxy is told. One thread drives each, and it keeps its share of the idle connections: Pingora has as many
+/// times `upstream_keepalive_pool_size` as it is told threads.
+fn proxy_conf(config: &Config) -> ServerConf {
     ServerConf {
-        threads: config.threads,
+        threads: 1,
         // Attempts, not retries, stale kept connections and nodes that were not reached among them: those are bounded
         // by time. Ours are counted by the edge.
         max_retries: PINGORA_ATTEMPTS,
+        upstream_keepalive_pool_size: config.upstream.keepalive_connections.div_ceil(config.threads.max(1)),
         ..ServerConf::default()
     }
-}
-
-/// The same for one of the threads that serve clients: it keeps its share of the idle connections.
-fn upstream_conf(config: &Config) -> ServerConf {
-    let share = config.upstream.keepalive_connections.div_ceil(config.threads.max(1));
-    ServerConf { upstream_keepalive_pool_size: share, ..server_conf(config) }
 }
 
 /// What the parts of this process show each other; new at every start.

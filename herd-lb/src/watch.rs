@@ -24,6 +24,7 @@ pub struct Awaited(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// `None` = nothing is awaited.
     watch: Option<Judge>,
     /// Whether the judge is to be asked when `sleep` ends, not at once.
     waits: bool,
@@ -162,6 +163,16 @@ mod tests {
         assert_eq!(gives_up_within(&awaited, 100).await, Some(GiveUp::NoFirstByte));
         assert_eq!(gives_up_within(&awaited, 1_000).await, None, "it is over");
         assert_eq!((awaited.take_gave_up(), awaited.take_gave_up()), (Some(GiveUp::NoFirstByte), None));
+        // The timer that stays is no reason to ask the next judge later than it wants.
+        awaited.begin(|| Verdict::Wait(60_000));
+        assert_eq!(gives_up_within(&awaited, 10).await, None);
+        awaited.reset();
+        let mut looks = 0;
+        awaited.begin(move || {
+            looks += 1;
+            if looks < 2 { Verdict::Wait(100) } else { Verdict::GiveUp(GiveUp::NoFirstByte) }
+        });
+        assert_eq!(gives_up_within(&awaited, 150).await, Some(GiveUp::NoFirstByte));
         awaited.begin(|| Verdict::GiveUp(GiveUp::NodeDead));
         awaited.end();
         assert_eq!(gives_up_within(&awaited, 1_000).await, None);

@@ -2,13 +2,11 @@
 //!
 //! A runtime that shares its work among threads has one of them wait for the system and wakes the others for what it
 //! finds; with few requests under way, a thread is woken for nearly every step of each. Here a connection stays with
-//! the thread it was given to, and so do the connections to nodes that its requests use. What takes long is done on
-//! other threads anyway, and so no connection keeps the others of its thread waiting.
+//! the thread it was given to, and so do the connections to nodes that its requests use. The price is that whoever keeps
+//! the thread keeps all its connections waiting: so what takes long is done on other threads, or in turns.
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -18,7 +16,7 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug)]
 pub struct Worker {
     runtime: Handle,
-    connections: Arc<AtomicUsize>,
+    tasks: TaskTracker,
     _end: oneshot::Sender<()>,
 }
 
@@ -32,23 +30,24 @@ impl Worker {
         let (end, ended) = oneshot::channel();
         let handle = runtime.handle().clone();
         std::thread::Builder::new().name(format!("edge {number}")).spawn(move || run(runtime, ended))?;
-        Ok(Self { runtime: handle, connections: Arc::default(), _end: end })
+        Ok(Self { runtime: handle, tasks: TaskTracker::new(), _end: end })
     }
 
     /// Serves one more connection, until `serving` is done.
-    pub fn serve(&self, tasks: &TaskTracker, serving: impl Future<Output = ()> + Send + 'static) {
-        let counted = Counted::new(&self.connections);
-        let serving = async move {
-            serving.await;
-            drop(counted);
-        };
-        tasks.spawn_on(serving, &self.runtime);
+    pub fn serve(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(serving, &self.runtime);
     }
 
     /// Connections that it serves.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Relaxed)
+        self.tasks.len()
+    }
+
+    /// Resolves once it serves none, when none is added any more.
+    pub async fn done(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
@@ -65,22 +64,6 @@ fn run(runtime: Runtime, ended: oneshot::Receiver<()>) {
     runtime.block_on(ended).ok();
     // Work on blocking threads is for requests that are gone.
     runtime.shutdown_background();
-}
-
-/// One connection more, for as long as this is there.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(connections: &Arc<AtomicUsize>) -> Self {
-        connections.fetch_add(1, Relaxed);
-        Self(Arc::clone(connections))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -107,13 +90,12 @@ mod tests {
     #[tokio::test]
     async fn connections_are_counted_while_they_are_served() {
         let worker = Worker::start(0).unwrap();
-        let tasks = TaskTracker::new();
         let (leave, left) = oneshot::channel::<()>();
-        worker.serve(&tasks, async move { drop(left.await) });
-        worker.serve(&tasks, async { panic!("a connection that fails is over as well") });
+        worker.serve(async move { drop(left.await) });
+        assert_eq!(worker.connections(), 1);
+        worker.serve(async { panic!("a connection that fails is over as well") });
         leave.send(()).unwrap();
-        tasks.close();
-        tasks.wait().await;
+        worker.done().await;
         assert_eq!(worker.connections(), 0);
     }
 }

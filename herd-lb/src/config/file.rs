@@ -357,7 +357,7 @@ section! {
     UpstreamFile {
         /// For a connection to be made.
         connect_timeout_ms: u64 = 2_000,
-        /// Idle connections kept.
+        /// Idle connections kept, at least one by each thread.
         keepalive_connections: usize = 1_024,
         /// How long they are kept.
         keepalive_idle_ms: u64 = 60_000,
