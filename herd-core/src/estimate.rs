@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::fleet::{Model, Node};
-use crate::load::Work;
+use crate::load::{Loading, Work};
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::{RequestProfile, Task};
+use crate::spot::Spot;
 
 /// Size that a model of unknown size is taken to have: a 14B model at four bits, large enough not to win by it.
 pub const ASSUMED_MODEL_BYTES: u64 = 9_000_000_000;
@@ -108,26 +109,23 @@ impl Prediction {
     }
 }
 
-/// Predicts `profile` for `model` on `node`, with `plan` for its context, when nobody waits at the edge before it.
+/// Predicts `profile` at `spot`, with `plan` for its context, when nobody waits at the edge before it.
 ///
-/// `usual` is what is usual for the model over all nodes, see [`Usual::of`]; it stands in for what `node` has not shown.
+/// `usual` is what is usual for the model over all nodes, see [`Usual::of`]; it stands in for what the node has not shown.
 #[must_use]
-pub fn predict(
-    profile: &RequestProfile,
-    node: &Node,
-    model: &Model,
-    plan: &ContextPlan,
-    usual: Usual,
-    now_ms: u64,
-) -> Prediction {
-    let new_tokens = new_tokens(profile, profile.prompt_tokens, model, plan, usable_slots(node, model, now_ms));
-    let (prefill_ms, decode_ms) = run_ms(profile, node, model, usual, new_tokens);
-    let (sharing, batch) = (sharing(node, model), batch(beside(node, model, now_ms)));
-    let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch);
-    let under_way = node.load.loading().filter(|load| load.model == model.key && !load.is_overdue(now_ms));
+pub fn predict(profile: &RequestProfile, spot: &Spot<'_>, plan: &ContextPlan, usual: Usual) -> Prediction {
+    let new_tokens = new_tokens(profile, profile.prompt_tokens, spot.model, plan, spot.slots);
+    let (prefill_ms, decode_ms) = run_ms(profile, spot.node, spot.model, usual, new_tokens);
+    // Where all that runs is on the model's own runner, which is nearly everywhere, the others need not be looked at.
+    let alone = spot.occupancy == spot.runner_occupancy;
+    let sharing = if alone { 1.0 } else { sharing(spot.node, spot.model) };
+    let beside = spot.runner_occupancy.min(spot.slots.saturating_sub(1));
+    let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch(beside));
+    let is_awaited = |load: Loading| load.model == spot.model.key && !load.is_overdue(spot.now_ms);
     // A load that is under way is waited for, not done again; of one that does not end, nothing is known.
-    let load_ms = if needs_load(plan) && under_way.is_none() { load_ms(model, now_ms) } else { 0.0 };
-    let wait_ms = wait_ms(node, model, plan, prefill_ms + decode_ms, now_ms);
+    let loads = needs_load(plan) && !spot.loading.is_some_and(is_awaited);
+    let load_ms = if loads { load_ms(spot.model, spot.now_ms) } else { 0.0 };
+    let wait_ms = wait_ms(spot, plan, prefill_ms + decode_ms);
     Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
 }
 
@@ -148,18 +146,10 @@ pub fn needs_load(plan: &ContextPlan) -> bool {
     matches!(plan.action, ContextAction::Load | ContextAction::Reload)
 }
 
-/// Requests that the node's device works on: ours, counted, and others', as reported. A slot of another model is not
-/// this model's slot, but it is the same device.
-#[must_use]
-pub fn occupancy(node: &Node) -> u32 {
-    node.load.in_flight().saturating_add(node.busy_by_others())
-}
-
 /// Requests on the runner of `model` on this node: ours and others'.
 #[must_use]
 pub fn runner_occupancy(model: &Model) -> u32 {
-    let others = model.resident.as_ref().map_or(0, |resident| resident.busy_by_others);
-    model.load.in_flight().saturating_add(others)
+    model.load.in_flight().saturating_add(model.busy_by_others())
 }
 
 /// Slots that `model` has for us on `node` at `now_ms`: as reported, fewer after it said that it was busy.
@@ -178,11 +168,6 @@ fn sharing(node: &Node, model: &Model) -> f64 {
 /// How many times as long a token takes in a batch with so many others.
 fn batch(beside: u32) -> f64 {
     1.0 + BATCH_COST * f64::from(beside)
-}
-
-/// Requests that one more would be written beside on the runner of `model`.
-fn beside(node: &Node, model: &Model, now_ms: u64) -> u32 {
-    runner_occupancy(model).min(usable_slots(node, model, now_ms).saturating_sub(1))
 }
 
 /// Tokens of a prompt of `prompt_tokens` that `model` must read: those that it has not in the cache of a slot, from the
@@ -255,19 +240,18 @@ fn output_tokens(profile: &RequestProfile, usual_tokens: Option<f64>) -> f64 {
     }
 }
 
-fn wait_ms(node: &Node, model: &Model, plan: &ContextPlan, service_ms: f64, now_ms: u64) -> f64 {
-    let slots = usable_slots(node, model, now_ms);
+fn wait_ms(spot: &Spot<'_>, plan: &ContextPlan, service_ms: f64) -> f64 {
     // Ollama loads one model at a time, and serves those in memory meanwhile.
-    let loading = node.load.loading().filter(|load| load.model == model.key || needs_load(plan));
-    let until_loaded = loading.map_or(0.0, |load| load.until_ms.saturating_sub(now_ms) as f64);
-    let beyond_slots = occupancy(node).saturating_add(1).saturating_sub(slots);
+    let loading = spot.loading.filter(|load| load.model == spot.model.key || needs_load(plan));
+    let until_loaded = loading.map_or(0.0, |load| load.until_ms.saturating_sub(spot.now_ms) as f64);
+    let beyond_slots = spot.occupancy.saturating_add(1).saturating_sub(spot.slots);
     let ahead = match plan.action {
         // A reload waits for everything that runs on the runner.
-        ContextAction::Reload => beyond_slots.max(runner_occupancy(model)),
+        ContextAction::Reload => beyond_slots.max(spot.runner_occupancy),
         _ => beyond_slots,
     };
-    let pause = model.load.backs_off_for_ms(now_ms) as f64;
-    until_loaded.max(pause) + queue_ms(f64::from(ahead), slots, service_ms)
+    let pause = spot.model.load.backs_off_for_ms(spot.now_ms) as f64;
+    until_loaded.max(pause) + queue_ms(f64::from(ahead), spot.slots, service_ms)
 }
 
 /// Until `ahead` requests of `service_ms` each have left room in `slots`.

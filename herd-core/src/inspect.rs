@@ -12,7 +12,7 @@ mod value;
 
 use std::ops::Range;
 
-use crate::launch::LaunchOptions;
+use crate::launch::{LaunchOptions, Signature};
 use crate::name::{ModelName, NameError};
 use crate::request::{Dialect, Places, RequestProfile, Surface, Task};
 use json::{JsonError, Kind, Scanner};
@@ -455,7 +455,7 @@ impl Found {
             fallback: self.fallback,
             stream: surface.can_stream() && self.stream.unwrap_or(surface.streams_by_default()),
             num_ctx: self.num_ctx.filter(|_| surface.carries_num_ctx()),
-            launch: if surface.carries_num_ctx() { launch } else { LaunchOptions::default() },
+            launch: if surface.carries_num_ctx() { Signature::new(&launch) } else { Signature::DEFAULT },
             max_output_tokens: self.max_output_tokens,
             prompt_tokens,
             conversation: self.conversation.hash().filter(|_| !one_by_one),

@@ -30,6 +30,7 @@ pub mod request;
 pub mod rules;
 pub mod score;
 pub mod splice;
+pub mod spot;
 pub mod substitute;
 #[cfg(test)]
 mod testing;

@@ -139,7 +139,7 @@ pub fn plan(
         rewrites: mode == Protection::Strip && profile.surface.carries_num_ctx(),
     };
     let Some(resident) = &model.resident else { return sizes.unchanged(ContextAction::Load) };
-    let relaunches = Signature::reloads(launched.unwrap_or_default(), Signature::new(&profile.launch));
+    let relaunches = Signature::reloads(launched.unwrap_or_default(), profile.launch);
     match resident.context_length {
         None if relaunches => reload(sizes.unchanged(ContextAction::Reload), ReloadCause::LaunchOptions),
         // Where the request or the node says a size, that is the window either way: kept or reloaded to it.

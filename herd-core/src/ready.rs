@@ -3,11 +3,11 @@
 //! Requests wait at the edge, not inside a node's hidden queue: the first slot to free anywhere then takes the best
 //! of them, and one that waits can still be cancelled, counted and told about.
 
-use crate::estimate::{needs_load, occupancy, runner_occupancy, usable_slots};
-use crate::fleet::{Model, Node, Resident};
-use crate::launch::Signature;
+use crate::estimate::{needs_load, runner_occupancy};
+use crate::fleet::Resident;
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::RequestProfile;
+use crate::spot::Spot;
 
 /// What a request would find on a node now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +59,12 @@ impl Readiness {
     }
 }
 
-/// What `profile` under `plan` finds at `model` on `node`, as far as that node alone tells.
+/// What `profile` under `plan` finds at `spot`, as far as that node alone tells.
 #[must_use]
-pub fn readiness(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> Readiness {
+pub fn readiness(profile: &RequestProfile, spot: &Spot<'_>, plan: &ContextPlan) -> Readiness {
     // First of all, so that a load is known as such to the other nodes whatever else is so here.
-    if let Some(loading) = node.load.loading() {
-        match (loading.model == model.key, needs_load(plan), loading.is_overdue(now_ms)) {
+    if let Some(loading) = spot.loading {
+        match (loading.model == spot.model.key, needs_load(plan), loading.is_overdue(spot.now_ms)) {
             (true, _, false) => return Readiness::Loading,
             (false, true, false) => return Readiness::Occupied,
             (_, true, true) => return Readiness::Overdue,
@@ -72,30 +72,30 @@ pub fn readiness(profile: &RequestProfile, node: &Node, model: &Model, plan: &Co
             (false, false, _) | (true, false, true) => {}
         }
     }
-    if model.load.backs_off_for_ms(now_ms) > 0 {
+    if spot.model.load.backs_off_for_ms(spot.now_ms) > 0 {
         return Readiness::BackingOff;
     }
-    if is_reserved(profile, node, model, plan, now_ms) {
+    if is_reserved(profile, spot, plan) {
         return Readiness::Reserved;
     }
     match plan.action {
         // Ours runs there, so that it is in memory: the picture is behind.
-        ContextAction::Load if model.load.in_flight() > 0 => Readiness::Settling,
-        ContextAction::Load if has_room(node, model) => Readiness::Free,
-        ContextAction::Reload if runner_occupancy(model) == 0 => Readiness::Free,
+        ContextAction::Load if spot.on_model > 0 => Readiness::Settling,
+        ContextAction::Load if has_room(spot) => Readiness::Free,
+        ContextAction::Reload if spot.runner_occupancy == 0 => Readiness::Free,
         ContextAction::Load | ContextAction::Reload => Readiness::Occupied,
-        _ if is_settling(profile, model, now_ms) => Readiness::Settling,
-        _ if runner_occupancy(model) < usable_slots(node, model, now_ms) => Readiness::Free,
+        _ if is_settling(profile, spot) => Readiness::Settling,
+        _ if spot.has_slot() => Readiness::Free,
         _ => Readiness::Busy,
     }
 }
 
 /// Kept for another request: for other options or another model, or for a reload to another context, which whatever
 /// the runner serves as it is would put off for ever.
-fn is_reserved(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan, now_ms: u64) -> bool {
-    let signature = Signature::new(&profile.launch);
-    node.load.is_reserved_for_others(model.key, signature, now_ms)
-        || (node.load.is_reserved(now_ms) && !needs_load(plan))
+fn is_reserved(profile: &RequestProfile, spot: &Spot<'_>, plan: &ContextPlan) -> bool {
+    let load = &spot.node.load;
+    load.is_reserved(spot.now_ms)
+        && (!needs_load(plan) || load.is_reserved_for_others(spot.model.key, profile.launch, spot.now_ms))
 }
 
 /// Longest that [`Readiness::Settling`] lasts: two heartbeats. An agent that stays silent must not hold requests up.
@@ -103,21 +103,22 @@ const SETTLING_MS: u64 = 10_000;
 
 /// A model that this edge saw loaded before its node told with which context: until it does, a request that names its
 /// own could reload it.
-fn is_settling(profile: &RequestProfile, model: &Model, now_ms: u64) -> bool {
+fn is_settling(profile: &RequestProfile, spot: &Spot<'_>) -> bool {
     let asks_context = profile.num_ctx.is_some() && profile.surface.carries_num_ctx();
-    let just_seen = |at_ms: u64| now_ms.saturating_sub(at_ms) < SETTLING_MS;
+    let just_seen = |at_ms: u64| spot.now_ms.saturating_sub(at_ms) < SETTLING_MS;
     let unknown = |resident: &Resident| {
         resident.unconfirmed && resident.context_length.is_none() && resident.seen_at_ms.is_some_and(just_seen)
     };
-    asks_context && model.resident.as_ref().is_some_and(unknown)
+    asks_context && spot.model.resident.as_ref().is_some_and(unknown)
 }
 
-/// Whether `model` can be loaded without waiting for what runs here: Ollama evicts idle runners, never busy ones. What
+/// Whether the model can be loaded without waiting for what runs here: Ollama evicts idle runners, never busy ones. What
 /// is not known does not make a request wait.
-fn has_room(node: &Node, model: &Model) -> bool {
-    if occupancy(node) == 0 {
+fn has_room(spot: &Spot<'_>) -> bool {
+    if spot.occupancy == 0 {
         return true;
     }
+    let Spot { node, model, .. } = spot;
     let busy = node.runners().filter(|(other, _)| runner_occupancy(other) > 0);
     if node.env.max_loaded_models.is_some_and(|most| most > 0 && busy.count() >= most as usize) {
         return false;

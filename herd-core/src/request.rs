@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::launch::LaunchOptions;
+use crate::launch::Signature;
 use crate::name::ModelName;
 
 /// One of the inference APIs that Ollama speaks. A request is forwarded on the surface it came in on.
@@ -162,7 +162,7 @@ pub struct RequestProfile {
     /// `options.num_ctx` in tokens, where given.
     pub num_ctx: Option<u64>,
     /// What it says of the launch of its runner; nothing where the surface has no `options`.
-    pub launch: LaunchOptions,
+    pub launch: Signature,
     /// Most tokens that the answer may have, where given.
     pub max_output_tokens: Option<u64>,
     /// Estimated tokens of the prompt, images included; 0 when there is none.

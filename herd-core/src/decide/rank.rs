@@ -4,13 +4,14 @@ use std::cmp::Ordering;
 
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
-use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load, predict, usable_slots};
+use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load, predict};
 use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
 use crate::protect::{ContextAction, plan};
 use crate::ready::{Readiness, readiness};
 use crate::score::{Facts, Score};
+use crate::spot::Spot;
 
 /// Candidates that are ranked; the rest is in no order. A request has far fewer attempts.
 pub const RANKED: usize = 16;
@@ -23,34 +24,41 @@ impl Question<'_> {
     pub(super) fn rank(&self, name: &ModelName, stand_in: Option<StandIn>) -> Decision {
         let key = name.key();
         let nodes = &self.snapshot.nodes;
-        // A candidate is large, and room for all costs less than moving them as they become more.
-        let (mut candidates, mut models) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
-        let mut refused = Vec::new();
-        let everywhere = nodes.iter().filter_map(|node| Some((node.as_ref(), node.model_by_key(key)?)));
+        let models = nodes.iter().map(|node| node.model_by_key(key).filter(|model| model.name == *name));
+        let models: Vec<Option<&Model>> = models.collect();
+        let everywhere = nodes.iter().zip(&models).filter_map(|(node, model)| Some((node.as_ref(), (*model)?)));
         let usual = Usual::of(everywhere);
-        for (index, node) in nodes.iter().enumerate() {
-            let model = node.model_by_key(key).filter(|model| model.name == *name).ok_or(Ineligible::ModelAbsent);
-            match model.and_then(|model| Ok((model, self.candidate(index, node, model, usual)?))) {
-                Ok((model, mut candidate)) => {
-                    if stand_in == Some(StandIn::Upgrade) && !needs_load(&candidate.plan) {
-                        candidate.plan.action = ContextAction::Upgraded;
-                    }
-                    candidates.push(candidate);
-                    models.push(model);
+        // A candidate is large, and room for all costs less than moving them as they become more.
+        let count = models.iter().flatten().count();
+        let (mut candidates, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut refused = Vec::new();
+        for (index, (node, model)) in nodes.iter().zip(&models).enumerate() {
+            let Some(model) = model else {
+                refused.push((index, Ineligible::ModelAbsent));
+                continue;
+            };
+            match self.eligible(node, model) {
+                Ok(last_resort) => {
+                    let spot = Spot::read(node, model, self.now_ms);
+                    candidates.push(self.candidate(index, &spot, last_resort, usual, stand_in));
+                    spots.push(spot);
                 }
                 Err(reason) => refused.push((index, reason)),
             }
         }
-        self.add_queue(&mut candidates, &models);
+        self.add_queue(&mut candidates, &spots);
         self.count_the_wait_so_far(&mut candidates);
-        hold_loads(&mut candidates, &models, self.waited_ms);
-        self.score(&mut candidates, &models);
+        let overview = Overview::of(&candidates, &spots, self.waited_ms);
+        for (candidate, spot) in candidates.iter_mut().zip(&spots) {
+            overview.hold_load(candidate);
+            self.score(candidate, spot, &overview);
+        }
         order(&mut candidates);
         Decision { model: name.clone(), stand_in, candidates, refused }
     }
 
-    /// The node as a candidate, not yet scored.
-    fn candidate(&self, index: usize, node: &Node, model: &Model, usual: Usual) -> Result<Candidate, Ineligible> {
+    /// Whether the node can serve the request with `model`: as a last resort, with the reason, or as any other.
+    fn eligible(&self, node: &Node, model: &Model) -> Result<Option<&'static str>, Ineligible> {
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
         }
@@ -64,19 +72,26 @@ impl Question<'_> {
                 Err(reason) => return Err(reason),
             }
         }
-        // Read before everything that it must vouch for.
-        let (in_flight, on_model) = (node.load.in_flight(), model.load.in_flight());
+        Ok(last_resort)
+    }
+
+    /// The node as a candidate, not yet scored.
+    fn candidate(
+        &self,
+        index: usize,
+        spot: &Spot<'_>,
+        last_resort: Option<&'static str>,
+        usual: Usual,
+        stand_in: Option<StandIn>,
+    ) -> Candidate {
+        let Spot { node, model, .. } = spot;
         let last_chosen = node.load.last_chosen();
         let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
         }
-        let mut prediction = predict(self.profile, node, model, &plan, usual, self.now_ms);
-        let mut readiness = readiness(self.profile, node, model, &plan, self.now_ms);
-        if readiness == Readiness::Free && on_model >= usable_slots(node, model, self.now_ms) {
-            // Full when it was read: a slot that was free in between may be taken again, and a claim would not see it.
-            readiness = Readiness::Occupied;
-        }
+        let mut prediction = predict(self.profile, spot, &plan, usual);
+        let readiness = readiness(self.profile, spot, &plan);
         if readiness == Readiness::Reserved {
             // Whom it is kept for loads and runs first.
             prediction.wait_ms += load_ms(model, self.now_ms) + prediction.prefill_ms + prediction.decode_ms;
@@ -86,24 +101,26 @@ impl Question<'_> {
             since_ms: self.now_ms,
             until_ms: self.now_ms.saturating_add(millis(prediction.load_ms)),
         });
+        if stand_in == Some(StandIn::Upgrade) && !needs_load(&plan) {
+            plan.action = ContextAction::Upgraded;
+        }
         let score = Score::default();
-        let seen = Seen { in_flight, on_model, load };
-        Ok(Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen })
+        let seen = Seen { in_flight: spot.in_flight, on_model: spot.on_model, load };
+        Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen }
     }
 
     /// Adds the requests that wait at the edge to the wait at the busy nodes that have the model, which work them off
     /// together, each at its own pace. A free slot is taken at once: those ahead have left it.
-    fn add_queue(&self, candidates: &mut [Candidate], models: &[&Model]) {
+    fn add_queue(&self, candidates: &mut [Candidate], spots: &[Spot<'_>]) {
         if self.ahead == 0 {
             return;
         }
         let counts = counts(candidates);
         let busy = |candidate: &Candidate| !starts_load(candidate) && candidate.readiness != Readiness::Free;
-        let per_ms = |(candidate, model): (&Candidate, &&Model)| {
-            let slots = usable_slots(&self.snapshot.nodes[candidate.node], model, self.now_ms);
-            f64::from(slots) / (candidate.prediction.prefill_ms + candidate.prediction.decode_ms)
+        let per_ms = |(candidate, spot): (&Candidate, &Spot<'_>)| {
+            f64::from(spot.slots) / (candidate.prediction.prefill_ms + candidate.prediction.decode_ms)
         };
-        let those = candidates.iter().zip(models).filter(|(candidate, _)| counts(candidate) && busy(candidate));
+        let those = candidates.iter().zip(spots).filter(|(candidate, _)| counts(candidate) && busy(candidate));
         let all_per_ms: f64 = those.map(per_ms).sum();
         if all_per_ms <= 0.0 {
             return;
@@ -120,7 +137,7 @@ impl Question<'_> {
     fn count_the_wait_so_far(&self, candidates: &mut [Candidate]) {
         // When a load pays is another question.
         let is_free = |candidate: &Candidate| candidate.readiness == Readiness::Free && !starts_load(candidate);
-        if !candidates.iter().any(is_free) {
+        if self.waited_ms == 0 || !candidates.iter().any(is_free) {
             return;
         }
         for candidate in candidates.iter_mut().filter(|candidate| candidate.readiness.is_waited_for()) {
@@ -128,78 +145,93 @@ impl Question<'_> {
         }
     }
 
-    fn score(&self, candidates: &mut [Candidate], models: &[&Model]) {
-        let counts = counts(candidates);
-        let loading = candidates.iter().filter(|candidate| counts(candidate) && starts_load(candidate));
-        let load_elsewhere = loading.map(|candidate| candidate.prediction).reduce(sooner);
-        let counted = candidates.iter().filter(|candidate| counts(candidate));
-        let fastest_ms = counted.map(|one| one.prediction.wait_ms + one.prediction.run_ms()).reduce(f64::min);
-        for (candidate, model) in candidates.iter_mut().zip(models) {
-            let node = &self.snapshot.nodes[candidate.node];
-            let facts = self.facts(candidate, (node, model), load_elsewhere, fastest_ms);
-            candidate.score = Score::of(&facts, &self.policy.weights);
-            candidate.total = match self.policy.order {
-                Order::Score => candidate.score.total(),
-                // In tenths of a second, so that the band of ties stays narrow.
-                Order::Eta => -candidate.prediction.total_ms().min(1e12) / 100.0,
-            };
-        }
-    }
-
-    fn facts<'a>(
-        &'a self,
-        candidate: &Candidate,
-        (node, model): (&'a Node, &'a Model),
-        load_elsewhere: Option<Prediction>,
-        fastest_ms: Option<f64>,
-    ) -> Facts<'a> {
-        Facts {
+    fn score(&self, candidate: &mut Candidate, spot: &Spot<'_>, overview: &Overview) {
+        let facts = Facts {
             profile: self.profile,
-            node,
-            model,
+            spot,
             plan: candidate.plan,
             prediction: candidate.prediction,
-            load_elsewhere,
-            fastest_ms,
-            now_ms: self.now_ms,
-        }
+            load_elsewhere: overview.load,
+            fastest_ms: overview.fastest_ms,
+        };
+        candidate.score = Score::of(&facts, &self.policy.weights);
+        candidate.total = match self.policy.order {
+            Order::Score => candidate.score.total(),
+            // In tenths of a second, so that the band of ties stays narrow.
+            Order::Eta => -candidate.prediction.total_ms().min(1e12) / 100.0,
+        };
     }
 }
 
-/// One load of a model at a time: while a node loads it, the others wait for that; and while a node has it, another
-/// load must pay.
-///
-/// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
-/// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other models
-/// out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as the load
-/// takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse, Rudolph and
-/// Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it is.
-fn hold_loads(candidates: &mut [Candidate], models: &[&Model], waited_ms: u64) {
-    let counts = counts(candidates);
-    let counted = || candidates.iter().zip(models).filter(|(candidate, _)| counts(candidate));
-    let under_way = counted().any(|(candidate, _)| candidate.readiness == Readiness::Loading);
-    let serving = || counted().filter(|(candidate, _)| !starts_load(candidate));
-    let soonest_ms = serving().map(|one| measured(one).until_start_ms()).reduce(f64::min);
-    let soonest_ms = soonest_ms.map(|soonest_ms| soonest_ms.max(waited_ms as f64));
-    let best = serving().map(measured).reduce(sooner);
-    let any_serves = serving().any(|(candidate, _)| candidate.readiness == Readiness::Free);
-    let pays = |candidate: &Candidate| {
-        let waits = soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
-        let outruns = best.is_some_and(|best| lost_ms(&best, &candidate.prediction) > outruns_after_ms(candidate));
-        (waits || outruns) && !(is_reload(candidate) && any_serves)
-    };
-    for candidate in candidates.iter_mut().filter(|c| starts_load(c) && c.readiness == Readiness::Free) {
-        if under_way {
+/// What each candidate's place depends on, over all that count, see [`counts`]; found in one walk, because a large fleet
+/// has many.
+#[derive(Debug, Default)]
+struct Overview {
+    /// One is loading the model already.
+    under_way: bool,
+    /// One has the model in memory and a slot free.
+    serves: bool,
+    /// Time until the first of those that have the model starts, as far as measured, and at least what the request has
+    /// waited, milliseconds; `None` = none has it.
+    soonest_ms: Option<f64>,
+    /// Of those that have the model, the one that would be done first, as far as measured.
+    best: Option<Prediction>,
+    /// Of those that must load it, the one that would be done first.
+    load: Option<Prediction>,
+    /// Shortest time that the wait and the request itself take, milliseconds.
+    fastest_ms: Option<f64>,
+}
+
+impl Overview {
+    fn of(candidates: &[Candidate], spots: &[Spot<'_>], waited_ms: u64) -> Self {
+        let counts = counts(candidates);
+        let mut overview = Self::default();
+        for (candidate, spot) in candidates.iter().zip(spots).filter(|(candidate, _)| counts(candidate)) {
+            overview.add(candidate, spot.model);
+        }
+        overview.soonest_ms = overview.soonest_ms.map(|soonest_ms| soonest_ms.max(waited_ms as f64));
+        overview
+    }
+
+    fn add(&mut self, candidate: &Candidate, model: &Model) {
+        let Candidate { prediction, readiness, .. } = candidate;
+        self.under_way |= *readiness == Readiness::Loading;
+        self.fastest_ms = least(self.fastest_ms, prediction.wait_ms + prediction.run_ms());
+        if starts_load(candidate) {
+            self.load = Some(sooner(self.load, *prediction));
+        } else {
+            let measured = if is_measured(model) { *prediction } else { Prediction::default() };
+            self.serves |= *readiness == Readiness::Free;
+            self.soonest_ms = least(self.soonest_ms, measured.until_start_ms());
+            self.best = Some(sooner(self.best, measured));
+        }
+    }
+
+    /// One load of a model at a time: while a node loads it, the others wait for that; and while a node has it, another
+    /// load must pay.
+    ///
+    /// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
+    /// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other
+    /// models out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as
+    /// the load takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse,
+    /// Rudolph and Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it
+    /// is.
+    fn hold_load(&self, candidate: &mut Candidate) {
+        if !starts_load(candidate) || candidate.readiness != Readiness::Free {
+            return;
+        }
+        if self.under_way {
             candidate.readiness = Readiness::LoadsElsewhere;
-        } else if !pays(candidate) {
+        } else if !self.load_pays(candidate) {
             candidate.readiness = Readiness::LoadDoesNotPay;
         }
     }
-}
 
-/// The prediction for a node whose speed is known and not guessed; else that nothing takes any time.
-fn measured((candidate, model): (&Candidate, &&Model)) -> Prediction {
-    if is_measured(model) { candidate.prediction } else { Prediction::default() }
+    fn load_pays(&self, candidate: &Candidate) -> bool {
+        let waits = self.soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
+        let outruns = |best: &Prediction| lost_ms(best, &candidate.prediction) > outruns_after_ms(candidate);
+        (waits || self.best.as_ref().is_some_and(outruns)) && !(is_reload(candidate) && self.serves)
+    }
 }
 
 /// Whether what requests take there is known and not guessed.
@@ -297,8 +329,12 @@ fn counts(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + Copy + use<
 }
 
 /// Whichever would be done first.
-fn sooner(a: Prediction, b: Prediction) -> Prediction {
-    if b.total_ms() < a.total_ms() { b } else { a }
+fn sooner(known: Option<Prediction>, new: Prediction) -> Prediction {
+    known.filter(|known| known.total_ms() <= new.total_ms()).unwrap_or(new)
+}
+
+fn least(known: Option<f64>, new: f64) -> Option<f64> {
+    Some(known.map_or(new, |known| known.min(new)))
 }
 
 /// The candidates that go now, of those that are ranked; see [`Decision::ready`].

@@ -1,6 +1,6 @@
 use super::*;
 use crate::inspect::{InspectLimits, inspect};
-use crate::load::{Claim, Loading, Seen, Work};
+use crate::load::{Claim, Seen};
 use crate::protect::{Protection, plan};
 use crate::request::Surface;
 use crate::testing::{GIB, NodeSpec, node};
@@ -15,7 +15,7 @@ fn profile(prompt_tokens: u64) -> RequestProfile {
 fn predicted(node: &Node, profile: &RequestProfile, now_ms: u64) -> Prediction {
     let model = node.model(&profile.model).unwrap();
     let plan = plan(profile, node, model, None, Protection::Strip);
-    predict(profile, node, model, &plan, Usual::of([(node, model)].into_iter()), now_ms)
+    predict(profile, &Spot::read(node, model, now_ms), &plan, Usual::of([(node, model)].into_iter()))
 }
 
 fn hot() -> NodeSpec {
@@ -190,6 +190,6 @@ fn what_was_never_measured_is_judged_by_the_nodes_that_were() {
     let usual = Usual::of([&known, &new].into_iter().map(|node| (node, &node.models[0])));
     let plan = plan(&profile(0), &new, &new.models[0], None, Protection::Strip);
     // 10 ms a token where 100 were to be expected, and twice the bandwidth.
-    near(predict(&profile(0), &new, &new.models[0], &plan, usual, NOW).decode_ms, 50.0 * 5.0);
+    near(predict(&profile(0), &Spot::read(&new, &new.models[0], NOW), &plan, usual).decode_ms, 50.0 * 5.0);
     assert_eq!(Usual::of(std::iter::empty()), Usual::default());
 }

@@ -261,6 +261,12 @@ impl Model {
         let reported = self.resident.as_ref().and_then(|resident| resident.slots);
         reported.or(env.num_parallel).unwrap_or(1).max(1)
     }
+
+    /// Requests that others than this edge run on its runner, as far as the agent can tell.
+    #[must_use]
+    pub fn busy_by_others(&self) -> u32 {
+        self.resident.as_ref().map_or(0, |resident| resident.busy_by_others)
+    }
 }
 
 /// A model in memory.

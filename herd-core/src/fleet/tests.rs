@@ -304,7 +304,7 @@ fn huge_numbers_do_not_overflow() {
     report.ollama.loaded.iter_mut().for_each(|model| model.size_vram_bytes = u64::MAX);
     let node = &changed(&FleetSnapshot::default(), heartbeat, 0).nodes[0];
     assert_eq!((node.device.total_bytes, node.busy_by_others()), (Some(u64::MAX), u32::MAX));
-    assert_eq!(crate::estimate::occupancy(node), u32::MAX);
+    assert_eq!(crate::spot::Spot::read(node, &node.models[0], 0).occupancy, u32::MAX);
     assert_eq!(node.evictable_bytes(), 0);
 }
 

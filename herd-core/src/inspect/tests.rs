@@ -110,7 +110,7 @@ fn launch_options_are_read_where_they_count() {
     for surface in Surface::ALL {
         let shift = LaunchOptions { no_shift: surface.is_native_completion(), ..told };
         let expected = if surface.carries_num_ctx() { shift } else { LaunchOptions::default() };
-        assert_eq!(on(surface, all).launch, expected, "{surface:?}");
+        assert_eq!(on(surface, all).launch, Signature::new(&expected), "{surface:?}");
     }
     refused(r#"{"model":"m","options":{"num_gpu":1,"num_gpu":2}}"#, "duplicate key \"options.num_gpu\"");
 }
@@ -124,10 +124,11 @@ fn launch_options_that_say_nothing_are_absent() {
         r#""NUM_BATCH":9,"Use_mmap":true"#,
     ] {
         let body = format!("{{\"model\":\"m\",\"options\":{{{options}}}}}");
-        assert_eq!(read(&body).unwrap().launch, LaunchOptions::default(), "{options}");
+        assert_eq!(read(&body).unwrap().launch, Signature::DEFAULT, "{options}");
     }
     for shift in ["true", "null", "0"] {
-        assert!(!read(&format!("{{\"model\":\"m\",\"shift\":{shift}}}")).unwrap().launch.no_shift, "{shift}");
+        let body = format!("{{\"model\":\"m\",\"shift\":{shift}}}");
+        assert_eq!(read(&body).unwrap().launch, Signature::DEFAULT, "{shift}");
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use super::{Queue, QueueLimits};
 use crate::decide::Candidate;
-use crate::launch::Signature;
 use crate::name::fnv1a;
 use crate::ready::Readiness;
 use crate::request::RequestProfile;
@@ -95,7 +94,7 @@ impl Queue {
 /// Requests that are decided alike: the same model and needs, and the same nodes left.
 #[must_use]
 pub fn group(profile: &RequestProfile, tried: &[u32]) -> u64 {
-    let [strict, gpu] = Signature::new(&profile.launch).to_bits();
+    let [strict, gpu] = profile.launch.to_bits();
     let needs = [u64::from(profile.images > 0), u64::from(profile.tools), u64::from(profile.think)];
     let mut bytes = Vec::with_capacity(128);
     let mut add = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());

@@ -1,6 +1,7 @@
 use super::*;
+use crate::fleet::{Model, Node};
 use crate::inspect::{InspectLimits, inspect};
-use crate::launch::LaunchOptions;
+use crate::launch::{LaunchOptions, Signature};
 use crate::load::{Claim, Loading, SLOT_REGAIN_MS, Seen};
 use crate::name::ModelName;
 use crate::protect::{Protection, plan};
@@ -21,7 +22,7 @@ fn found_at(node: &Node, body: &str, now_ms: u64) -> Readiness {
     let profile = profile(body);
     let model = node.model(&profile.model).unwrap();
     let plan = plan(&profile, node, model, model.load.launched(), Protection::Strip);
-    readiness(&profile, node, model, &plan, now_ms)
+    readiness(&profile, &Spot::read(node, model, now_ms), &plan)
 }
 
 /// What a request of this body finds.

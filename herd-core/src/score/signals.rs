@@ -4,20 +4,18 @@
 //! never accidentally the best.
 
 use super::Weights;
-use crate::estimate::{Prediction, lost_ms, needs_load, occupancy, warmth};
-use crate::fleet::{Model, Node};
+use crate::estimate::{Prediction, lost_ms, needs_load, warmth};
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::RequestProfile;
+use crate::spot::Spot;
 
 /// What the signals see of one candidate.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The request.
     pub profile: &'a RequestProfile,
-    /// The node.
-    pub node: &'a Node,
-    /// The model there.
-    pub model: &'a Model,
+    /// The model on the node.
+    pub spot: &'a Spot<'a>,
     /// What happens to the context there.
     pub plan: ContextPlan,
     /// What it would take there.
@@ -26,8 +24,6 @@ pub struct Facts<'a> {
     pub load_elsewhere: Option<Prediction>,
     /// Shortest time that the wait and the request itself take on any candidate, milliseconds; `None` = there is no other.
     pub fastest_ms: Option<f64>,
-    /// Receiver's monotonic clock.
-    pub now_ms: u64,
 }
 
 /// Share of the thermal weight for a model just unloaded, likely in the page cache.
@@ -51,7 +47,7 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
         return 0.0;
     }
     if needs_load(&facts.plan) {
-        let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.model, facts.now_ms);
+        let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.spot.model, facts.spot.now_ms);
         return full * share;
     }
     let Some(load) = facts.load_elsewhere else { return full };
@@ -69,13 +65,14 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
 #[must_use]
 pub fn memory_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.memory_fit;
-    if let Some(resident) = &facts.model.resident {
+    let Spot { node, model, .. } = facts.spot;
+    if let Some(resident) = &model.resident {
         return match (resident.size_vram_bytes, resident.size_bytes) {
-            (Some(vram), Some(size)) if facts.node.device.discrete && size > 0 => full * share(vram, size),
+            (Some(vram), Some(size)) if node.device.discrete && size > 0 => full * share(vram, size),
             _ => full,
         };
     }
-    let (Some(size), Some(free)) = (facts.model.size_bytes, facts.node.device.free_bytes) else { return 0.0 };
+    let (Some(size), Some(free)) = (model.size_bytes, node.device.free_bytes) else { return 0.0 };
     full * (free as f64 / size.max(1) as f64 - 1.0).clamp(0.0, 1.0)
 }
 
@@ -83,10 +80,9 @@ pub fn memory_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
 /// Range `(-weight, 0]`; half of it when all slots are busy. Slots unknown: one, Ollama's default.
 #[must_use]
 pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
-    let busy = f64::from(occupancy(facts.node));
-    let slots = f64::from(facts.model.slots(&facts.node.env));
-    let depth = busy / slots;
-    -weights.queue_depth * depth / (depth + 1.0)
+    let busy = f64::from(facts.spot.occupancy);
+    let slots = f64::from(facts.spot.model.slots(&facts.spot.node.env));
+    -weights.queue_depth * busy / (busy + slots)
 }
 
 /// Differences well below this are not more than the error of a prediction, whatever the request takes.
@@ -104,22 +100,28 @@ pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
     -weights.latency_history * (1.0 - fastest_ms / expected_ms)
 }
 
-/// Smallest and largest machine of the role scale, bytes of memory for models.
-const ROLE_NODE_BYTES: (f64, f64) = (8e9, 512e9);
-/// Smallest and largest model of the role scale, bytes of weights: a quarter of the machine it suits best, so that
-/// context and neighbours have room.
-const ROLE_MODEL_BYTES: (f64, f64) = (2e9, 128e9);
+/// Smallest machine of the role scale, bytes of memory for models.
+const ROLE_NODE_BYTES: f64 = 8e9;
+/// Smallest model of the role scale, bytes of weights: a quarter of the machine it suits best, so that context and
+/// neighbours have room.
+const ROLE_MODEL_BYTES: f64 = 2e9;
+/// How many times as large the largest machine and model of the scale are.
+const ROLE_SPAN: f64 = 64.0;
+/// Binary logarithm of [`ROLE_SPAN`].
+const ROLE_SPAN_LOG2: f64 = 6.0;
 
 /// How well the model's size suits the machine's, both on logarithmic scales: large models to large machines, small
 /// ones to small, so that the large machine stays free for what only it can do. Range `[0, weight]`.
 /// Unknown size or memory: half.
 #[must_use]
 pub fn role_affinity(facts: &Facts<'_>, weights: &Weights) -> f64 {
-    let (Some(size), Some(memory)) = (facts.model.size_bytes, facts.node.device.total_bytes) else {
+    let (Some(size), Some(memory)) = (facts.spot.model.size_bytes, facts.spot.node.device.total_bytes) else {
         return weights.role_affinity / 2.0;
     };
-    let distance = (log_share(size, ROLE_MODEL_BYTES) - log_share(memory, ROLE_NODE_BYTES)).abs();
-    weights.role_affinity * (1.0 - distance)
+    let place = |bytes: u64, smallest: f64| (bytes as f64 / smallest).clamp(1.0, ROLE_SPAN);
+    // The difference of two logarithms is that of their ratio, and a logarithm is what costs most here.
+    let ratio = place(size, ROLE_MODEL_BYTES) / place(memory, ROLE_NODE_BYTES);
+    weights.role_affinity * (1.0 - ratio.log2().abs() / ROLE_SPAN_LOG2)
 }
 
 /// Fall of the idle share at which [`availability_trend`] gives nothing more.
@@ -129,7 +131,7 @@ const FALL_FULL: f64 = 0.3;
 /// ours comes. Too early to tell: half.
 #[must_use]
 pub fn availability_trend(facts: &Facts<'_>, weights: &Weights) -> f64 {
-    match facts.node.trend.direction() {
+    match facts.spot.node.trend.direction() {
         Some(direction) => weights.availability_trend * (1.0 + direction / FALL_FULL).clamp(0.0, 1.0),
         None => weights.availability_trend / 2.0,
     }
@@ -151,10 +153,6 @@ pub fn context_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
 
 fn share(part: u64, whole: u64) -> f64 {
     (part as f64 / whole as f64).clamp(0.0, 1.0)
-}
-
-fn log_share(value: u64, (low, high): (f64, f64)) -> f64 {
-    ((value.max(1) as f64 / low).log2() / (high / low).log2()).clamp(0.0, 1.0)
 }
 
 fn finite(value: f64, otherwise: f64) -> f64 {

@@ -101,7 +101,7 @@ impl Dispatcher {
         parked.predicted_ms = decision.until_start_ms().unwrap_or(0.0);
         drop(state);
         if turn.reserves(best, &self.config.now().queue) {
-            let signature = Signature::new(&ask.profile.launch);
+            let signature = ask.profile.launch;
             snapshot.nodes[best.node].load.reserve(decision.model.key(), signature, now_ms + RESERVED_MS);
         }
     }

@@ -51,7 +51,7 @@ impl Edge {
 
     /// Notes that the load which a request has caused is over.
     pub(super) fn note_load(&self, inference: &mut Inference) {
-        let signature = Signature::new(&inference.profile.launch);
+        let signature = inference.profile.launch;
         let Some(attempt) = &mut inference.attempt else { return };
         let Some(since_ms) = attempt.choice.slot.claim().and_then(|claim| claim.loading_since_ms()) else { return };
         let choice = &attempt.choice;

@@ -309,7 +309,7 @@ impl Hands<'_> {
         }
         if turn.reserves(best, &self.herd.limits) {
             let node = &self.herd.snapshot.nodes[best.node];
-            node.load.reserve(decision.model.key(), Signature::new(&profile.launch), self.now_ms + RESERVED_MS);
+            node.load.reserve(decision.model.key(), profile.launch, self.now_ms + RESERVED_MS);
         }
     }
 
@@ -383,7 +383,7 @@ impl Router for Herd {
             node: attempt.number,
             model: &known.profile.model,
             context_length: attempt.plan.window,
-            signature: Signature::new(&known.profile.launch),
+            signature: known.profile.launch,
         };
         if let Some(next) = self.snapshot.with_loaded(&loaded, now_ms) {
             self.snapshot = next;

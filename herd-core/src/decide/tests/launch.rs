@@ -5,11 +5,8 @@ use crate::launch::LaunchOptions;
 use crate::protect::ReloadCause;
 
 fn batch(tokens: i64) -> RequestProfile {
-    RequestProfile { launch: LaunchOptions { num_batch: Some(tokens), ..LaunchOptions::default() }, ..chat() }
-}
-
-fn signature(profile: &RequestProfile) -> Signature {
-    Signature::new(&profile.launch)
+    let launch = Signature::new(&LaunchOptions { num_batch: Some(tokens), ..LaunchOptions::default() });
+    RequestProfile { launch, ..chat() }
 }
 
 /// Two nodes, each launched for one of two clients.
@@ -18,7 +15,7 @@ fn two_clients() -> (FleetSnapshot, [RequestProfile; 2]) {
     let hot = || NodeSpec::default().hot("m", 8192);
     let snapshot = fleet(&[("first", hot()), ("second", hot())], NOW);
     for (id, client) in ["first", "second"].into_iter().zip(&clients) {
-        model(&snapshot, id, "m").1.load.set_launched(Some(signature(client)));
+        model(&snapshot, id, "m").1.load.set_launched(Some(client.launch));
     }
     (snapshot, clients)
 }
@@ -46,7 +43,7 @@ fn the_first_of_two_clients_leaves_the_other_its_own_node() {
         let node = decision.ready().next().unwrap().node;
         let name = name("m");
         let number = snapshot.nodes[node].number;
-        let loaded = Loaded { node: number, model: &name, context_length: Some(4096), signature: signature(&client) };
+        let loaded = Loaded { node: number, model: &name, context_length: Some(4096), signature: client.launch };
         snapshot = snapshot.with_loaded(&loaded, NOW).unwrap();
         homes.push((client, node));
         // It is asked again and again while the other is not there yet.
@@ -60,7 +57,7 @@ fn the_first_of_two_clients_leaves_the_other_its_own_node() {
 fn on_one_node_the_second_client_waits_for_the_first_and_then_reloads() {
     let snapshot = fleet(&[("n", NodeSpec { slots: Some(4), ..NodeSpec::default().hot("m", 8192) })], NOW);
     let (first, second) = (batch(128), batch(1024));
-    model(&snapshot, "n", "m").1.load.set_launched(Some(signature(&first)));
+    model(&snapshot, "n", "m").1.load.set_launched(Some(first.launch));
     let found = |profile: &RequestProfile| {
         let candidate = choose(&snapshot, profile).candidates[0].clone();
         (candidate.readiness, candidate.plan.cause)
