@@ -3,6 +3,7 @@
 //! The ranking says where a request is served best; [`Decision::ready`] says where it may go now. When that is
 //! nowhere, it waits at the edge and is decided anew as soon as something changes.
 
+mod look;
 mod rank;
 mod resolve;
 
@@ -17,15 +18,21 @@ use crate::request::RequestProfile;
 use crate::rules::ModelRules;
 use crate::score::{Score, Weights};
 
+pub use look::CANDIDATES_MAX;
 pub use rank::RANKED;
 
 /// How decisions are made.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// What each signal may add.
     pub weights: Weights,
     /// By what nodes are ranked.
     pub order: Order,
+    /// Nodes with the model that are compared, of a fleet that has more; at least one.
+    ///
+    /// What a choice costs grows with the nodes that are compared, and so does the number of choices with the fleet.
+    /// Among so many, spread evenly over it, one is nearly as good as the best of all.
+    pub candidates_max: usize,
     /// When a silent node changes its state.
     pub life: LifeLimits,
     /// What is done about a client's `num_ctx`.
@@ -38,6 +45,22 @@ pub struct Policy {
     pub fallback: FallbackPolicy,
     /// What the operator says about single models.
     pub models: ModelRules,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            weights: Weights::default(),
+            order: Order::default(),
+            candidates_max: CANDIDATES_MAX,
+            life: LifeLimits::default(),
+            protection: Protection::default(),
+            openai_alias: false,
+            auto_upgrade: false,
+            fallback: FallbackPolicy::default(),
+            models: ModelRules::default(),
+        }
+    }
 }
 
 /// By what nodes are ranked.
@@ -131,8 +154,10 @@ pub struct Decision {
     /// The best [`RANKED`] of them in order, then the others. Where none of those could go now, the last of them is
     /// the fastest one that can.
     pub candidates: Vec<Candidate>,
-    /// Nodes that cannot serve it, with the reason.
+    /// Nodes that cannot serve it, with the reason, in their order.
     pub refused: Vec<(usize, Ineligible)>,
+    /// Nodes that were not looked at, because enough others can serve it; see [`Policy::candidates_max`].
+    pub passed_over: usize,
 }
 
 impl Decision {
@@ -180,6 +205,8 @@ pub struct Question<'a> {
     pub ahead: u32,
     /// How long it has waited for a slot, milliseconds.
     pub waited_ms: u64,
+    /// Where a look at a part of a large fleet begins: another number for another request. `None` = all of it is looked at.
+    pub draw: Option<u64>,
     /// Waiting for nodes that are away has been in vain: any loaded model that can do the same will do.
     pub desperate: bool,
     /// Receiver's monotonic clock.

@@ -86,11 +86,12 @@ pub struct Predicted {
     pub total_ms: f64,
 }
 
-/// Decides `profile` without sending it anywhere.
+/// Decides `profile` without sending it anywhere, comparing all nodes however many there are.
 #[must_use]
 pub fn explain(snapshot: &FleetSnapshot, profile: &RequestProfile, policy: &Policy, now_ms: u64) -> Explanation {
+    let (ahead, waited_ms, draw) = (0, 0, None);
     let decision =
-        Question { snapshot, profile, policy, tried: &[], ahead: 0, waited_ms: 0, desperate: false, now_ms }.decide();
+        Question { snapshot, profile, policy, tried: &[], ahead, waited_ms, draw, desperate: false, now_ms }.decide();
     let id = |index: usize| snapshot.nodes[index].id.to_string();
     let mut nodes: Vec<NodeExplanation> =
         decision.candidates.iter().map(|candidate| eligible(candidate, snapshot)).collect();
@@ -205,6 +206,7 @@ mod tests {
             tried,
             ahead: 0,
             waited_ms: 0,
+            draw: None,
             desperate: false,
             now_ms: 0,
         };

@@ -142,15 +142,24 @@ impl Selector {
     /// Chooses and claims a peer for `profile` that is not in `tried`, in the `place` where it waits.
     #[must_use]
     pub fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        let policy = self.fleet.policy();
+        let (policy, draw) = (self.fleet.policy(), Some(self.fleet.ticket()));
         let mut rounds = 0;
         loop {
             let snapshot = self.fleet.snapshot();
             let now_ms = self.fleet.now_ms();
             let Place { ahead, waited_ms, desperate } = place;
-            let question =
-                Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, desperate, now_ms };
-            let decision = question.decide();
+            let decision = Question {
+                snapshot: &snapshot,
+                profile,
+                policy: &policy,
+                tried,
+                ahead,
+                waited_ms,
+                draw,
+                desperate,
+                now_ms,
+            }
+            .decide();
             if decision.candidates.is_empty() {
                 return Outcome::Nobody(Box::new((decision, snapshot)));
             }
@@ -172,7 +181,9 @@ impl Selector {
     pub fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
         let (snapshot, policy, now_ms) = (self.fleet.snapshot(), self.fleet.policy(), self.fleet.now_ms());
         let Place { ahead, waited_ms, desperate } = place;
-        Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, desperate, now_ms }.decide()
+        let draw = Some(self.fleet.ticket());
+        Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, draw, desperate, now_ms }
+            .decide()
     }
 
     /// Walks the candidates through the balancer and claims the first that it knows; `None` = that one changed

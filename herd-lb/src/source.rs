@@ -90,6 +90,7 @@ impl FleetSource for EdgeSource {
             fixed("queue.max_wait_ms", queue.max_wait_ms as f64),
             used("retry.budget_burst", config.retry.budget.burst, spent),
             fixed("retry.max_attempts", f64::from(config.retry.max_attempts)),
+            fixed("routing.candidates_max", config.policy.candidates_max as f64),
             fixed("hold.max_ms", config.hold.max_ms as f64),
             fixed("reaper.no_progress_ms", config.patience.no_progress_ms as f64),
             used("limits.buffered_bytes", config.limits.buffered_bytes as f64, self.budget.used_bytes() as f64),

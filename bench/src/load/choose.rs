@@ -84,8 +84,9 @@ pub fn read(body: &[u8]) -> RequestProfile {
 /// Decides, claims a slot and gives it back, as every request does; returns how many nodes could serve.
 #[must_use]
 pub fn choose(fleet: &FleetSnapshot, profile: &RequestProfile, policy: &Policy, ticket: u64) -> usize {
+    let (ahead, waited_ms, draw) = (0, 0, Some(ticket));
     let decision =
-        Question { snapshot: fleet, profile, policy, tried: &[], ahead: 0, waited_ms: 0, desperate: false, now_ms: 1 }
+        Question { snapshot: fleet, profile, policy, tried: &[], ahead, waited_ms, draw, desperate: false, now_ms: 1 }
             .decide();
     let best = decision.ready().next();
     let claim = best.and_then(|best| {

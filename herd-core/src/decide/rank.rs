@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::look::Found;
 use super::{Candidate, Decision, Order, Question, StandIn};
 use crate::eligible::{Ineligible, model_eligible, node_eligible};
 use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load, predict};
@@ -20,32 +21,36 @@ pub const RANKED: usize = 16;
 const TIE_BAND: f64 = 1.0;
 
 impl Question<'_> {
-    /// Ranks the nodes for the model `name`, which serves as `stand_in`.
+    /// Ranks the nodes for the model `name`, which serves as `stand_in`: some of a large fleet, if one of those has it in
+    /// memory and room for the request now, else all.
     pub(super) fn rank(&self, name: &ModelName, stand_in: Option<StandIn>) -> Decision {
-        let key = name.key();
-        let nodes = &self.snapshot.nodes;
-        let models = nodes.iter().map(|node| node.model_by_key(key).filter(|model| model.name == *name));
-        let models: Vec<Option<&Model>> = models.collect();
-        let everywhere = nodes.iter().zip(&models).filter_map(|(node, model)| Some((node.as_ref(), (*model)?)));
-        let usual = Usual::of(everywhere);
+        if let Some(around) = self.look_around(name) {
+            let decision = self.rank_found(&around, name, stand_in);
+            let serves = |best: &Candidate| !needs_load(&best.plan) && best.last_resort.is_none();
+            if decision.passed_over == 0 || decision.ready().next().is_some_and(serves) {
+                return decision;
+            }
+        }
+        self.rank_found(&self.look_at_all(name), name, stand_in)
+    }
+
+    fn rank_found(&self, found: &Found<'_>, name: &ModelName, stand_in: Option<StandIn>) -> Decision {
+        let usual = Usual::of(found.holders.iter().map(|(_, node, model)| (*node, *model)));
         // A candidate is large, and room for all costs less than moving them as they become more.
-        let count = models.iter().flatten().count();
+        let count = found.holders.len();
         let (mut candidates, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut refused = Vec::new();
-        for (index, (node, model)) in nodes.iter().zip(&models).enumerate() {
-            let Some(model) = model else {
-                refused.push((index, Ineligible::ModelAbsent));
-                continue;
-            };
+        let mut refused: Vec<_> = found.absent.iter().map(|place| (*place, Ineligible::ModelAbsent)).collect();
+        for (place, node, model) in &found.holders {
             match self.eligible(node, model) {
                 Ok(last_resort) => {
                     let spot = Spot::read(node, model, self.now_ms);
-                    candidates.push(self.candidate(index, &spot, last_resort, usual, stand_in));
+                    candidates.push(self.candidate(*place, &spot, last_resort, usual, stand_in));
                     spots.push(spot);
                 }
-                Err(reason) => refused.push((index, reason)),
+                Err(reason) => refused.push((*place, reason)),
             }
         }
+        refused.sort_by_key(|(place, _)| *place);
         self.add_queue(&mut candidates, &spots);
         self.count_the_wait_so_far(&mut candidates);
         let overview = Overview::of(&candidates, &spots, self.waited_ms);
@@ -54,7 +59,7 @@ impl Question<'_> {
             self.score(candidate, spot, &overview);
         }
         order(&mut candidates);
-        Decision { model: name.clone(), stand_in, candidates, refused }
+        Decision { model: name.clone(), stand_in, candidates, refused, passed_over: found.passed_over }
     }
 
     /// Whether the node can serve the request with `model`: as a last resort, with the reason, or as any other.
@@ -78,7 +83,7 @@ impl Question<'_> {
     /// The node as a candidate, not yet scored.
     fn candidate(
         &self,
-        index: usize,
+        place: usize,
         spot: &Spot<'_>,
         last_resort: Option<&'static str>,
         usual: Usual,
@@ -106,7 +111,7 @@ impl Question<'_> {
         }
         let score = Score::default();
         let seen = Seen { in_flight: spot.in_flight, on_model: spot.on_model, load };
-        Candidate { node: index, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen }
+        Candidate { node: place, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen }
     }
 
     /// Adds the requests that wait at the edge to the wait at the busy nodes that have the model, which work them off

@@ -12,6 +12,7 @@ use crate::request::Surface;
 use crate::testing::{GIB, NodeSpec, fleet};
 
 mod claims;
+mod large;
 mod launch;
 mod laws;
 mod loads;
@@ -45,7 +46,17 @@ fn policy() -> Policy {
 
 /// A first-come request under the usual policy.
 fn question<'a>(snapshot: &'a FleetSnapshot, profile: &'a RequestProfile, policy: &'a Policy) -> Question<'a> {
-    Question { snapshot, profile, policy, tried: &[], ahead: 0, waited_ms: 0, desperate: false, now_ms: NOW }
+    Question {
+        snapshot,
+        profile,
+        policy,
+        tried: &[],
+        ahead: 0,
+        waited_ms: 0,
+        draw: Some(0),
+        desperate: false,
+        now_ms: NOW,
+    }
 }
 
 fn choose(snapshot: &FleetSnapshot, profile: &RequestProfile) -> Decision {

@@ -11,7 +11,7 @@ use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
-use herd_core::decide::{FallbackPolicy, Order, Policy};
+use herd_core::decide::{FallbackPolicy, Order, Policy, RANKED};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::inspect::json::DEPTH_CEILING;
@@ -103,6 +103,7 @@ impl ConfigFile {
         Ok(Policy {
             weights: weights(&self.routing.weights)?,
             order: one_of("routing.policy", &self.routing.policy, &Order::NAMES)?,
+            candidates_max: in_range("routing.candidates_max", self.routing.candidates_max, RANKED..=100_000)?,
             life: life(&self.fleet)?,
             protection: one_of("context.protection", &context.protection, &Protection::NAMES)?,
             openai_alias: one_of("context.openai", &context.openai, &OPENAI)?,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
-use herd_core::decide::FallbackPolicy;
+use herd_core::decide::{CANDIDATES_MAX, FallbackPolicy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::patience::Patience;
@@ -181,6 +181,8 @@ section! {
     Routing {
         /// By what nodes are ranked: `score`, `eta`.
         policy: String = "score".into(),
+        /// Nodes with the model that are compared for one request, of a fleet that has more.
+        candidates_max: usize = CANDIDATES_MAX,
         /// The most that each signal can add or take away, in points.
         weights: WeightsFile = WeightsFile::default(),
     }

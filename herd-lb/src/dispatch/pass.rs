@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use herd_core::decide::Decision;
 use herd_core::fleet::FleetSnapshot;
-use herd_core::launch::Signature;
 use herd_core::queue::{self, Pass, RESERVED_MS, Turn, Turned};
 
 use super::{Ask, Dispatcher, Handed};

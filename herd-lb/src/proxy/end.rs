@@ -4,7 +4,6 @@ use bytes::Bytes;
 use herd_core::answer::{Observer, Reason};
 use herd_core::estimate::{alone, needs_load};
 use herd_core::fleet::Loaded;
-use herd_core::launch::Signature;
 use herd_core::load::Work;
 use herd_core::patience::GiveUp;
 use pingora::{Error, Result};

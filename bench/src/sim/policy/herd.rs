@@ -11,7 +11,6 @@ use herd_core::decide::{Candidate, Decision, Order, Policy, Question};
 use herd_core::estimate::{Prediction, alone, needs_load};
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatLimits, Loaded};
 use herd_core::inspect::{InspectLimits, inspect};
-use herd_core::launch::Signature;
 use herd_core::load::{Claim, ModelLoad, NodeLoad, Work};
 use herd_core::protect::ContextPlan;
 use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, RESERVED_MS, Turn, Turned, Waiter};
@@ -134,7 +133,8 @@ impl Herd {
     fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place, now_ms: u64) -> Decision {
         let Place { ahead, waited_ms } = place;
         let (snapshot, policy) = (&self.snapshot, &self.policy);
-        Question { snapshot, profile, policy, tried, ahead, waited_ms, desperate: false, now_ms }.decide()
+        let draw = Some(self.tickets);
+        Question { snapshot, profile, policy, tried, ahead, waited_ms, draw, desperate: false, now_ms }.decide()
     }
 
     fn claim(&mut self, candidate: &Candidate, decision: &Decision) -> Option<Attempt> {
