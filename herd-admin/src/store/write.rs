@@ -6,7 +6,7 @@ use rusqlite::{Connection, Statement};
 
 use super::columns;
 use super::record::TraceRecord;
-use super::rollup::{BY, CUBE, Cell, Grain, MINUTES_KEPT_MS, upsert_sql};
+use super::rollup::{BY, CUBE, Cell, Grain, MINUTE_MS, MINUTES_KEPT_MS, upsert_sql};
 use super::to_db;
 use super::vocabulary::{Dimension, Vocabulary};
 
@@ -84,8 +84,8 @@ impl Scribe {
     /// Adds `records` to the roll-ups. Benchmarks are not usage.
     pub(super) fn add_up(&mut self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
         let mut sums = Sums { recent_ms: crate::state::unix_ms().saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
-        for record in records.iter().filter(|record| !record.benchmark) {
-            self.sum(connection, record, &mut sums)?;
+        for (alike, cell) in group(records.iter().filter(|record| !record.benchmark)) {
+            self.sum(connection, &alike, &cell, &mut sums)?;
         }
         for (at, grain) in Grain::ALL.into_iter().enumerate() {
             if let Some(sql) = &self.cube[at] {
@@ -100,17 +100,18 @@ impl Scribe {
     fn sum<'a>(
         &mut self,
         connection: &Connection,
-        record: &'a TraceRecord,
+        alike: &Alike<'a>,
+        cell: &Cell,
         sums: &mut Sums<'a>,
     ) -> rusqlite::Result<()> {
-        let day = Grain::Daily.bucket(record.timestamp_ms);
-        let hour = Grain::Hourly.bucket(record.timestamp_ms);
+        let began_ms = alike.minute * 1_000;
+        let (day, hour) = (Grain::Daily.bucket(began_ms), Grain::Hourly.bucket(began_ms));
         let mut admit = |dimension, name| self.vocabulary.admit(connection, day, dimension, name);
-        let model = admit(Dimension::Model, &record.model)?;
-        let asked = admit(Dimension::Asked, &record.original_model)?;
-        let node = admit(Dimension::Node, &record.node_id)?;
-        let app = admit(Dimension::App, &record.app)?;
-        let surface = admit(Dimension::Surface, &record.original_format)?;
+        let model = admit(Dimension::Model, alike.model)?;
+        let asked = admit(Dimension::Asked, alike.asked)?;
+        let node = admit(Dimension::Node, alike.node)?;
+        let app = admit(Dimension::App, alike.app)?;
+        let surface = admit(Dimension::Surface, alike.surface)?;
         let mut values = vec![
             (Dimension::Total, "", ""),
             (Dimension::Model, model, ""),
@@ -120,26 +121,71 @@ impl Scribe {
             (Dimension::Surface, surface, ""),
             (Dimension::NodeModel, node, model),
         ];
-        if !record.key_id.is_empty() {
-            values.push((Dimension::Key, admit(Dimension::Key, &record.key_id)?, model));
+        if !alike.key.is_empty() {
+            values.push((Dimension::Key, admit(Dimension::Key, alike.key)?, model));
         }
-        for tag in &record.tags {
+        for tag in alike.tags {
             let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, model);
             // The same tag twice, or two further ones, are one.
             if !values.contains(&tag) {
                 values.push(tag);
             }
         }
-        sums.cube.entry((hour, model, node, app, surface)).or_default().add(record);
-        let minute = (record.timestamp_ms >= sums.recent_ms).then(|| Grain::Minutely.bucket(record.timestamp_ms));
+        sums.cube.entry((hour, model, node, app, surface)).or_default().merge(cell);
+        let is_recent = began_ms.saturating_add(MINUTE_MS) > sums.recent_ms;
         for (dimension, value, second) in values {
-            sums.by.entry((dimension, hour, value, second)).or_default().add(record);
-            if let Some(minute) = minute {
-                sums.minutes.entry((dimension, minute, value, second)).or_default().add(record);
+            sums.by.entry((dimension, hour, value, second)).or_default().merge(cell);
+            if is_recent {
+                sums.minutes.entry((dimension, alike.minute, value, second)).or_default().merge(cell);
             }
         }
         Ok(())
     }
+}
+
+/// What requests have in common that are in the same cells of every roll-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Alike<'a> {
+    /// Begin of the minute, Unix seconds.
+    minute: u64,
+    model: &'a str,
+    asked: &'a str,
+    node: &'a str,
+    app: &'a str,
+    surface: &'a str,
+    key: &'a str,
+    tags: &'a [String],
+}
+
+impl<'a> Alike<'a> {
+    fn of(record: &'a TraceRecord) -> Self {
+        Self {
+            minute: Grain::Minutely.bucket(record.timestamp_ms),
+            model: &record.model,
+            asked: &record.original_model,
+            node: &record.node_id,
+            app: &record.app,
+            surface: &record.original_format,
+            key: &record.key_id,
+            tags: &record.tags,
+        }
+    }
+}
+
+/// The sums of `records` that are alike, in the order of the first of each: a request is in some twenty cells, and nearly
+/// all requests of a moment are in the same.
+fn group<'a>(records: impl Iterator<Item = &'a TraceRecord>) -> Vec<(Alike<'a>, Cell)> {
+    let mut groups: Vec<(Alike<'a>, Cell)> = Vec::new();
+    let mut places = HashMap::new();
+    for record in records {
+        let alike = Alike::of(record);
+        let place = *places.entry(alike).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((alike, Cell::default()));
+        }
+        groups[place].1.add(record);
+    }
+    groups
 }
 
 fn add_to_cube(
