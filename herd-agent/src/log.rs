@@ -9,6 +9,7 @@
 mod console;
 mod files;
 mod line;
+mod people;
 mod sink;
 
 use std::io::IsTerminal as _;
@@ -21,6 +22,7 @@ use tracing_subscriber::prelude::*;
 use console::Console;
 use files::Files;
 use line::JsonLines;
+use people::PeopleLines;
 use sink::{Sink, Worker};
 
 /// Lines that were dropped over the life of the process.
@@ -78,7 +80,7 @@ impl Logging<'_> {
         let filter: Targets = self.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
         let (console, console_worker) = Sink::start("log-console", Console);
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        let people = tracing_subscriber::fmt::layer().compact().with_ansi(colours).with_writer(console);
+        let people = PeopleLines { sink: console, colours };
         let mut workers = Vec::new();
         let lines = self.files.map(|limits| {
             let files = Files::new(&self.data_dir.join(FOLDER), self.program, limits);

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::sink::{Sink, Target};
+use super::sink::Target;
 
 /// Writes to standard error.
 #[derive(Debug)]
@@ -17,28 +17,5 @@ impl Target for Console {
             drop(writeln!(out, "{lost} log lines were lost: standard error took no more"));
         }
         0
-    }
-}
-
-/// One event's text, which comes in one piece.
-#[derive(Debug)]
-pub(super) struct Piece<'a>(&'a Sink);
-
-impl std::io::Write for Piece<'_> {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.push(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Sink {
-    type Writer = Piece<'a>;
-
-    fn make_writer(&'a self) -> Piece<'a> {
-        Piece(self)
     }
 }

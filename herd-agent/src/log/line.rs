@@ -48,7 +48,7 @@ pub(super) fn line(level: Level, target: &str, msg: &str, rest: &[u8]) -> Vec<u8
 }
 
 /// The wall clock in RFC 3339 with milliseconds, in UTC.
-fn now() -> String {
+pub(super) fn now() -> String {
     let mut text = String::with_capacity(32);
     // Writing to a string does not fail.
     SystemTime.format_time(&mut Writer::new(&mut text)).ok();
@@ -137,7 +137,7 @@ impl Visit for Fields {
     }
 }
 
-fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+pub(super) fn cut(text: &str) -> std::borrow::Cow<'_, str> {
     if text.len() <= TEXT_BYTES {
         return text.into();
     }
@@ -146,29 +146,15 @@ fn cut(text: &str) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
-
     use serde_json::{Value, json};
     use tracing_subscriber::prelude::*;
 
     use super::*;
-    use crate::log::sink::Target;
-
-    struct Keep(Sender<Vec<u8>>);
-
-    impl Target for Keep {
-        fn write(&mut self, lines: &[u8], _: u64) -> u64 {
-            drop(self.0.send(lines.to_vec()));
-            0
-        }
-    }
+    use crate::log::sink::tests::kept;
 
     fn logged(log: impl FnOnce()) -> Vec<Value> {
-        let (sender, lines) = channel();
-        let (sink, worker) = Sink::start("test", Keep(sender));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(JsonLines(sink)), log);
-        drop(worker);
-        let text: Vec<u8> = lines.into_iter().flatten().collect();
+        let text =
+            kept(|sink| tracing::subscriber::with_default(tracing_subscriber::registry().with(JsonLines(sink)), log));
         text.split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())

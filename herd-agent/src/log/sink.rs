@@ -124,10 +124,29 @@ impl Drop for Worker {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc::Sender;
 
     use super::*;
+
+    /// Passes on whatever it is given.
+    struct Keep(Sender<Vec<u8>>);
+
+    impl Target for Keep {
+        fn write(&mut self, lines: &[u8], _: u64) -> u64 {
+            drop(self.0.send(lines.to_vec()));
+            0
+        }
+    }
+
+    /// What `log` puts into a sink.
+    pub(in crate::log) fn kept(log: impl FnOnce(Sink)) -> Vec<u8> {
+        let (sender, lines) = channel();
+        let (sink, worker) = Sink::start("test", Keep(sender));
+        log(sink);
+        drop(worker);
+        lines.into_iter().flatten().collect()
+    }
 
     /// Passes on what it is given, once it may.
     struct Gate {

@@ -142,7 +142,7 @@ impl Scene {
     /// The line of a request in the log: there is one, and one only.
     #[track_caller]
     pub(super) fn line(&self, id: &str) -> String {
-        let mark = format!(" request_id=\"{id}\" ");
+        let mark = format!(" request_id={id} ");
         let lines = || -> Vec<String> {
             let log = self.edge.log();
             log.lines()
@@ -192,8 +192,11 @@ fn machine_file(id: &str, memory_bytes: u64) -> PathBuf {
 
 /// A quoted field of a line of the log.
 pub(super) fn field<'a>(line: &'a str, name: &str) -> &'a str {
-    let after = line.split_once(&format!(" {name}=\"")).map_or("", |(_, after)| after);
-    after.split('"').next().unwrap_or_default()
+    let after = line.split_once(&format!(" {name}=")).map_or("", |(_, after)| after);
+    match after.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().unwrap_or_default(),
+        None => after.split(' ').next().unwrap_or_default(),
+    }
 }
 
 /// What `Connection` says must hold: another request is answered, or the end comes.

@@ -1,0 +1,168 @@
+//! An event as a line for people: when, how grave, where from, the message, and `name=value` for each field.
+//!
+//! What is not known is left out, text has quotes only where it could be mistaken, and of fractions nobody wants more
+//! than three digits. A request's line has some twenty fields and is written for each of them, hence not the formats of
+//! `tracing-subscriber`, which show every field as it is and take three times as long for it.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::line::{cut, now};
+use super::sink::Sink;
+
+const DIM: &str = "\x1b[2m";
+const ITALIC: &str = "\x1b[3m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Puts each event into a sink.
+#[derive(Debug)]
+pub(super) struct PeopleLines {
+    /// Where they go.
+    pub(super) sink: Sink,
+    /// It is a terminal that shows colours.
+    pub(super) colours: bool,
+}
+
+impl<S: Subscriber> Layer<S> for PeopleLines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields { colours: self.colours, ..Fields::default() };
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let target = fields.target.as_deref().unwrap_or(metadata.target());
+        let (word, colour) = level(*metadata.level());
+        let [dim, colour, plain] = if self.colours { [DIM, colour, PLAIN] } else { [""; 3] };
+        let (msg, rest) = (&fields.msg, &fields.rest);
+        let line = format!("{dim}{}{plain} {colour}{word}{plain} {dim}{target}:{plain} {msg}{rest}\n", now());
+        self.sink.push(line.as_bytes());
+    }
+}
+
+/// A level's word, all of one length, and its colour.
+fn level(level: Level) -> (&'static str, &'static str) {
+    match level {
+        Level::ERROR => ("ERROR", "\x1b[31m"),
+        Level::WARN => (" WARN", "\x1b[33m"),
+        Level::INFO => (" INFO", "\x1b[32m"),
+        Level::DEBUG => ("DEBUG", "\x1b[34m"),
+        Level::TRACE => ("TRACE", "\x1b[35m"),
+    }
+}
+
+/// The fields of one event.
+#[derive(Debug, Default)]
+struct Fields {
+    msg: String,
+    /// Where the event comes from, when it came through the `log` crate.
+    target: Option<String>,
+    rest: String,
+    colours: bool,
+}
+
+impl Fields {
+    fn name(&mut self, field: &Field) {
+        let [italic, dim, plain] = if self.colours { [ITALIC, DIM, PLAIN] } else { [""; 3] };
+        for part in [" ", italic, field.name(), plain, dim, "=", plain] {
+            self.rest.push_str(part);
+        }
+    }
+
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.name(field);
+        // Writing to a string does not fail.
+        self.rest.write_fmt(value).ok();
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        match field.name() {
+            // In one line, whatever it says.
+            "message" => self.msg = cut(text).replace(char::is_control, " "),
+            "log.target" => self.target = Some(text.to_owned()),
+            // Where in its source a library logged is nobody's business.
+            name if name.starts_with("log.") => {}
+            _ if text.is_empty() => {}
+            _ if text.bytes().all(is_plain) && text.len() <= PLAIN_BYTES => {
+                self.name(field);
+                self.rest.push_str(text);
+            }
+            _ => self.add(field, format_args!("{:?}", cut(text))),
+        }
+    }
+}
+
+/// Longest text that has no quotes.
+const PLAIN_BYTES: usize = 256;
+
+/// A byte that needs no quotes around it: what else is in a line cannot be mistaken for a part of the value.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, format_args!("{}", (value * 1e3).round() / 1e3));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if !field.name().starts_with("log.") {
+            self.add(field, format_args!("{value}"));
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string fails only when the value's own formatting does.
+        let mut text = String::new();
+        write!(text, "{value:?}").ok();
+        self.text(field, &text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+    use crate::log::sink::tests::kept;
+
+    fn logged(colours: bool, log: impl FnOnce()) -> String {
+        let text = kept(|sink| {
+            let lines = PeopleLines { sink, colours };
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+        });
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_line_says_what_is_known_and_can_be_told_apart() {
+        let text = logged(false, || {
+            tracing::warn!(target: "herd::x", request_id = "r/1", ms = 7_u64, none = None::<u64>, empty = "",
+                score = 105.780_97, nan = f64::NAN, ok = false, debug = ?[1], odd = "a b=c", error = "no \"space\"\nleft",
+                "it {}\nfailed", "then");
+        });
+        let (ts, rest) = text.split_once(' ').unwrap();
+        assert!(ts.len() == 24 && ts.ends_with('Z'), "{ts}");
+        let expected = " WARN herd::x: it then failed request_id=r/1 ms=7 score=105.781 nan=NaN ok=false debug=[1] \
+            odd=\"a b=c\" error=\"no \\\"space\\\"\\nleft\"\n";
+        assert_eq!(rest, expected);
+    }
+
+    #[test]
+    fn a_terminal_gets_colours_and_no_others_than_ours() {
+        let text = logged(true, || tracing::error!(text = "\x1b[5m", "x"));
+        assert!(text.contains("\x1b[31mERROR\x1b[0m") && text.contains("\\u{1b}[5m"), "{text:?}");
+    }
+}
