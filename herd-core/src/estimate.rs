@@ -81,6 +81,8 @@ pub struct Prediction {
     pub prefill_ms: f64,
     /// Writing the answer.
     pub decode_ms: f64,
+    /// What those that run there lose by it, added up: no part of its own time.
+    pub others_ms: f64,
 }
 
 impl Prediction {
@@ -102,6 +104,13 @@ impl Prediction {
         self.prefill_ms + self.decode_ms
     }
 
+    /// What it costs all, but for a load: the wait, the request itself, and what others lose by it. Who chooses by its own
+    /// time alone goes where it slows down the most, as long as it is itself slowed down a little less.
+    #[must_use]
+    pub fn cost_ms(&self) -> f64 {
+        self.wait_ms + self.run_ms() + self.others_ms
+    }
+
     /// From now until the model reads the prompt.
     #[must_use]
     pub fn until_start_ms(&self) -> f64 {
@@ -120,13 +129,14 @@ pub fn predict(profile: &RequestProfile, spot: &Spot<'_>, plan: &ContextPlan, us
     let alone = spot.occupancy == spot.runner_occupancy;
     let sharing = if alone { 1.0 } else { sharing(spot.node, spot.model) };
     let beside = spot.runner_occupancy.min(spot.slots.saturating_sub(1));
+    let others_ms = others_ms(spot, beside, (prefill_ms, decode_ms));
     let (prefill_ms, decode_ms) = (prefill_ms * sharing, decode_ms * sharing * batch(beside));
     let is_awaited = |load: Loading| load.model == spot.model.key && !load.is_overdue(spot.now_ms);
     // A load that is under way is waited for, not done again; of one that does not end, nothing is known.
     let loads = needs_load(plan) && !spot.loading.is_some_and(is_awaited);
     let load_ms = if loads { load_ms(spot.model, spot.now_ms) } else { 0.0 };
     let wait_ms = wait_ms(spot, plan, prefill_ms + decode_ms);
-    Prediction { wait_ms, load_ms, prefill_ms, decode_ms }
+    Prediction { wait_ms, load_ms, prefill_ms, decode_ms, others_ms }
 }
 
 /// How many times as long something must be predicted to take before that counts: predictions of two nodes are right
@@ -168,6 +178,19 @@ fn sharing(node: &Node, model: &Model) -> f64 {
 /// How many times as long a token takes in a batch with so many others.
 fn batch(beside: u32) -> f64 {
     1.0 + BATCH_COST * f64::from(beside)
+}
+
+/// What those that run on the device lose, added up, by a request that alone takes so long to read and to write.
+///
+/// Those in its batch wait while its prompt is read, and each of its tokens slows theirs. Where its runner was idle, that
+/// takes turns from the other runners as long as the request is worked on; a runner that works has its turns already.
+fn others_ms(spot: &Spot<'_>, beside: u32, (prefill_ms, decode_ms): (f64, f64)) -> f64 {
+    let (held_up, each_ms) = match spot.runner_occupancy {
+        0 => (spot.occupancy, prefill_ms + decode_ms),
+        _ => (beside, prefill_ms + BATCH_COST * decode_ms),
+    };
+    // Nobody loses nothing, whatever the time is: it may be infinite.
+    if held_up == 0 { 0.0 } else { f64::from(held_up) * each_ms }
 }
 
 /// Tokens of a prompt of `prompt_tokens` that `model` must read: those that it has not in the cache of a slot, from the

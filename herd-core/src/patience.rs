@@ -168,7 +168,7 @@ mod tests {
     };
 
     fn prediction(load_ms: f64, decode_ms: f64) -> Prediction {
-        Prediction { wait_ms: 0.0, load_ms, prefill_ms: 0.0, decode_ms }
+        Prediction { load_ms, decode_ms, ..Prediction::default() }
     }
 
     fn seen(tokens: u64) -> Evidence {

@@ -201,7 +201,7 @@ impl Overview {
     fn add(&mut self, candidate: &Candidate, model: &Model) {
         let Candidate { prediction, readiness, .. } = candidate;
         self.under_way |= *readiness == Readiness::Loading;
-        self.fastest_ms = least(self.fastest_ms, prediction.wait_ms + prediction.run_ms());
+        self.fastest_ms = least(self.fastest_ms, prediction.cost_ms());
         if starts_load(candidate) {
             self.load = Some(sooner(self.load, *prediction));
         } else {

@@ -160,6 +160,25 @@ fn a_crowd_slows_what_is_beside_it_and_not_what_comes_later() {
 }
 
 #[test]
+fn what_others_lose_is_told_beside_what_the_request_takes() {
+    let node = node("n", &NodeSpec { slots: Some(2), ..hot().hot("other", 4096) });
+    let run = |name: &str| {
+        let model = node.models.iter().find(|model| model.name.as_str().starts_with(name)).unwrap();
+        Claim::take(&node.load, &model.load, 0)
+    };
+    let others_ms = || predicted(&node, &profile(1_000), NOW).others_ms;
+    near(others_ms(), 0.0);
+    let _others = (run("other"), run("other"));
+    near(others_ms(), 2.0 * 25_000.0);
+    let _own = run("m");
+    near(others_ms(), 5_000.0 + 0.1 * 20_000.0);
+    let _full = run("m");
+    near(others_ms(), 5_000.0 + 0.1 * 20_000.0);
+    let prediction = predicted(&node, &profile(1_000), NOW);
+    near(prediction.cost_ms() + prediction.load_ms, prediction.total_ms() + prediction.others_ms);
+}
+
+#[test]
 fn what_a_conversation_has_said_before_is_not_read_again() {
     let node = node("n", &NodeSpec { slots: Some(2), ..hot() });
     let model = &node.models[0];

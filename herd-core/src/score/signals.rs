@@ -22,7 +22,7 @@ pub struct Facts<'a> {
     pub prediction: Prediction,
     /// What it would take on the node that would be done first of those that must load the model; `None` = there is none.
     pub load_elsewhere: Option<Prediction>,
-    /// Shortest time that the wait and the request itself take on any candidate, milliseconds; `None` = there is no other.
+    /// The least [`Prediction::cost_ms`] of any candidate; `None` = there is no other.
     pub fastest_ms: Option<f64>,
 }
 
@@ -88,14 +88,14 @@ pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
 /// Differences well below this are not more than the error of a prediction, whatever the request takes.
 const LATENCY_GRAIN_MS: f64 = 250.0;
 
-/// Expected time of the wait and the request itself, from what requests really took here, against that of the fastest
-/// candidate: how many times as long matters, be it seconds or minutes. Half of the weight for twice as long, three
-/// quarters for four times. Range `(-weight, 0]`. Never measured: what such hardware takes for a model of that size, as
-/// far as others have shown it, not zero.
+/// Expected time of the wait, of the request itself and of what others lose by it, from what requests really took here,
+/// against that of the fastest candidate: how many times as long matters, be it seconds or minutes. Half of the weight for
+/// twice as long, three quarters for four times. Range `(-weight, 0]`. Never measured: what such hardware takes for a model
+/// of that size, as far as others have shown it, not zero.
 #[must_use]
 pub fn latency_history(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let grained = |ms: f64| finite(ms, f64::MAX).clamp(0.0, 1e12) + LATENCY_GRAIN_MS;
-    let expected_ms = grained(facts.prediction.wait_ms + facts.prediction.run_ms());
+    let expected_ms = grained(facts.prediction.cost_ms());
     let fastest_ms = facts.fastest_ms.map_or(expected_ms, grained).min(expected_ms);
     -weights.latency_history * (1.0 - fastest_ms / expected_ms)
 }

@@ -69,6 +69,20 @@ fn work_for_another_model_counts_on_the_same_device() {
     assert_eq!(choose(&snapshot, &chat()).candidates[0].node, 1);
 }
 
+/// Whoever is beside it waits while it is read, which is more than the other machine takes longer.
+#[test]
+fn a_long_prompt_is_read_where_it_holds_nobody_up() {
+    let spec = |bandwidth_gbps| NodeSpec { bandwidth_gbps, slots: Some(4), ..NodeSpec::default() }.hot("m", 65_536);
+    let snapshot = fleet(&[("fast", spec(400.0)), ("slower", spec(220.0))], NOW);
+    let goes_to = |prompt_tokens, limit| {
+        let request = RequestProfile { prompt_tokens, max_output_tokens: Some(limit), ..chat() };
+        choose(&snapshot, &request).candidates[0].node
+    };
+    assert_eq!(goes_to(20_000, 1), 0);
+    let _running = run(&snapshot, "fast", "m");
+    assert_eq!((goes_to(20_000, 1), goes_to(1, 1_000)), (1, 0));
+}
+
 #[test]
 fn equals_take_turns() {
     let nodes: Vec<_> = ["a", "b", "c"].map(|id| (id, NodeSpec::default().hot("m", 8192))).to_vec();
