@@ -143,11 +143,14 @@ pub fn predict(profile: &RequestProfile, spot: &Spot<'_>, plan: &ContextPlan, us
 /// within a factor of two or so.
 pub const SLOWER_BY: f64 = 2.0;
 
-/// What a request loses by being served `here`, where the model is in memory, and not where it must be `loaded`: the wait,
-/// and what the request takes longer itself beyond the error of predictions, be it that the machine is slow or crowded.
+/// What is lost by serving a request `here`, where the model is in memory, and not where it must be `loaded`: the wait, what
+/// the request takes longer itself beyond the error of predictions, be it that the machine is slow or crowded, and what
+/// others lose more by it. What it would take longer there, however little, is gained.
 #[must_use]
 pub fn lost_ms(here: &Prediction, loaded: &Prediction) -> f64 {
-    here.wait_ms + (here.run_ms() - SLOWER_BY * loaded.run_ms()).max(0.0)
+    let longer_ms = (here.run_ms() - SLOWER_BY * loaded.run_ms()).max(0.0);
+    let shorter_ms = (loaded.run_ms() - here.run_ms()).max(0.0);
+    here.wait_ms + longer_ms - shorter_ms + (here.others_ms - loaded.others_ms).max(0.0)
 }
 
 /// Whether the model must be loaded or reloaded before it can serve.

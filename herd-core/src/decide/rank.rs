@@ -216,11 +216,11 @@ impl Overview {
     /// load must pay.
     ///
     /// It pays when the wait for those that have it is longer than the load, or when all of them are so slow or crowded
-    /// that more would be lost by that, as far as their speed has been measured: a guess is no reason to push other
-    /// models out of memory. Without a measurement, or in spite of it, it pays once the request has waited as long as
-    /// the load takes, which is at most twice the best choice in hindsight (the ski-rental rule: Karlin, Manasse,
-    /// Rudolph and Sleator, 1988). A reload never pays while a slot is free on a runner that serves the request as it
-    /// is.
+    /// that more would be lost by that, by the request and by those whom it holds up, as far as their speed has been
+    /// measured: a guess is no reason to push other models out of memory. Without a measurement, or in spite of it, it
+    /// pays once the request has waited as long as the load takes, which is at most twice the best choice in hindsight
+    /// (the ski-rental rule: Karlin, Manasse, Rudolph and Sleator, 1988). A reload never pays while a slot is free on a
+    /// runner that serves the request as it is.
     fn hold_load(&self, candidate: &mut Candidate) {
         if !starts_load(candidate) || candidate.readiness != Readiness::Free {
             return;
@@ -233,8 +233,9 @@ impl Overview {
     }
 
     fn load_pays(&self, candidate: &Candidate) -> bool {
-        let waits = self.soonest_ms.is_none_or(|soonest_ms| soonest_ms > pays_after_ms(candidate));
-        let outruns = |best: &Prediction| lost_ms(best, &candidate.prediction) > outruns_after_ms(candidate);
+        let after_ms = pays_after_ms(candidate);
+        let waits = self.soonest_ms.is_none_or(|soonest_ms| soonest_ms > after_ms);
+        let outruns = |best: &Prediction| lost_ms(best, &candidate.prediction) > after_ms;
         (waits || self.best.as_ref().is_some_and(outruns)) && !(is_reload(candidate) && self.serves)
     }
 }
@@ -308,8 +309,8 @@ fn take_turns(ranked: &mut [Candidate]) {
     ranked[..equals].sort_by_key(|candidate| candidate.last_chosen);
 }
 
-/// The wait elsewhere beyond which a load here pays. A reload takes a runner from those it serves, who are likely to
-/// take it back: it must be worth two.
+/// The wait elsewhere, or what is lost there, beyond which a load here pays. A reload takes a runner from those it serves,
+/// who are likely to take it back: it must be worth two.
 fn pays_after_ms(candidate: &Candidate) -> f64 {
     let Prediction { wait_ms, load_ms, .. } = candidate.prediction;
     let loads = if is_reload(candidate) { 2.0 } else { 1.0 };
@@ -319,12 +320,6 @@ fn pays_after_ms(candidate: &Candidate) -> f64 {
 /// Whether it takes a runner from those it serves.
 fn is_reload(candidate: &Candidate) -> bool {
     candidate.plan.action == ContextAction::Reload
-}
-
-/// What must be lost by being served elsewhere, see [`lost_ms`], beyond which a load here pays though nobody waits there:
-/// twice the load, because it pushes out what others will load again.
-fn outruns_after_ms(candidate: &Candidate) -> f64 {
-    pays_after_ms(candidate) + candidate.prediction.load_ms
 }
 
 /// Which candidates others need heed: a last resort counts only where there is nothing else.

@@ -86,11 +86,18 @@ fn hot_and_cold() -> FleetSnapshot {
     fleet(&[("hot", NodeSpec::default().hot("m", 8192)), ("cold", NodeSpec::default().cold("m"))], NOW)
 }
 
+/// An answer of 200 tokens has taken so long on `id`.
+fn work(snapshot: &FleetSnapshot, id: &str, ms: f64) {
+    let work = crate::load::Work { decode: Some((200, ms)), ..Default::default() };
+    model(snapshot, id, "m").1.load.observe_work(&work);
+}
+
 #[test]
 fn a_replica_is_loaded_exactly_when_the_wait_is_longer_than_the_load() {
     let (snapshot, chat, policy) = (hot_and_cold(), chat(), policy());
     let _running = run(&snapshot, "hot", "m");
-    model(&snapshot, "hot", "m").1.load.observe(1_000.0, NOW);
+    // The other is judged by it, so that only the queue and the load differ.
+    work(&snapshot, "hot", 1_000.0);
     let mut paid = Vec::new();
     for ahead in 0..20 {
         let decision = Question { ahead, ..question(&snapshot, &chat, &policy) }.decide();
@@ -119,6 +126,24 @@ fn without_a_measurement_a_replica_pays_once_as_long_has_been_waited_as_a_load_t
     let load_ms = load_ms as u64;
     assert_eq!(after(load_ms).0, Readiness::LoadDoesNotPay);
     assert_eq!(after(load_ms + 1).0, Readiness::Free);
+}
+
+/// Two answers of another model would each be held up as long as the request takes: together that is more than a load.
+#[test]
+fn a_load_pays_where_nobody_waits_but_others_lose_more_than_it_takes() {
+    let spec = || NodeSpec { slots: Some(4), free_bytes: 60 * GIB, ..NodeSpec::default() };
+    let nodes = [("shared", spec().hot("m", 8192).hot("other", 8192)), ("idle", spec().cold("m"))];
+    let snapshot = fleet(&nodes, NOW);
+    let _one = run(&snapshot, "shared", "other");
+    work(&snapshot, "shared", 2_000.0);
+    assert_eq!(goes(&choose(&snapshot, &chat()), &snapshot), ["shared"], "one loses less");
+    let _another = run(&snapshot, "shared", "other");
+    let decision = choose(&snapshot, &chat());
+    let load_ms = at(&decision, &snapshot, "idle").prediction.load_ms;
+    assert!((2_000.0..4_000.0).contains(&load_ms), "{load_ms}");
+    assert_eq!(goes(&decision, &snapshot), ["idle", "shared"]);
+    let slow = edited(&snapshot, "idle", |node| node.bandwidth_gbps = Some(40.0));
+    assert_eq!(goes(&choose(&slow, &chat()), &slow), ["shared"], "it would be longer there than all of them lose");
 }
 
 #[test]
