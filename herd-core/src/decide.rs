@@ -152,7 +152,7 @@ pub struct Decision {
     /// Why that one, when it is not the requested one.
     pub stand_in: Option<StandIn>,
     /// The best [`RANKED`] of them in order, then the others. Where none of those could go now, the last of them is
-    /// the fastest one that can.
+    /// the one that can where it costs the least.
     pub candidates: Vec<Candidate>,
     /// Nodes that cannot serve it, with the reason, in their order.
     pub refused: Vec<(usize, Ineligible)>,
@@ -165,7 +165,7 @@ impl Decision {
     ///
     /// The best one goes first. When that is busy, another goes only if it is predicted to answer no later than the
     /// busy one would: a free slot is not worth a slower answer. Nor is one that ranks first worth an answer that takes
-    /// more than twice as long as waiting for a busy node would.
+    /// more than twice as long as waiting for a busy node would. What others lose by it counts like its own time.
     pub fn ready(&self) -> impl Iterator<Item = &Candidate> {
         rank::ready(&self.candidates)
     }

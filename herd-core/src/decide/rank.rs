@@ -138,7 +138,7 @@ impl Question<'_> {
 
     /// Where a slot is free, one that has been waited for longer than was predicted is taken to need as long again: what
     /// runs there may be many times longer than what waits, and a guess of its speed may be wrong for good. So nobody
-    /// waits beside a free slot for more than about the time that it would have taken there.
+    /// waits beside a free slot for more than about the time that it would have cost there.
     fn count_the_wait_so_far(&self, candidates: &mut [Candidate]) {
         // When a load pays is another question.
         let is_free = |candidate: &Candidate| candidate.readiness == Readiness::Free && !starts_load(candidate);
@@ -283,8 +283,8 @@ fn bring_to_front(candidates: &mut [Candidate], order: impl Fn(&Candidate, &Cand
     best.len()
 }
 
-/// Where none of the ranked can go now, the last of their places goes to the fastest of the others that could: the
-/// best nodes may all be busy while a lesser one would answer sooner.
+/// Where none of the ranked can go now, the last of their places goes to that of the others that could where it costs the
+/// least: the best nodes may all be busy while a lesser one would answer sooner.
 fn keep_one_ready(candidates: &mut [Candidate]) {
     if candidates.len() <= RANKED || ready(candidates).next().is_some() {
         return;
@@ -292,10 +292,9 @@ fn keep_one_ready(candidates: &mut [Candidate]) {
     let counts = counts(candidates);
     let (ranked, others) = candidates.split_at_mut(RANKED);
     let free = others.iter_mut().filter(|other| counts(other) && other.readiness == Readiness::Free);
-    let fastest =
-        free.min_by(|a, b| a.prediction.total_ms().total_cmp(&b.prediction.total_ms()).then(a.node.cmp(&b.node)));
-    if let Some(fastest) = fastest {
-        std::mem::swap(&mut ranked[RANKED - 1], fastest);
+    let least = free.min_by(|a, b| cost_ms(a).total_cmp(&cost_ms(b)).then(a.node.cmp(&b.node)));
+    if let Some(least) = least {
+        std::mem::swap(&mut ranked[RANKED - 1], least);
     }
 }
 
@@ -337,22 +336,28 @@ fn least(known: Option<f64>, new: f64) -> Option<f64> {
     Some(known.map_or(new, |known| known.min(new)))
 }
 
+/// What sending the request there costs all, so that nobody goes where it holds others up for longer than it would wait
+/// elsewhere.
+fn cost_ms(candidate: &Candidate) -> f64 {
+    candidate.prediction.load_ms + candidate.prediction.cost_ms()
+}
+
 /// The candidates that go now, of those that are ranked; see [`Decision::ready`].
 ///
-/// A free node that ranks before a busy one still waits for that, if it is predicted to take [`SLOWER_BY`] times as long:
+/// A free node that ranks before a busy one still waits for that, if it is predicted to cost [`SLOWER_BY`] times as much:
 /// points for an empty queue must not send a request to a machine that is many times slower.
 pub(super) fn ready(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
     let ranked = &candidates[..candidates.len().min(RANKED)];
     let suspect = ranked.first().is_some_and(|best| best.last_resort.is_some());
     let waited_for = ranked.iter().filter(|c| c.readiness.is_waited_for() && (suspect || c.last_resort.is_none()));
-    let soonest_ms = waited_for.map(|candidate| candidate.prediction.total_ms()).fold(f64::INFINITY, f64::min);
+    let soonest_ms = waited_for.map(cost_ms).fold(f64::INFINITY, f64::min);
     let mut waited_ms = f64::INFINITY;
     ranked.iter().filter(move |candidate| {
+        let cost_ms = cost_ms(candidate);
         if candidate.readiness.is_waited_for() {
-            waited_ms = waited_ms.min(candidate.prediction.total_ms());
+            waited_ms = waited_ms.min(cost_ms);
         }
-        let total_ms = candidate.prediction.total_ms();
-        let worth = total_ms <= waited_ms && total_ms <= soonest_ms * SLOWER_BY;
+        let worth = cost_ms <= waited_ms && cost_ms <= soonest_ms * SLOWER_BY;
         candidate.readiness == Readiness::Free && worth && (suspect || candidate.last_resort.is_none())
     })
 }

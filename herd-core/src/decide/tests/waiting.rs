@@ -68,6 +68,23 @@ fn a_free_slot_is_taken_where_it_answers_sooner_than_the_best_node_would() {
     assert_eq!(spreads.until_start_ms(), Some(0.0));
 }
 
+/// Half of what runs on `busy` is left; on `crowded` three would stand still while the prompt is read.
+#[test]
+fn a_free_slot_is_left_free_where_the_request_would_hold_others_up_for_longer_than_it_waits() {
+    let spec = |slots| NodeSpec { slots: Some(slots), ..NodeSpec::default() }.hot("m", 65_536);
+    let snapshot = fleet(&[("busy", spec(1)), ("crowded", spec(4))], NOW);
+    let _running = run(&snapshot, "busy", "m");
+    let _beside: Vec<_> = (0..3).map(|_| run(&snapshot, "crowded", "m")).collect();
+    let asks = |prompt_tokens, limit| {
+        let request = RequestProfile { prompt_tokens, max_output_tokens: Some(limit), ..chat() };
+        let decision = choose(&snapshot, &request);
+        let crowded = at(&decision, &snapshot, "crowded");
+        assert!(crowded.prediction.total_ms() < at(&decision, &snapshot, "busy").prediction.total_ms());
+        goes(&decision, &snapshot).len()
+    };
+    assert_eq!((asks(20_000, 1), asks(10, 200)), (0, 1));
+}
+
 #[test]
 fn two_of_a_kind_share_the_work() {
     let snapshot = fleet(&[("a", hot()), ("b", hot())], NOW);
