@@ -140,8 +140,8 @@ pub struct Candidate {
     pub readiness: Readiness,
     /// It is taken only when no other can serve: silent for long, or lacking something that its backend should say.
     pub last_resort: Option<&'static str>,
-    /// Ticket of the node's last claim, read once: it moves while candidates are put in order.
-    pub last_chosen: u64,
+    /// The node's turn among equals, read once: it moves while candidates are put in order.
+    pub turn: u64,
 }
 
 /// The outcome for one model: who could serve it, best first, and who could not.

@@ -28,6 +28,8 @@ pub const EJECTION_AFTER_FAILURES: u32 = 3;
 pub struct NodeLoad {
     in_flight: AtomicU32,
     last_chosen: AtomicU64,
+    /// Tickets of the claims that are held, added up.
+    tickets: AtomicU64,
     probe: Probe,
     ejected_until_ms: AtomicU64,
     failures_in_a_row: AtomicU32,
@@ -87,10 +89,17 @@ impl NodeLoad {
         self.in_flight.load(Relaxed)
     }
 
-    /// Ticket of the last claim here: a smaller one was chosen longer ago.
+    /// Its turn among nodes that are equally good; the smaller goes first.
+    ///
+    /// Idle ones go before busy ones, and of those the one chosen longest ago. Of busy ones it is the one whose requests
+    /// have begun most lately, by the mean of their tickets: what has run for long is likely to go on for long, and each
+    /// request that joins it slows it down, so that the longest answers would be those that most have joined.
     #[must_use]
-    pub fn last_chosen(&self) -> u64 {
-        self.last_chosen.load(Relaxed)
+    pub fn turn(&self) -> u64 {
+        match u64::from(self.in_flight()) {
+            0 => self.last_chosen.load(Relaxed),
+            running => u64::MAX - self.tickets.load(Relaxed) / running,
+        }
     }
 
     /// Whether the edge's own health probe fails.

@@ -90,7 +90,7 @@ impl Question<'_> {
         stand_in: Option<StandIn>,
     ) -> Candidate {
         let Spot { node, model, .. } = spot;
-        let last_chosen = node.load.last_chosen();
+        let turn = node.load.turn();
         let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
         if self.policy.openai_alias {
             plan = plan.by_alias(self.profile, node, model);
@@ -111,7 +111,7 @@ impl Question<'_> {
         }
         let score = Score::default();
         let seen = Seen { in_flight: spot.in_flight, on_model: spot.on_model, load };
-        Candidate { node: place, score, total: 0.0, prediction, plan, seen, readiness, last_resort, last_chosen }
+        Candidate { node: place, score, total: 0.0, prediction, plan, seen, readiness, last_resort, turn }
     }
 
     /// Adds the requests that wait at the edge to the wait at the busy nodes that have the model, which work them off
@@ -245,12 +245,12 @@ fn is_measured(model: &Model) -> bool {
     model.load.p75_ms().is_some() || model.load.decode_ms_per_token().is_some()
 }
 
-/// Puts the best [`RANKED`] first, in order. Of those as good as the best, the one chosen longest ago leads, so
-/// that equals take turns; the node's place, which is the order of ids, settles the rest.
+/// Puts the best [`RANKED`] first, in order. Those as good as the best take turns, see [`crate::load::NodeLoad::turn`];
+/// the node's place, which is the order of ids, settles the rest.
 fn order(candidates: &mut [Candidate]) {
     let by_rank = |a: &Candidate, b: &Candidate| {
         let last_resort = a.last_resort.is_some().cmp(&b.last_resort.is_some());
-        let turn = a.last_chosen.cmp(&b.last_chosen).then(a.node.cmp(&b.node));
+        let turn = a.turn.cmp(&b.turn).then(a.node.cmp(&b.node));
         last_resort.then(b.total.total_cmp(&a.total)).then(turn)
     };
     let ranked = bring_to_front(candidates, by_rank);
@@ -305,7 +305,7 @@ fn take_turns(ranked: &mut [Candidate]) {
         .iter()
         .take_while(|c| best_total - c.total <= TIE_BAND && c.last_resort.is_some() == best_resort)
         .count();
-    ranked[..equals].sort_by_key(|candidate| candidate.last_chosen);
+    ranked[..equals].sort_by_key(|candidate| candidate.turn);
 }
 
 /// The wait elsewhere, or what is lost there, beyond which a load here pays. A reload takes a runner from those it serves,

@@ -25,6 +25,7 @@ pub struct Claim {
     model: Arc<ModelLoad>,
     loads: bool,
     trial: bool,
+    ticket: u64,
 }
 
 impl Claim {
@@ -57,8 +58,9 @@ impl Claim {
     fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> (Self, u32) {
         let before = model.claimed();
         node.last_chosen.fetch_max(ticket, Relaxed);
+        node.tickets.fetch_add(ticket, Relaxed);
         let trial = node.needs_trial() && !node.on_trial.swap(true, Relaxed);
-        (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial }, before)
+        (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial, ticket }, before)
     }
 
     /// When the load began that this request has caused; `None` = it has caused none, or that is over.
@@ -84,6 +86,7 @@ impl Drop for Claim {
         if self.trial {
             self.node.on_trial.store(false, Relaxed);
         }
+        self.node.tickets.fetch_sub(self.ticket, Relaxed);
         self.model.in_flight.fetch_sub(1, Relaxed);
         self.node.in_flight.fetch_sub(1, Relaxed);
     }
@@ -107,9 +110,27 @@ mod tests {
         let first = Claim::try_take(&node, &model, &seen(0), 1).unwrap();
         assert!(Claim::try_take(&node, &model, &seen(0), 2).is_none(), "the choice was made on another count");
         let second = Claim::take(&node, &model, 3);
-        assert_eq!((node.in_flight(), model.in_flight(), node.last_chosen()), (2, 2, 3));
+        assert_eq!((node.in_flight(), model.in_flight()), (2, 2));
         drop((first, second));
-        assert_eq!((node.in_flight(), model.in_flight()), (0, 0));
+        assert_eq!((node.in_flight(), model.in_flight(), node.turn()), (0, 0, 3));
+    }
+
+    #[test]
+    fn the_idle_one_chosen_longest_ago_goes_first_and_then_the_one_whose_work_is_youngest() {
+        let nodes: [_; 4] = std::array::from_fn(|_| idle());
+        let take = |place: usize, ticket| Claim::take(&nodes[place].0, &nodes[place].1, ticket);
+        let order = || {
+            let mut order = [0, 1, 2, 3];
+            order.sort_by_key(|place: &usize| nodes[*place].0.turn());
+            order
+        };
+        drop((take(0, 2), take(1, 1)));
+        let (_older, younger) = (take(2, 3), take(3, 4));
+        assert_eq!(order(), [1, 0, 3, 2]);
+        let _beside = take(2, 9);
+        assert_eq!(order(), [1, 0, 2, 3], "the mean of 3 and 9 is more than 4");
+        drop(younger);
+        assert_eq!(order(), [1, 0, 3, 2]);
     }
 
     #[test]
