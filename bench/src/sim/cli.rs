@@ -35,7 +35,7 @@ struct Args {
     /// First seed [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many seeds, one after the other [default: 4]
+    /// How many seeds, one after the other [default: 16]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
     /// Requests of each workload, in place of its own number
@@ -88,7 +88,7 @@ impl Args {
         let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
         let first = self.seed.unwrap_or(1);
         // A single seed that was asked for is run alone.
-        let seeds = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { 4 });
+        let seeds = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { 16 });
         Plan {
             workloads: WORKLOADS.iter().filter(|workload| asked(&self.workload, workload.name)).collect(),
             policies: POLICIES.iter().filter(|policy| asked(&self.policy, policy.name)).collect(),

@@ -154,9 +154,9 @@ impl Question<'_> {
         let facts = Facts {
             profile: self.profile,
             spot,
-            plan: candidate.plan,
-            prediction: candidate.prediction,
-            load_elsewhere: overview.load,
+            plan: &candidate.plan,
+            prediction: &candidate.prediction,
+            load_elsewhere: overview.load.as_ref(),
             fastest_ms: overview.fastest_ms,
         };
         candidate.score = Score::of(&facts, &self.policy.weights);

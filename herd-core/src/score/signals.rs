@@ -17,11 +17,11 @@ pub struct Facts<'a> {
     /// The model on the node.
     pub spot: &'a Spot<'a>,
     /// What happens to the context there.
-    pub plan: ContextPlan,
+    pub plan: &'a ContextPlan,
     /// What it would take there.
-    pub prediction: Prediction,
+    pub prediction: &'a Prediction,
     /// What it would take on the node that would be done first of those that must load the model; `None` = there is none.
-    pub load_elsewhere: Option<Prediction>,
+    pub load_elsewhere: Option<&'a Prediction>,
     /// The least [`Prediction::cost_ms`] of any candidate; `None` = there is no other.
     pub fastest_ms: Option<f64>,
 }
@@ -46,12 +46,12 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
         // Worse than cold: it takes the runner from those whom it serves, who are likely to take it back.
         return 0.0;
     }
-    if needs_load(&facts.plan) {
+    if needs_load(facts.plan) {
         let share = COLD_SHARE + (WARM_SHARE - COLD_SHARE) * warmth(facts.spot.model, facts.spot.now_ms);
         return full * share;
     }
     let Some(load) = facts.load_elsewhere else { return full };
-    let lost_ms = lost_ms(&facts.prediction, &load);
+    let lost_ms = lost_ms(facts.prediction, load);
     let ratio = finite(lost_ms / load.until_start_ms().max(1.0), 1.0).clamp(0.0, 1.0);
     // The cold node may have none of these gains, and a penalty for a window that is too small.
     let others = weights.memory_fit + weights.role_affinity + weights.availability_trend + 2.0 * weights.context_fit;
