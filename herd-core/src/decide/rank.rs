@@ -201,13 +201,13 @@ impl Overview {
     fn add(&mut self, candidate: &Candidate, model: &Model) {
         let Candidate { prediction, readiness, .. } = candidate;
         self.under_way |= *readiness == Readiness::Loading;
-        self.fastest_ms = least(self.fastest_ms, prediction.cost_ms());
+        lower(&mut self.fastest_ms, prediction.cost_ms());
         if starts_load(candidate) {
             self.load = Some(sooner(self.load, *prediction));
         } else {
             let measured = if is_measured(model) { *prediction } else { Prediction::default() };
             self.serves |= *readiness == Readiness::Free;
-            self.soonest_ms = least(self.soonest_ms, measured.until_start_ms());
+            lower(&mut self.soonest_ms, measured.until_start_ms());
             self.best = Some(sooner(self.best, measured));
         }
     }
@@ -332,8 +332,8 @@ fn sooner(known: Option<Prediction>, new: Prediction) -> Prediction {
     known.filter(|known| known.total_ms() <= new.total_ms()).unwrap_or(new)
 }
 
-fn least(known: Option<f64>, new: f64) -> Option<f64> {
-    Some(known.map_or(new, |known| known.min(new)))
+fn lower(known: &mut Option<f64>, new: f64) {
+    *known = Some(known.map_or(new, |known| known.min(new)));
 }
 
 /// What sending the request there costs all, so that nobody goes where it holds others up for longer than it would wait
