@@ -197,6 +197,7 @@ mod tests {
         assert_eq!(told.nodes[2].reason.as_ref().unwrap().code, "model_absent");
         let sum: f64 = told.nodes[0].signals.values().sum();
         assert!((sum - told.nodes[0].score.unwrap()).abs() < 0.01);
+        assert!(told.nodes[0].signals.values().all(|points| *points != 0.0 || points.is_sign_positive()), "no -0");
         let policy = Policy::default();
         let tried = &[0, 1];
         let decision = Question {

@@ -69,7 +69,8 @@ impl Score {
     /// Scores what `facts` say.
     #[must_use]
     pub fn of(facts: &Facts<'_>, weights: &Weights) -> Self {
-        Self { parts: SIGNALS.map(|(_, signal)| signal(facts, weights)) }
+        // No penalty is zero, and not what floating-point numbers have as well, a zero below it.
+        Self { parts: SIGNALS.map(|(_, signal)| signal(facts, weights) + 0.0) }
     }
 
     /// The sum of the parts.
