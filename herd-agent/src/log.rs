@@ -7,6 +7,7 @@
 //! the few lines of our own.
 
 mod console;
+mod fields;
 mod files;
 mod line;
 mod people;

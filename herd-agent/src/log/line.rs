@@ -1,17 +1,15 @@
 //! An event as one line of JSON: `ts`, `level`, `target`, `msg` and the event's own fields beside them.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Display;
 
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::fields::{Fields, Form};
 use super::sink::Sink;
 
-/// Longest text of one field; the rest is cut off.
-const TEXT_BYTES: usize = 4_096;
 /// Where the date stands in a line.
 pub(super) const DAY: std::ops::Range<usize> = 7..17;
 /// Length of a date and time with milliseconds, before its `Z`.
@@ -23,11 +21,11 @@ pub(super) struct JsonLines(pub(super) Sink);
 
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let mut fields = Fields::<Members>::default();
         event.record(&mut fields);
         let metadata = event.metadata();
         let target = fields.target.as_deref().unwrap_or(metadata.target());
-        self.0.push(&line(*metadata.level(), target, &fields.msg, &fields.rest));
+        self.0.push(&line(*metadata.level(), target, &fields.msg, &fields.form.0));
     }
 }
 
@@ -72,76 +70,34 @@ fn json(line: &mut Vec<u8>, value: impl serde::Serialize) {
     drop(serde_json::to_writer(line, &value));
 }
 
-/// The fields of one event.
+/// Fields as `,"name":value`.
 #[derive(Debug, Default)]
-struct Fields {
-    msg: String,
-    /// Where the event comes from, when it came through the `log` crate.
-    target: Option<String>,
-    rest: Vec<u8>,
-}
+struct Members(Vec<u8>);
 
-impl Fields {
-    fn add(&mut self, field: &Field, value: impl serde::Serialize) {
-        let name = field.name();
-        self.rest.extend_from_slice(b",\"");
-        self.rest.extend_from_slice(name.as_bytes());
+impl Members {
+    fn add(&mut self, name: &str, value: impl serde::Serialize) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
         if matches!(name, "ts" | "level" | "target" | "msg") {
-            self.rest.push(b'_');
+            self.0.push(b'_');
         }
-        self.rest.extend_from_slice(b"\":");
-        json(&mut self.rest, value);
-    }
-
-    fn text(&mut self, field: &Field, text: &str) {
-        match field.name() {
-            "message" => self.msg = cut(text).into_owned(),
-            "log.target" => self.target = Some(text.to_owned()),
-            // Where in its source a library logged is nobody's business.
-            name if name.starts_with("log.") => {}
-            // What is not known has no field.
-            _ if text.is_empty() => {}
-            _ => self.add(field, cut(text)),
-        }
+        self.0.extend_from_slice(b"\":");
+        json(&mut self.0, value);
     }
 }
 
-impl Visit for Fields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, value);
+impl Form for Members {
+    fn value(&mut self, name: &str, value: impl serde::Serialize + Display) {
+        self.add(name, value);
     }
 
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value);
+    fn fraction(&mut self, name: &str, value: f64) {
+        self.add(name, value);
     }
 
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if !field.name().starts_with("log.") {
-            self.add(field, value);
-        }
+    fn text(&mut self, name: &str, text: &str) {
+        self.add(name, text);
     }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value);
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = String::new();
-        // Writing to a string fails only when the value's own formatting does.
-        write!(text, "{value:?}").ok();
-        self.text(field, &text);
-    }
-}
-
-pub(super) fn cut(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.len() <= TEXT_BYTES {
-        return text.into();
-    }
-    format!("{}\u{2026}", &text[..text.floor_char_boundary(TEXT_BYTES)]).into()
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 
 use std::fmt::{self, Write as _};
 
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::line::{cut, now};
+use super::fields::{Fields, Form};
+use super::line::now;
 use super::sink::Sink;
 
 const DIM: &str = "\x1b[2m";
@@ -28,13 +28,15 @@ pub(super) struct PeopleLines {
 
 impl<S: Subscriber> Layer<S> for PeopleLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields { colours: self.colours, ..Fields::default() };
+        let form = Pairs { colours: self.colours, ..Pairs::default() };
+        let mut fields = Fields { msg: String::new(), target: None, form };
         event.record(&mut fields);
         let metadata = event.metadata();
         let target = fields.target.as_deref().unwrap_or(metadata.target());
         let (word, colour) = level(*metadata.level());
         let [dim, colour, plain] = if self.colours { [DIM, colour, PLAIN] } else { [""; 3] };
-        let (msg, rest) = (&fields.msg, &fields.rest);
+        // In one line, whatever it says.
+        let (msg, rest) = (fields.msg.replace(char::is_control, " "), &fields.form.text);
         let line = format!("{dim}{}{plain} {colour}{word}{plain} {dim}{target}:{plain} {msg}{rest}\n", now());
         self.sink.push(line.as_bytes());
     }
@@ -51,43 +53,43 @@ fn level(level: Level) -> (&'static str, &'static str) {
     }
 }
 
-/// The fields of one event.
+/// Fields as ` name=value`.
 #[derive(Debug, Default)]
-struct Fields {
-    msg: String,
-    /// Where the event comes from, when it came through the `log` crate.
-    target: Option<String>,
-    rest: String,
+struct Pairs {
+    text: String,
     colours: bool,
 }
 
-impl Fields {
-    fn name(&mut self, field: &Field) {
+impl Pairs {
+    fn name(&mut self, name: &str) {
         let [italic, dim, plain] = if self.colours { [ITALIC, DIM, PLAIN] } else { [""; 3] };
-        for part in [" ", italic, field.name(), plain, dim, "=", plain] {
-            self.rest.push_str(part);
+        for part in [" ", italic, name, plain, dim, "=", plain] {
+            self.text.push_str(part);
         }
     }
 
-    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        self.name(field);
+    fn add(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        self.name(name);
         // Writing to a string does not fail.
-        self.rest.write_fmt(value).ok();
+        self.text.write_fmt(value).ok();
+    }
+}
+
+impl Form for Pairs {
+    fn value(&mut self, name: &str, value: impl serde::Serialize + fmt::Display) {
+        self.add(name, format_args!("{value}"));
     }
 
-    fn text(&mut self, field: &Field, text: &str) {
-        match field.name() {
-            // In one line, whatever it says.
-            "message" => self.msg = cut(text).replace(char::is_control, " "),
-            "log.target" => self.target = Some(text.to_owned()),
-            // Where in its source a library logged is nobody's business.
-            name if name.starts_with("log.") => {}
-            _ if text.is_empty() => {}
-            _ if text.bytes().all(is_plain) && text.len() <= PLAIN_BYTES => {
-                self.name(field);
-                self.rest.push_str(text);
-            }
-            _ => self.add(field, format_args!("{:?}", cut(text))),
+    fn fraction(&mut self, name: &str, value: f64) {
+        self.add(name, format_args!("{}", (value * 1e3).round() / 1e3));
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        if text.bytes().all(is_plain) && text.len() <= PLAIN_BYTES {
+            self.name(name);
+            self.text.push_str(text);
+        } else {
+            self.add(name, format_args!("{text:?}"));
         }
     }
 }
@@ -98,37 +100,6 @@ const PLAIN_BYTES: usize = 256;
 /// A byte that needs no quotes around it: what else is in a line cannot be mistaken for a part of the value.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
-}
-
-impl Visit for Fields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, format_args!("{}", (value * 1e3).round() / 1e3));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, format_args!("{value}"));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if !field.name().starts_with("log.") {
-            self.add(field, format_args!("{value}"));
-        }
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, format_args!("{value}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string fails only when the value's own formatting does.
-        let mut text = String::new();
-        write!(text, "{value:?}").ok();
-        self.text(field, &text);
-    }
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ fn machine_file(id: &str, memory_bytes: u64) -> PathBuf {
     path
 }
 
-/// A quoted field of a line of the log.
+/// A field of a line of the log.
 pub(super) fn field<'a>(line: &'a str, name: &str) -> &'a str {
     let after = line.split_once(&format!(" {name}=")).map_or("", |(_, after)| after);
     match after.strip_prefix('"') {
