@@ -142,24 +142,11 @@ impl Selector {
     /// Chooses and claims a peer for `profile` that is not in `tried`, in the `place` where it waits.
     #[must_use]
     pub fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        let (policy, draw) = (self.fleet.policy(), Some(self.fleet.ticket()));
+        let draw = self.fleet.ticket();
         let mut rounds = 0;
         loop {
             let snapshot = self.fleet.snapshot();
-            let now_ms = self.fleet.now_ms();
-            let Place { ahead, waited_ms, desperate } = place;
-            let decision = Question {
-                snapshot: &snapshot,
-                profile,
-                policy: &policy,
-                tried,
-                ahead,
-                waited_ms,
-                draw,
-                desperate,
-                now_ms,
-            }
-            .decide();
+            let decision = self.decide(&snapshot, profile, tried, place, draw);
             if decision.candidates.is_empty() {
                 return Outcome::Nobody(Box::new((decision, snapshot)));
             }
@@ -179,11 +166,20 @@ impl Selector {
     /// Decides without claiming: what a request would find in the `place` where it waits.
     #[must_use]
     pub fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
-        let (snapshot, policy, now_ms) = (self.fleet.snapshot(), self.fleet.policy(), self.fleet.now_ms());
-        let Place { ahead, waited_ms, desperate } = place;
-        let draw = Some(self.fleet.ticket());
-        Question { snapshot: &snapshot, profile, policy: &policy, tried, ahead, waited_ms, draw, desperate, now_ms }
-            .decide()
+        self.decide(&self.fleet.snapshot(), profile, tried, place, self.fleet.ticket())
+    }
+
+    fn decide(
+        &self,
+        snapshot: &FleetSnapshot,
+        profile: &RequestProfile,
+        tried: &[u32],
+        place: Place,
+        draw: u64,
+    ) -> Decision {
+        let (policy, now_ms) = (&self.fleet.policy(), self.fleet.now_ms());
+        let (Place { ahead, waited_ms, desperate }, draw) = (place, Some(draw));
+        Question { snapshot, profile, policy, tried, ahead, waited_ms, draw, desperate, now_ms }.decide()
     }
 
     /// Walks the candidates through the balancer and claims the first that it knows; `None` = that one changed
