@@ -82,6 +82,8 @@ pub struct Predicted {
     pub prefill_ms: f64,
     /// Writing the answer.
     pub decode_ms: f64,
+    /// What those that run there lose by it, added up; no part of the total.
+    pub others_ms: f64,
     /// All of it.
     pub total_ms: f64,
 }
@@ -128,6 +130,7 @@ fn eligible(candidate: &Candidate, snapshot: &FleetSnapshot) -> NodeExplanation 
             load_ms: rounded(prediction.load_ms),
             prefill_ms: rounded(prediction.prefill_ms),
             decode_ms: rounded(prediction.decode_ms),
+            others_ms: rounded(prediction.others_ms),
             total_ms: rounded(prediction.total_ms()),
         }),
         readiness: Some(candidate.readiness.name()),
@@ -181,6 +184,7 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::inspect::{InspectLimits, inspect};
+    use crate::load::Claim;
     use crate::request::Surface;
     use crate::testing::{NodeSpec, fleet};
 
@@ -213,5 +217,16 @@ mod tests {
         };
         let decision = decision.decide();
         assert_eq!(refusal(&decision, &snapshot), "cold: already tried; hot: already tried");
+    }
+
+    #[test]
+    fn what_others_lose_is_told_beside_its_own_time() {
+        let snapshot = fleet(&[("hot", NodeSpec { slots: Some(2), ..NodeSpec::default() }.hot("m", 4096))], 0);
+        let profile = inspect(Surface::OllamaChat, br#"{"model":"m"}"#, &InspectLimits::default()).unwrap();
+        let lost_ms = || explain(&snapshot, &profile, &Policy::default(), 0).nodes[0].predicted.map(|p| p.others_ms);
+        assert_eq!(lost_ms(), Some(0.0));
+        let node = &snapshot.nodes[0];
+        let _running = Claim::take(&node.load, &node.models[0].load, 1);
+        assert!(lost_ms() > Some(0.0));
     }
 }

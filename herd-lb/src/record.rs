@@ -202,6 +202,7 @@ struct Predicted {
     load_ms: f64,
     prefill_ms: f64,
     decode_ms: f64,
+    others_ms: f64,
 }
 
 fn breakdown(ranked: &[Candidate], snapshot: &FleetSnapshot) -> Option<String> {
@@ -216,6 +217,7 @@ fn breakdown(ranked: &[Candidate], snapshot: &FleetSnapshot) -> Option<String> {
                 load_ms: rounded(prediction.load_ms),
                 prefill_ms: rounded(prediction.prefill_ms),
                 decode_ms: rounded(prediction.decode_ms),
+                others_ms: rounded(prediction.others_ms),
             },
             readiness: candidate.readiness.name(),
             context_action: candidate.plan.action.to_string(),
