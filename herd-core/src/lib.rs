@@ -8,6 +8,7 @@ pub mod access;
 pub mod alias;
 pub mod answer;
 pub mod budget;
+pub mod choice;
 pub mod decide;
 pub mod eligible;
 pub mod estimate;

@@ -172,7 +172,7 @@ impl Dispatcher {
     /// Any loaded model that can do the same, for a request whose nodes have been waited for in vain.
     #[must_use]
     pub fn last_chance(&self, profile: &RequestProfile, tried: &[u32]) -> Outcome {
-        self.selector.choose(profile, tried, Place { desperate: true, ..Place::default() })
+        self.selector.choose(profile, tried, Place { allow_any_substitute: true, ..Place::default() })
     }
 
     /// Claims a slot at once or not at all: for a retry, for which the answer so far is given up.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use herd_core::choice::{FleetView, Freed};
 use herd_core::decide::Policy;
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, Sender};
 use herd_core::wire::Heartbeat;
@@ -175,6 +176,28 @@ impl Fleet {
     #[must_use]
     pub fn draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+}
+
+impl FleetView for Fleet {
+    fn snapshot(&self) -> Arc<FleetSnapshot> {
+        self.snapshot()
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.policy()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms()
+    }
+
+    fn ticket(&self) -> u64 {
+        self.ticket()
+    }
+
+    fn freed(&self) -> Option<Arc<dyn Freed>> {
+        Some(self.changed())
     }
 }
 

@@ -11,13 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use herd_core::decide::{Candidate, Decision, Question, RANKED, StandIn};
-use herd_core::fleet::{FleetSnapshot, Model, Node};
-use herd_core::load::Claim;
-use herd_core::name::ModelName;
-use herd_core::protect::set_num_ctx;
+use herd_core::choice;
+use herd_core::decide::{Candidate, Decision, RANKED};
+use herd_core::fleet::FleetSnapshot;
 use herd_core::request::RequestProfile;
-use herd_core::splice::{Edit, json_string};
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::{HealthCheck, HealthObserve, HttpHealthCheck};
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
@@ -25,106 +22,8 @@ use pingora_load_balancing::{Backend, Backends, Extensions, LoadBalancer};
 
 use crate::config::Probe;
 use crate::fleet::Fleet;
-use crate::wake::Wake;
 
-/// Rounds in which another request may take the slot that a choice was made on; after them the request waits its turn.
-const CLAIM_ROUNDS: usize = 32;
-
-/// A node that serves a request, with one of its slots.
-#[derive(Debug)]
-pub struct Choice {
-    /// The picture that the choice was made on.
-    pub snapshot: Arc<FleetSnapshot>,
-    /// The node's part in the decision.
-    pub candidate: Candidate,
-    /// The model that runs there.
-    pub model: ModelName,
-    /// Why it is not the requested one.
-    pub stand_in: Option<StandIn>,
-    /// Every node that was ranked, until the trace takes them.
-    pub ranked: Vec<Candidate>,
-    /// The slot.
-    pub slot: Slot,
-}
-
-impl Choice {
-    /// The node.
-    #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.snapshot.nodes[self.candidate.node]
-    }
-
-    /// The model there.
-    #[must_use]
-    pub fn model(&self) -> Option<&Model> {
-        self.node().model(&self.model)
-    }
-
-    /// What the body must be changed by for this node, with `name` for the model where that is another than the requested
-    /// one.
-    #[must_use]
-    pub fn edits(&self, profile: &RequestProfile, name: &ModelName) -> Vec<Edit> {
-        let mut edits: Vec<Edit> = profile.places.private.iter().cloned().map(Edit::cut).collect();
-        if *name != profile.model {
-            edits.push(Edit { range: profile.places.model.clone(), text: json_string(name.as_str()) });
-        }
-        // A request of its own keep_alive would have a pinned model unloaded.
-        if let Some(place) = &profile.places.keep_alive
-            && self.model().is_some_and(|model| model.load.is_pinned())
-        {
-            edits.push(Edit { range: place.clone(), text: FOR_EVER.into() });
-        }
-        edits.extend(self.candidate.plan.num_ctx.map(|num_ctx| set_num_ctx(&profile.places, num_ctx)));
-        edits
-    }
-}
-
-/// `keep_alive` of a model that is never unloaded.
-const FOR_EVER: &str = "-1";
-
-/// A claimed slot that tells those who wait when it is free again.
-#[derive(Debug)]
-pub struct Slot {
-    claim: Option<Claim>,
-    wake: Arc<Wake>,
-}
-
-impl Slot {
-    /// The claim.
-    pub fn claim(&mut self) -> Option<&mut Claim> {
-        self.claim.as_mut()
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // In this order: who is woken must find it free.
-        self.claim = None;
-        self.wake.nudge();
-    }
-}
-
-/// Where a request stands.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
-    /// Requests for the same model that wait before it.
-    pub ahead: u32,
-    /// How long it has waited, milliseconds.
-    pub waited_ms: u64,
-    /// It has waited in vain for nodes that are away.
-    pub desperate: bool,
-}
-
-/// What came of a choice.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A slot was claimed.
-    Chosen(Box<Choice>),
-    /// Nodes can serve the request, but none has room now.
-    Full(Box<(Decision, Arc<FleetSnapshot>)>),
-    /// No node can serve it.
-    Nobody(Box<(Decision, Arc<FleetSnapshot>)>),
-}
+pub use herd_core::choice::{Choice, Outcome, Place};
 
 /// Chooses peers.
 pub struct Selector {
@@ -142,61 +41,22 @@ impl Selector {
     /// Chooses and claims a peer for `profile` that is not in `tried`, in the `place` where it waits.
     #[must_use]
     pub fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        let draw = self.fleet.ticket();
-        let mut rounds = 0;
-        loop {
-            let snapshot = self.fleet.snapshot();
-            let decision = self.decide(&snapshot, profile, tried, place, draw);
-            if decision.candidates.is_empty() {
-                return Outcome::Nobody(Box::new((decision, snapshot)));
-            }
-            rounds += 1;
-            if decision.ready().next().is_none() || rounds > CLAIM_ROUNDS {
-                return Outcome::Full(Box::new((decision, snapshot)));
-            }
-            if let Some((candidate, claim)) = self.claim(&decision, &snapshot) {
-                let slot = Slot { claim: Some(claim), wake: self.fleet.changed() };
-                let Decision { model, stand_in, candidates: mut ranked, .. } = decision;
-                ranked.truncate(RANKED);
-                return Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, ranked, slot }));
-            }
-        }
+        choice::choose(&*self.fleet, profile, tried, place, |ready, snapshot| self.pick(ready, snapshot))
     }
 
     /// Decides without claiming: what a request would find in the `place` where it waits.
     #[must_use]
     pub fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
-        self.decide(&self.fleet.snapshot(), profile, tried, place, self.fleet.ticket())
+        choice::look(&*self.fleet, profile, tried, place)
     }
 
-    fn decide(
-        &self,
-        snapshot: &FleetSnapshot,
-        profile: &RequestProfile,
-        tried: &[u32],
-        place: Place,
-        draw: u64,
-    ) -> Decision {
-        let (policy, now_ms) = (&self.fleet.policy(), self.fleet.now_ms());
-        let (Place { ahead, waited_ms, desperate }, draw) = (place, Some(draw));
-        Question { snapshot, profile, policy, tried, ahead, waited_ms, draw, desperate, now_ms }.decide()
-    }
-
-    /// Walks the candidates through the balancer and claims the first that it knows; `None` = that one changed
-    /// meanwhile, so that the ranking no longer holds.
-    fn claim(&self, decision: &Decision, snapshot: &FleetSnapshot) -> Option<(Candidate, Claim)> {
-        let ready: Vec<&Candidate> = decision.ready().collect();
+    /// Walks the candidates through the balancer: the place of the first that it knows; `None` = it has not heard of any
+    /// of them yet, as they joined a moment ago.
+    fn pick(&self, ready: &[&Candidate], snapshot: &FleetSnapshot) -> Option<usize> {
         let key: Vec<u8> = ready.iter().flat_map(|c| snapshot.nodes[c.node].number.to_le_bytes()).collect();
         // The balancer's own view of health is in the snapshot's counts already, where explain shows it.
-        let backend = self.balancer.select_with(&key, RANKED, |_, _healthy| true);
-        let known = backend.map(|backend| number(&backend));
-        let known = ready.iter().find(|c| Some(snapshot.nodes[c.node].number) == known);
-        // The balancer may not have heard of any of them yet: nodes that joined a moment ago.
-        let candidate = known.or(ready.first())?;
-        let node = &snapshot.nodes[candidate.node];
-        let model = node.model(&decision.model)?;
-        let claim = Claim::try_take(&node.load, &model.load, &candidate.seen, self.fleet.ticket())?;
-        Some(((*candidate).clone(), claim))
+        let known = number(&self.balancer.select_with(&key, RANKED, |_, _healthy| true)?);
+        ready.iter().position(|c| snapshot.nodes[c.node].number == known)
     }
 }
 

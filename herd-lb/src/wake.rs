@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, fence};
 
+use herd_core::choice::Freed;
 use tokio::sync::Notify;
 
 /// A nudge that costs next to nothing while nobody waits.
@@ -43,6 +44,12 @@ impl Wake {
     /// Resolves after a nudge.
     pub async fn nudged(&self) {
         self.notify.notified().await;
+    }
+}
+
+impl Freed for Wake {
+    fn slot_freed(&self) {
+        self.nudge();
     }
 }
 

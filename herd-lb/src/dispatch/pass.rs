@@ -38,7 +38,7 @@ impl Dispatcher {
     }
 
     fn decide(&self, turn: &Turn, ask: &Ask) -> Turned {
-        let place = Place { ahead: turn.ahead, waited_ms: turn.waited_ms, desperate: false };
+        let place = Place { ahead: turn.ahead, waited_ms: turn.waited_ms, allow_any_substitute: false };
         match self.selector.choose(&ask.profile, &ask.tried, place) {
             Outcome::Chosen(choice) => {
                 choice.node().load.unreserve();
