@@ -21,7 +21,6 @@ pub mod log;
 mod ollama;
 mod reach;
 mod send;
-pub mod simulate;
 #[cfg(test)]
 mod test_dir;
 

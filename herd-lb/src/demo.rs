@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use herd_agent::simulate::{SimConfig, SimNode};
 use herd_agent::{Config as AgentConfig, Url};
 use herd_core::name::NodeId;
+use herd_sim::{SimConfig, SimNode};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::task::JoinSet;

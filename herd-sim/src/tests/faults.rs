@@ -8,7 +8,7 @@ use super::{
     client::{End, Framing},
     *,
 };
-use crate::simulate::{Fault, FaultKind, FaultPaths, SimStats};
+use crate::{Fault, FaultKind, FaultPaths, SimStats};
 
 async fn faulty(fault: Fault) -> SimNode {
     let node = start(config()).await;

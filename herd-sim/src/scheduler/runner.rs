@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{Grant, Refusal, Ticket, Want};
-use crate::simulate::{catalog::Stored, launch::Launch};
+use crate::{catalog::Stored, launch::Launch};
 
 /// How long a runner stays after its last request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Encoder, Frames, Said, Totals};
-use crate::simulate::{
+use crate::{
     json,
     plan::{Piece, Plan, ToolCall},
     text::random_hex24,

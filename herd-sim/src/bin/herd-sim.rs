@@ -13,9 +13,9 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use herd_agent::simulate::{Capability, Preload, SimConfig, SimModel, SimNode};
 use herd_agent::{Config, HostSource, Url};
 use herd_core::name::NodeId;
+use herd_sim::{Capability, Preload, SimConfig, SimModel, SimNode};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::KeepAlive;
-use crate::simulate::{catalog::Stored, launch::LoadOptions};
+use crate::{catalog::Stored, launch::LoadOptions};
 
 /// One request's place in the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The scheduler against what was observed on a real server, in virtual time.
 
 use super::*;
-use crate::simulate::config::SimModel;
+use crate::config::SimModel;
 
 const GB: u64 = 1_000_000_000;
 

@@ -6,7 +6,7 @@ use super::{
     client::{End, Framing},
     *,
 };
-use crate::simulate::{Fault, FaultKind, wire::GARBAGE};
+use crate::{Fault, FaultKind, wire::GARBAGE};
 
 /// One way to run a model.
 struct Way {

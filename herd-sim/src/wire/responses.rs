@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Encoder, Frames, Said, Totals, anthropic::event};
-use crate::simulate::{
+use crate::{
     clock::Clock,
     json,
     plan::{Form, Piece, Plan, ToolCall},

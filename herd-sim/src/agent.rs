@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::node::Node;
 use super::{HardwareKind, SimNode};
-use crate::{Config, CpuFacts, HostSource, JoinToken, MachineFacts, Url};
+use herd_agent::{Config, CpuFacts, HostSource, JoinToken, MachineFacts, Url};
 
 /// Busy share of the simulated host when nothing runs, 0-100.
 const IDLE_CPU_PCT: f64 = 3.0;
@@ -34,13 +34,13 @@ impl SimNode {
         Some(config)
     }
 
-    /// Whether the node's agent is to be silent, for [`crate::run_pausable`]; `POST /_sim/agent` sets it.
+    /// Whether the node's agent is to be silent, for [`herd_agent::run_pausable`]; `POST /_sim/agent` sets it.
     #[must_use]
     pub fn agent_paused(&self) -> watch::Receiver<bool> {
         self.node.agent_paused.subscribe()
     }
 
-    /// The node's machine, for [`crate::run`].
+    /// The node's machine, for [`herd_agent::run`].
     #[must_use]
     pub fn host_source(&self) -> HostSource {
         let node = Arc::clone(&self.node);

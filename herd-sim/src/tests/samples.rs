@@ -18,7 +18,7 @@ struct Sample {
 
 impl Sample {
     fn read(name: &str) -> Self {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/simulate/tests/samples");
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/samples");
         let text = std::fs::read_to_string(format!("{dir}/{name}.txt")).expect(name).replace("\r\n", "\n");
         let (request, response) = text.split_once("--- response ---\n").expect("a response");
         let (first, request) = request.split_once('\n').unwrap_or((request, ""));

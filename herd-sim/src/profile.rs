@@ -152,7 +152,7 @@ mod tests {
     use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
     use super::*;
-    use crate::simulate::{catalog::Catalog, node::Node};
+    use crate::{catalog::Catalog, node::Node};
 
     #[test]
     fn the_profiles_are_valid_and_fit_their_memory() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::simulate::surface::Surface;
+use crate::surface::Surface;
 
 /// Fields whose type Go would complain about, with the type it would name.
 const GO_TYPES: [(&str, Kind, &str); 12] = [

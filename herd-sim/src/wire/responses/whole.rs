@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Responses;
-use crate::simulate::{
+use crate::{
     json,
     wire::{Said, Totals},
 };

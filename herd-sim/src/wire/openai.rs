@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Encoder, Frames, Said, Totals};
-use crate::simulate::{
+use crate::{
     clock::Clock,
     json,
     plan::{Piece, Plan, ToolCall},

@@ -4,8 +4,8 @@ use herd_core::name::fnv1a;
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
 use super::*;
-use crate::simulate::{Preload, SimNode, SimStats};
-use crate::{HostSource, MachineFacts};
+use crate::{Preload, SimNode, SimStats};
+use herd_agent::{HostSource, MachineFacts};
 
 fn generate(num_ctx: Option<u32>) -> Value {
     json!({"model": "tiny", "prompt": "hi", "stream": false, "options": {"num_ctx": num_ctx}})

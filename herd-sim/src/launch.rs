@@ -65,7 +65,7 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::{catalog::Stored, config::SimModel};
+    use crate::{catalog::Stored, config::SimModel};
 
     fn ctx(num_ctx: i64) -> LoadOptions {
         LoadOptions { num_ctx: Some(num_ctx), ..LoadOptions::default() }

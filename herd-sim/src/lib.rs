@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
-//! use herd_agent::simulate::{Fault, FaultKind, SimConfig, SimModel, SimNode};
+//! use herd_sim::{Fault, FaultKind, SimConfig, SimModel, SimNode};
 //!
 //! let node = SimNode::start(SimConfig { models: vec![SimModel::named("tiny")], ..SimConfig::default() }).await?;
 //! println!("an Ollama at {}", node.url());

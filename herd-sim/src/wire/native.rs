@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Encoder, Frames, Said, Totals, is_zero, nanos};
-use crate::simulate::{
+use crate::{
     clock::Clock,
     json,
     plan::{Piece, Plan, ToolCall},
