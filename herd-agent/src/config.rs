@@ -16,7 +16,7 @@ use herd_core::name::NodeId;
 use herd_core::wire;
 use reqwest::Url;
 
-use crate::cli::Flags;
+use crate::flags::Flags;
 use crate::log::LogFiles;
 pub(crate) use layer::ollama_env;
 

@@ -16,6 +16,7 @@ mod collect;
 mod compose;
 mod config;
 mod discover;
+mod flags;
 mod identity;
 pub mod log;
 mod ollama;
@@ -31,5 +32,6 @@ pub use config::{
     TokenError, unread_variables,
 };
 pub use discover::{Advertisement, Advertiser, DiscoverError};
+pub use flags::Flags;
 pub use identity::IdentityError;
 pub use reqwest::Url;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use herd_core::name::NodeId;
 use reqwest::Url;
 
-use super::layer::AUTO;
 use super::{Interfaces, JoinToken, Problem, ollama_host};
 use crate::log::LogFiles;
+
+/// Word for "find out by yourself", where a key has no fixed default.
+pub(super) const AUTO: &str = "auto";
 
 /// Turns text into typed values and notes what is wrong.
 pub(super) struct Check<'a> {

@@ -7,13 +7,10 @@ use std::time::Duration;
 use herd_core::wire;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::{AUTO, Check};
 use super::{Config, HeartbeatConfig, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE};
-use crate::cli::Flags;
+use crate::flags::Flags;
 use crate::log::LogFiles;
-
-/// Word for "find out by yourself", where a key has no fixed default.
-pub(super) const AUTO: &str = "auto";
 
 /// Every environment variable that the agent reads, besides Ollama's own.
 pub(super) const VARIABLES: &[&str] = &[
