@@ -219,8 +219,3 @@ impl Generation {
         }
     }
 }
-
-/// What ends a body without its end.
-pub(crate) fn cut_error() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "cut by a simulated fault")
-}

@@ -18,6 +18,7 @@
 //! ```
 
 mod agent;
+mod answer;
 mod body;
 mod broken;
 mod catalog;
@@ -45,6 +46,7 @@ mod route;
 mod scheduler;
 mod server;
 mod slots;
+mod socket;
 mod stats;
 mod surface;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! It follows Ollama's scheduler as observed (`facts/ollama-api.md` §4-§6): one queue for everything that needs a
 //! load, whose head blocks the rest; requests for a runner that fits pass by; slots are a wait inside the runner.
 //! Time is an argument, as the duration since the node started, and nothing here waits: the caller asks for
-//! [`Scheduler::next_deadline`] and comes back. [`super::engine`] gives it a clock and somebody to wake.
+//! [`Scheduler::next_deadline`] and comes back. The engine gives it a clock and somebody to wake.
 
 mod runner;
 #[cfg(test)]
@@ -17,9 +17,9 @@ use super::{
     config::SimConfig,
     launch::{Launch, LoadOptions},
 };
-pub(crate) use runner::{KeepAlive, Runner};
+pub(crate) use runner::Runner;
 pub use types::SchedulerCounters;
-pub(crate) use types::{Grant, Refusal, Ticket, Want};
+pub(crate) use types::{Grant, KeepAlive, Refusal, Ticket, Want};
 
 /// What the node's configuration says about loads.
 #[derive(Debug, Clone)]

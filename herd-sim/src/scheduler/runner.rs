@@ -2,34 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::{Grant, Refusal, Ticket, Want};
+use super::{Grant, KeepAlive, Refusal, Ticket, Want};
 use crate::{catalog::Stored, launch::Launch};
-
-/// How long a runner stays after its last request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum KeepAlive {
-    /// That long; zero unloads at once.
-    For(Duration),
-    /// Until something else needs the room.
-    Forever,
-}
-
-/// What Ollama shows as the end of a runner that stays for ever: about 292 years, the most a Go duration holds.
-const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
-
-impl KeepAlive {
-    /// From a configured number of milliseconds; negative is for ever.
-    pub(crate) fn from_millis(millis: i64) -> Self {
-        u64::try_from(millis).map_or(Self::Forever, |millis| Self::For(Duration::from_millis(millis)))
-    }
-
-    fn end(self, now: Duration) -> Duration {
-        match self {
-            Self::For(time) => now.saturating_add(time),
-            Self::Forever => now.saturating_add(FOREVER),
-        }
-    }
-}
 
 type Decided = (Ticket, Result<Grant, Refusal>);
 

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::KeepAlive;
 use crate::{catalog::Stored, launch::LoadOptions};
 
 /// One request's place in the scheduler.
@@ -14,6 +13,32 @@ pub(crate) struct Ticket(u64);
 impl Ticket {
     pub(super) fn new(number: u64) -> Self {
         Self(number)
+    }
+}
+
+/// How long a runner stays after its last request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum KeepAlive {
+    /// That long; zero unloads at once.
+    For(Duration),
+    /// Until something else needs the room.
+    Forever,
+}
+
+/// What Ollama shows as the end of a runner that stays for ever: about 292 years, the most a Go duration holds.
+const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
+
+impl KeepAlive {
+    /// From a configured number of milliseconds; negative is for ever.
+    pub(crate) fn from_millis(millis: i64) -> Self {
+        u64::try_from(millis).map_or(Self::Forever, |millis| Self::For(Duration::from_millis(millis)))
+    }
+
+    pub(super) fn end(self, now: Duration) -> Duration {
+        match self {
+            Self::For(time) => now.saturating_add(time),
+            Self::Forever => now.saturating_add(FOREVER),
+        }
     }
 }
 
