@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use herd_core::inspect::InspectLimits;
 use herd_core::name::ModelName;
+use herd_store::StoreHandle;
 
 use crate::access::Keys;
 use crate::guard::Hosts;
 use crate::pull::PullSettings;
 use crate::secret::Secret;
-use crate::store::StoreHandle;
 
 /// Settings of the admin service. The edge builds it from its own configuration.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use herd_store::TraceRecord;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
@@ -20,7 +21,6 @@ pub(crate) use http::events;
 use crate::history::{Now, TraceRow};
 use crate::serve::stopped;
 use crate::state::AdminState;
-use crate::store::TraceRecord;
 use crate::{live, pull, queue, status};
 
 /// Clients at a time.

@@ -8,6 +8,7 @@ mod shapes;
 mod traces;
 
 use axum::response::{IntoResponse, Response};
+use herd_store::{StoreError, StoreHandle};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -24,7 +25,6 @@ use crate::answer::{JSON, json_if_changed};
 use crate::csv::csv;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store::{StoreError, StoreHandle};
 
 impl AdminState {
     /// The trace store.

@@ -1,11 +1,11 @@
 //! What the trace store keeps besides requests: benchmarks, and who changed what.
 
+use herd_store::{self as store, StoreError, StoreHandle};
 use serde_json::{from_value, to_value};
 use tokio::runtime::Handle;
 
 use crate::access::{AuditEntry, AuditSink};
 use crate::benchmark::{BenchmarkRecord, BenchmarkRun, BenchmarkStore, Memory};
-use crate::store::{self, StoreError, StoreHandle};
 
 /// Keeps the audit log.
 pub(crate) struct KeptAudit(pub StoreHandle);
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
     use crate::access::Actor;
     use crate::benchmark::{BenchmarkConfig, BenchmarkState, BenchmarkSummary};
-    use crate::store::tests::TestDir;
-    use crate::store::{Store, StoreSettings};
+    use herd_store::testing::TestDir;
+    use herd_store::{Store, StoreSettings};
 
     fn record(run_id: &str, started_unix_ms: u64) -> BenchmarkRecord {
         let config = BenchmarkConfig {

@@ -44,7 +44,6 @@ mod serve;
 mod settings;
 mod state;
 mod status;
-pub mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use herd_core::fleet::NodeState;
+use herd_store::{Residency, StoreState};
 use tokio::sync::watch;
 
 use crate::serve::repeated;
 use crate::state::{AdminState, View, unix_ms};
-use crate::store::{Residency, StoreState};
 
 /// From one look to the next: how much a share can be wrong for each load.
 const EVERY: Duration = Duration::from_secs(5);

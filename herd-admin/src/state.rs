@@ -1,11 +1,13 @@
 //! What handlers share.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::ModelName;
+use herd_store::TraceRecord;
+pub(crate) use herd_store::unix_ms;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
@@ -19,7 +21,6 @@ use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pins::Pins;
 use crate::pull::Pulls;
-use crate::store::TraceRecord;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
@@ -228,10 +229,4 @@ impl View {
     pub(crate) fn unix_ms_at(&self, edge_ms: u64) -> u64 {
         self.epoch_unix_ms.saturating_add(edge_ms)
     }
-}
-
-/// The wall clock in Unix milliseconds; 0 when it is set before 1970.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
@@ -25,6 +24,7 @@ use herd_core::inspect::InspectLimits;
 use herd_core::patience::Patience;
 use herd_core::pull::PullPolicy;
 use herd_core::queue::QueueLimits;
+use herd_store::StoreSettings;
 use serde_yaml::{Mapping, Value};
 
 pub use file::ConfigFile;

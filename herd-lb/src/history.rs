@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use herd_admin::store::{RecentLatency, StoreHandle};
 use herd_core::name::ModelName;
+use herd_store::{RecentLatency, StoreHandle};
 
 use crate::fleet::Fleet;
 

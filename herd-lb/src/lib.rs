@@ -33,9 +33,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use herd_admin::access::{Keys, random_hex};
-use herd_admin::store::{Store, StoreHandle, StoreThread};
 use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
+use herd_store::{Store, StoreHandle, StoreThread};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herd_admin::AdminState;
-use herd_admin::store::{AttemptRecord, StoreHandle, TraceRecord};
 use herd_core::decide::{Candidate, StandIn};
 use herd_core::fleet::FleetSnapshot;
 use herd_core::protect::ReloadCause;
 use herd_core::score::{SIGNAL_COUNT, SIGNALS, Score};
+use herd_store::{AttemptRecord, StoreHandle, TraceRecord};
 use prometheus::Registry;
 use serde::{Serialize, Serializer};
 

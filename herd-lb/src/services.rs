@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use herd_admin::AdminState;
-use herd_admin::store::StoreHandle;
 use herd_agent::{Config as AgentConfig, HostSource};
+use herd_store::StoreHandle;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use pingora_load_balancing::LoadBalancer;

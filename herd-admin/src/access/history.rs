@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use herd_store as store;
 use http::HeaderMap;
 use serde::Serialize;
 
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store;
 
 /// Entries of an answer when nothing is said.
 const ENTRIES: u64 = 100;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::health::{Findings, Observed, Report, What};
 use herd_core::recommend::{Catalogue, Recommendation};
+use herd_store::{DAY_MS, HOUR_MS, HealthScore};
 
 use super::counted::{Counted, Counts};
 use crate::state::{AdminState, unix_ms};
-use crate::store::{DAY_MS, HOUR_MS, HealthScore};
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";

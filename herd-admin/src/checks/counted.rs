@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::store::{DAY_MS, HOUR_MS};
+use herd_store::{DAY_MS, HOUR_MS};
 
 /// What the edge has counted since its start, of what no trace tells. Benchmarks are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

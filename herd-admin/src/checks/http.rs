@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use herd_core::health::{Finding, Key, Mute, Severity, Value};
+use herd_store::{DAY_MS, HealthScore};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,6 @@ use crate::guard::Operator;
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
-use crate::store::{DAY_MS, HealthScore};
 
 /// Largest body: a name and a time.
 const BODY_BYTES: usize = 4 << 10;

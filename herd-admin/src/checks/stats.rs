@@ -10,12 +10,12 @@ use herd_core::health::{
     ContextUse, Demand, DemandWindow, EdgeWindow, ModelStats, ModelWindow, NodeStats, NodeWindow, Percentiles, Stats,
     StoreState, StoreStats,
 };
+use herd_store::{self as store, DAY_MS, DaySums, Details, LastHour, PairDay, Spread, StoreHandle, Summary};
 
 use super::counted::{Counted, EdgeCounts};
 use crate::node_facts::{model_named, takes_requests};
 use crate::pull::PullInfo;
 use crate::state::{AdminState, View};
-use crate::store::{self, DAY_MS, DaySums, Details, LastHour, PairDay, Spread, StoreHandle, Summary};
 
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
 pub(super) async fn gather(state: &AdminState) -> Stats {

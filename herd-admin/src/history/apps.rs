@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
+use herd_store::{Asker, GroupBy, ModelShare, UsageRow};
 use http::HeaderMap;
 use serde::Serialize;
 
@@ -12,7 +13,6 @@ use super::shapes::Totals;
 use super::told;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store::{Asker, GroupBy, ModelShare, UsageRow};
 use crate::time;
 
 #[derive(Serialize)]
@@ -52,20 +52,18 @@ struct Row {
     top_models: Vec<ModelShare>,
 }
 
-impl From<Asker> for (String, Row) {
-    fn from(asker: Asker) -> Self {
-        (asker.name, Row { totals: (&asker.summary).into(), top_models: asker.top_models })
-    }
+fn named_row(asker: Asker) -> (String, Row) {
+    (asker.name, Row { totals: (&asker.summary).into(), top_models: asker.top_models })
 }
 
 /// The applications of a range, whose requests add up to all, and its tags and API keys, whose do not. `list=tags` and
 /// `list=keys` = CSV of those.
 pub(crate) async fn apps(State(state): State<AdminState>, ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
     let told_by = state.store()?.apps(ask.range()?).await.map_err(|error| state.store_refusal(&error))?;
-    let keys = told_by.keys.into_iter().map(<(String, Row)>::from);
+    let keys = told_by.keys.into_iter().map(named_row);
     let answer = Askers {
-        apps: told_by.apps.into_iter().map(<(String, Row)>::from).map(|(app, row)| AppRow { app, row }).collect(),
-        tags: told_by.tags.into_iter().map(<(String, Row)>::from).map(|(tag, row)| TagRow { tag, row }).collect(),
+        apps: told_by.apps.into_iter().map(named_row).map(|(app, row)| AppRow { app, row }).collect(),
+        tags: told_by.tags.into_iter().map(named_row).map(|(tag, row)| TagRow { tag, row }).collect(),
         keys: keys.map(|(key_id, row)| KeyRow { key_name: state.keys().name_of(&key_id), key_id, row }).collect(),
     };
     let rows = match ask.text("list").as_deref() {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{FromRequestParts, Query};
+use herd_store::{DAY_MS, HOUR_MS, Range};
 use http::request::Parts;
 
 use crate::refusal::Refusal;
 use crate::state::{AdminState, unix_ms};
-use crate::store::{DAY_MS, HOUR_MS, Range};
 
 const MINUTE_MS: u64 = 60_000;
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::extract::State;
 use axum::response::Response;
+use herd_store::{ContextUsage, GroupBy, Residency, Summary, UsageRow};
 use http::HeaderMap;
 use serde::Serialize;
 
@@ -15,7 +16,6 @@ use super::told;
 use crate::node_facts::model_named;
 use crate::refusal::Refusal;
 use crate::state::{AdminState, View};
-use crate::store::{ContextUsage, GroupBy, Residency, Summary, UsageRow};
 
 #[derive(Serialize)]
 struct Models {

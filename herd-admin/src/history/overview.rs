@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use herd_core::fleet::NodeState;
+use herd_store::{TrendFilter, TrendPoint};
 use http::HeaderMap;
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use crate::answer::{JSON, json_if_changed};
 use crate::node_facts::slots;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store::{TrendFilter, TrendPoint};
 
 #[derive(Serialize)]
 struct Overview {

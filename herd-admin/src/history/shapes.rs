@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::store::{AttemptRecord, Spread, Summary, TraceRecord};
+use herd_store::{AttemptRecord, Spread, Summary, TraceRecord};
 
 /// Quantiles; null = no data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

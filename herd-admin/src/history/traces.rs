@@ -3,6 +3,7 @@
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use herd_store::TraceFilter;
 use http::HeaderMap;
 use serde::Serialize;
 
@@ -12,7 +13,6 @@ use super::told;
 use crate::answer::{JSON, json_if_changed};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-use crate::store::TraceFilter;
 
 /// Most requests of a page.
 const PAGE_MAX: u64 = 1_000;

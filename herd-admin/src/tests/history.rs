@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use herd_store::{AttemptRecord, Store, StoreHandle, StoreSettings, StoreThread, TraceRecord};
 use http::Request;
 use serde_json::{Value, json};
 
 use crate::AdminConfig;
 use crate::state::unix_ms;
-use crate::store::{AttemptRecord, Store, StoreHandle, StoreSettings, StoreThread, TraceRecord};
 use crate::testing::{App, heartbeat, loaded};
 
 /// A store in a folder of its own, removed at its end.
@@ -78,7 +78,7 @@ pub(super) fn record(id: u64) -> TraceRecord {
         original_model: "tiny:latest".into(),
         node_id: "a".into(),
         app: "aider".into(),
-        ..crate::store::tests::record(id, unix_ms())
+        ..herd_store::testing::record(id, unix_ms())
     }
 }
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use herd_admin::Hosts;
-use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
 use herd_core::budget::BudgetLimits;
@@ -22,6 +21,7 @@ use herd_core::pull::{Pattern, PullPolicy};
 use herd_core::queue::QueueLimits;
 use herd_core::rules::ModelRules;
 use herd_core::score::Weights;
+use herd_store::StoreSettings;
 
 use super::file::{
     AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, StoreFile,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use herd_admin::store::StoreSettings;
 use herd_agent::log::LogFiles;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{CANDIDATES_MAX, FallbackPolicy};
@@ -12,6 +11,7 @@ use herd_core::patience::Patience;
 use herd_core::pull::PullPolicy;
 use herd_core::queue::QueueLimits;
 use herd_core::score::Weights;
+use herd_store::StoreSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 

@@ -144,8 +144,7 @@ mod tests {
     fn whatever_is_left_is_written_before_the_thread_ends() {
         let dir = std::env::temp_dir().join(format!("herd-desk-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let (store, thread) =
-            herd_admin::store::Store::open(&dir, herd_admin::store::StoreSettings::default()).unwrap();
+        let (store, thread) = herd_store::Store::open(&dir, herd_store::StoreSettings::default()).unwrap();
         let (desk, clerk) = Desk::open().unwrap();
         let telemetry = Telemetry::new(&Registry::new()).unwrap();
         let recorder = Arc::new(Recorder::new(telemetry, Some(store.clone()), Some(desk)));

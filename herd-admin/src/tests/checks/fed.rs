@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use herd_core::health::CHECKS;
 use herd_core::wire::{DiskBytes, Gpu, Heartbeat, OllamaEnv};
+use herd_store::{AttemptRecord, HOUR_MS, TraceRecord};
 
 use super::super::history::{Kept, record};
 use super::super::pull_jobs::auto;
 use super::super::scripted::{Node, drive};
 use crate::checks::look;
-use crate::store::{AttemptRecord, HOUR_MS, TraceRecord};
 use crate::testing::{App, heartbeat, loaded};
 use crate::{AdminConfig, EdgeCounts};
 

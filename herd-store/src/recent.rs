@@ -1,0 +1,332 @@
+//! What the requests of the last hour did, in memory: what health checks look at every few seconds.
+//!
+//! The roll-ups end with whole hours and know neither why a model was loaded anew nor how an attempt went; reading that
+//! from single requests costs more the more there are. So the writer's thread adds up each record as it takes it, in
+//! slices of five minutes: "the last hour" is its last 55 to 60 minutes. Traffic never waits for this lock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use herd_core::health::{PredictionError, Reloads};
+use rusqlite::Connection;
+
+use super::record::{AttemptRecord, TraceRecord};
+use super::rollup::Cell;
+use super::{HOUR_MS, Summary, columns};
+
+/// Width of a slice.
+const SLICE_MS: u64 = 5 * 60_000;
+/// Slices of an hour.
+const SLICES: u64 = HOUR_MS / SLICE_MS;
+/// Pairs of a node and a model, and names that were asked for, in one slice. Of further ones nothing is known but the
+/// total.
+const NAMES: usize = 512;
+
+/// How an attempt went that was answered "busy", in the edge's word.
+const BUSY: &str = "busy";
+
+/// Requests that have something in common, added up.
+#[derive(Debug, Clone, Default)]
+pub struct Work {
+    cell: Cell,
+    details: Details,
+}
+
+/// What a [`Summary`] does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Details {
+    /// Attempts that failed here and were made again.
+    pub retries: u64,
+    /// Those of them that were answered "busy".
+    pub busy: u64,
+    /// Requests for which a loaded model was loaded anew, by cause.
+    pub reloads: Reloads,
+    predictions: u64,
+    predicted_ms: f64,
+    actual_ms: f64,
+}
+
+/// What clients asked for by one name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Requests.
+    pub requests: u64,
+    /// Refused, as no node has such a model.
+    pub unknown: u64,
+    /// Served by another model.
+    pub stand_ins: u64,
+}
+
+impl Work {
+    /// The sums that roll-ups have too.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary::of(&self.cell)
+    }
+
+    /// And the rest.
+    #[must_use]
+    pub fn details(&self) -> &Details {
+        &self.details
+    }
+
+    fn add(&mut self, record: &TraceRecord) {
+        self.cell.add(record);
+        self.details.add(record);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.cell.merge(&other.cell);
+        self.details.merge(&other.details);
+    }
+}
+
+impl Details {
+    /// What was predicted until answers begin, and what it took.
+    #[must_use]
+    pub fn prediction(&self) -> PredictionError {
+        let mean = |sum: f64| if self.predictions == 0 { 0.0 } else { sum / self.predictions as f64 };
+        PredictionError {
+            samples: self.predictions,
+            predicted_ms: mean(self.predicted_ms),
+            actual_ms: mean(self.actual_ms),
+        }
+    }
+
+    fn add(&mut self, record: &TraceRecord) {
+        match record.reload_cause.as_str() {
+            "" => {}
+            "context_larger" => self.reloads.context_larger += 1,
+            "context_differs" => self.reloads.context_differs += 1,
+            "node_default" => self.reloads.node_default += 1,
+            _ => self.reloads.launch_options += 1,
+        }
+        // A failed attempt takes its time too, and nobody predicts failures.
+        let at_first = record.retry_count == 0 && record.status == "completed";
+        if let Some((predicted, actual)) = record.predicted_ms.zip(record.ttft_ms()).filter(|_| at_first) {
+            self.predictions += 1;
+            self.predicted_ms += predicted;
+            self.actual_ms += actual;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let (mine, more) = (&mut self.reloads, &other.reloads);
+        for (sum, more) in [
+            (&mut self.retries, other.retries),
+            (&mut self.busy, other.busy),
+            (&mut self.predictions, other.predictions),
+            (&mut mine.context_larger, more.context_larger),
+            (&mut mine.context_differs, more.context_differs),
+            (&mut mine.node_default, more.node_default),
+            (&mut mine.launch_options, more.launch_options),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.predicted_ms += other.predicted_ms;
+        self.actual_ms += other.actual_ms;
+    }
+}
+
+impl Asked {
+    fn add(&mut self, record: &TraceRecord) {
+        self.requests += 1;
+        self.unknown += u64::from(record.is_unknown_model());
+        self.stand_ins += u64::from(record.fallback_used);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.unknown = self.unknown.saturating_add(other.unknown);
+        self.stand_ins = self.stand_ins.saturating_add(other.stand_ins);
+    }
+}
+
+/// The last hour, by slices.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// The oldest first.
+    slices: VecDeque<Slice>,
+}
+
+#[derive(Debug, Default)]
+struct Slice {
+    /// Its number since 1970.
+    at: u64,
+    total: Work,
+    /// By node and model.
+    pairs: HashMap<String, HashMap<String, Work>>,
+    pairs_len: usize,
+    asked: HashMap<String, Asked>,
+}
+
+/// The last hour, added up.
+#[derive(Debug, Default)]
+pub struct LastHour {
+    /// All requests.
+    pub total: Work,
+    /// By node and model.
+    pub pairs: BTreeMap<(String, String), Work>,
+    /// By the name that was asked for.
+    pub asked: BTreeMap<String, Asked>,
+}
+
+impl Recent {
+    /// Adds `records`. Benchmarks are not counted.
+    pub(super) fn add(&mut self, records: &[TraceRecord]) {
+        for record in records.iter().filter(|record| !record.benchmark) {
+            if let Some(slice) = self.slice(record.timestamp_ms / SLICE_MS) {
+                slice.add(record);
+            }
+        }
+    }
+
+    /// The slice numbered `at`; `None` = it is over an hour older than the newest.
+    fn slice(&mut self, at: u64) -> Option<&mut Slice> {
+        let newest = self.slices.back().map_or(at, |slice| slice.at.max(at));
+        if at + SLICES <= newest {
+            return None;
+        }
+        self.forget(newest);
+        let place = self.slices.partition_point(|slice| slice.at < at);
+        if self.slices.get(place).is_none_or(|slice| slice.at != at) {
+            self.slices.insert(place, Slice { at, ..Slice::default() });
+        }
+        self.slices.get_mut(place)
+    }
+
+    fn forget(&mut self, newest: u64) {
+        while self.slices.front().is_some_and(|slice| slice.at + SLICES <= newest) {
+            self.slices.pop_front();
+        }
+    }
+
+    /// The last hour before `now_ms`.
+    pub(super) fn sum(&mut self, now_ms: u64) -> LastHour {
+        self.forget(now_ms / SLICE_MS);
+        let mut hour = LastHour::default();
+        for slice in &self.slices {
+            hour.total.merge(&slice.total);
+            for (node, models) in &slice.pairs {
+                for (model, work) in models {
+                    hour.pairs.entry((node.clone(), model.clone())).or_default().merge(work);
+                }
+            }
+            for (name, asked) in &slice.asked {
+                hour.asked.entry(name.clone()).or_default().merge(*asked);
+            }
+        }
+        hour
+    }
+}
+
+impl Slice {
+    fn add(&mut self, record: &TraceRecord) {
+        self.total.add(record);
+        if let Some(pair) = self.pair(&record.node_id, &record.model) {
+            pair.add(record);
+        }
+        // The last attempt is how the request ended.
+        for attempt in record.attempts.iter().rev().skip(1) {
+            if let Some(pair) = self.pair(&attempt.node_id, &record.model) {
+                pair.details.retries += 1;
+                pair.details.busy += u64::from(attempt.outcome == BUSY);
+            }
+        }
+        if let Some(asked) = named(&mut self.asked, &record.original_model) {
+            asked.add(record);
+        }
+    }
+
+    fn pair(&mut self, node: &str, model: &str) -> Option<&mut Work> {
+        if node.is_empty() || model.is_empty() {
+            return None;
+        }
+        if !self.pairs.get(node).is_some_and(|models| models.contains_key(model)) {
+            if self.pairs_len >= NAMES {
+                return None;
+            }
+            self.pairs_len += 1;
+            self.pairs.entry(node.to_owned()).or_default().insert(model.to_owned(), Work::default());
+        }
+        self.pairs.get_mut(node)?.get_mut(model)
+    }
+}
+
+fn named<'a, T: Default>(names: &'a mut HashMap<String, T>, name: &str) -> Option<&'a mut T> {
+    if !names.contains_key(name) {
+        if name.is_empty() || names.len() >= NAMES {
+            return None;
+        }
+        names.insert(name.to_owned(), T::default());
+    }
+    names.get_mut(name)
+}
+
+/// Requests from before a restart, which are still of the last hour: the newest first, a little at a time.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// Row from which on they are known.
+    known_from: i64,
+    /// How many more are read.
+    left: usize,
+}
+
+/// Rows in one step: some milliseconds.
+const ROWS: i64 = 500;
+/// Rows in all. A fleet that serves more in an hour tells within minutes what it is like.
+const REPLAYED: usize = 50_000;
+
+impl Replay {
+    /// All that are there now.
+    pub(super) fn before_now(connection: &Connection) -> rusqlite::Result<Self> {
+        let last: Option<i64> = connection.query_row("SELECT max(id) FROM request_traces", [], |row| row.get(0))?;
+        Ok(Self { known_from: last.unwrap_or(0).saturating_add(1), left: REPLAYED })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next of them.
+    pub(super) fn step(&mut self, connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<TraceRecord>> {
+        let since = now_ms.saturating_sub(HOUR_MS) as f64 / 1_000.0;
+        let sql = format!(
+            "SELECT {}, t.id FROM request_traces t \
+             WHERE t.id < ?1 AND t.id >= ?2 AND t.timestamp >= ?3 AND t.superseded = 0",
+            columns::listed("t")
+        );
+        let next = self.known_from.saturating_sub(ROWS);
+        let mut statement = connection.prepare_cached(&sql)?;
+        let rows = statement
+            .query_map((self.known_from, next, since), |row| Ok((row.get::<_, i64>("id")?, columns::read(row))))?;
+        let mut records = Vec::new();
+        for row in rows {
+            let (id, mut record) = row?;
+            if record.retry_count > 0 {
+                record.attempts = attempts(connection, id)?;
+            }
+            records.push(record);
+        }
+        self.known_from = next;
+        // Rows are written in the order of their time: before those that are too old are only older ones.
+        self.left = if records.is_empty() { 0 } else { self.left.saturating_sub(records.len()) };
+        Ok(records)
+    }
+}
+
+/// The attempts of the request in row `id`, in order.
+pub(super) fn attempts(connection: &Connection, id: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
+    let sql = "SELECT node_id, outcome, score, started_ms, duration_ms FROM request_attempts \
+               WHERE trace_id = ?1 ORDER BY seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    let attempts = statement.query_map([id], |row| {
+        Ok(AttemptRecord {
+            node_id: row.get(0)?,
+            outcome: row.get(1)?,
+            score: row.get(2)?,
+            started_ms: row.get(3)?,
+            duration_ms: row.get(4)?,
+        })
+    })?;
+    attempts.collect()
+}

@@ -1,0 +1,224 @@
+//! One batch of records: rows, attempts, tags and roll-ups, in one transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Statement};
+
+use super::columns;
+use super::record::TraceRecord;
+use super::rollup::{BY, CUBE, Cell, Grain, MINUTE_MS, MINUTES_KEPT_MS, upsert_sql};
+use super::to_db;
+use super::vocabulary::{Dimension, Vocabulary};
+
+/// Writes batches.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    insert: String,
+    /// By [`Grain`].
+    cube: [Option<String>; 3],
+    by: [String; 3],
+    vocabulary: Vocabulary,
+}
+
+/// Hour, model, node, app, surface.
+type CubeKey<'a> = (u64, &'a str, &'a str, &'a str, &'a str);
+/// Dimension, begin in Unix seconds, value, second value.
+type ByKey<'a> = (Dimension, u64, &'a str, &'a str);
+
+/// What a batch adds, by hour. A day's cells get the same.
+#[derive(Default)]
+struct Sums<'a> {
+    cube: HashMap<CubeKey<'a>, Cell>,
+    by: HashMap<ByKey<'a>, Cell>,
+    /// By minute, of those that are recent.
+    minutes: HashMap<ByKey<'a>, Cell>,
+    /// From when on they are, Unix milliseconds.
+    recent_ms: u64,
+}
+
+impl Scribe {
+    pub(super) fn new() -> Self {
+        Self {
+            insert: columns::insert_sql(),
+            cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
+            by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
+            vocabulary: Vocabulary::default(),
+        }
+    }
+
+    /// Writes `records`, all or none.
+    pub(super) fn write(&mut self, connection: &mut Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let transaction = connection.transaction()?;
+        let written = self.rows(&transaction, records).and_then(|()| self.add_up(&transaction, records));
+        match written.and_then(|()| transaction.commit()) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.vocabulary.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets what it knew of the database, for when a transaction did not end well.
+    pub(super) fn forget(&mut self) {
+        self.vocabulary.forget();
+    }
+
+    fn rows(&self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let mut row = connection.prepare_cached(&self.insert)?;
+        let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
+        let mut tag = connection.prepare_cached(INSERT_TAG)?;
+        for record in records {
+            columns::insert(&mut row, record)?;
+            let id = connection.last_insert_rowid();
+            for (seq, one) in (0_i64..).zip(&record.attempts) {
+                attempt.execute((id, seq, &one.node_id, &one.outcome, one.score, one.started_ms, one.duration_ms))?;
+            }
+            for one in &record.tags {
+                tag.execute((one, record.timestamp_ms as f64 / 1_000.0, id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `records` to the roll-ups. Benchmarks are not usage.
+    pub(super) fn add_up(&mut self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+        let mut sums = Sums { recent_ms: crate::unix_ms().saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
+        for (alike, cell) in group(records.iter().filter(|record| !record.benchmark)) {
+            self.sum(connection, &alike, &cell, &mut sums)?;
+        }
+        for (at, grain) in Grain::ALL.into_iter().enumerate() {
+            if let Some(sql) = &self.cube[at] {
+                add_to_cube(&mut *connection.prepare_cached(sql)?, grain, &sums.cube)?;
+            }
+            let by = if grain == Grain::Minutely { &sums.minutes } else { &sums.by };
+            add_to_by(&mut *connection.prepare_cached(&self.by[at])?, grain, by)?;
+        }
+        Ok(())
+    }
+
+    fn sum<'a>(
+        &mut self,
+        connection: &Connection,
+        alike: &Alike<'a>,
+        cell: &Cell,
+        sums: &mut Sums<'a>,
+    ) -> rusqlite::Result<()> {
+        let began_ms = alike.minute * 1_000;
+        let (day, hour) = (Grain::Daily.bucket(began_ms), Grain::Hourly.bucket(began_ms));
+        let mut admit = |dimension, name| self.vocabulary.admit(connection, day, dimension, name);
+        let model = admit(Dimension::Model, alike.model)?;
+        let asked = admit(Dimension::Asked, alike.asked)?;
+        let node = admit(Dimension::Node, alike.node)?;
+        let app = admit(Dimension::App, alike.app)?;
+        let surface = admit(Dimension::Surface, alike.surface)?;
+        let mut values = vec![
+            (Dimension::Total, "", ""),
+            (Dimension::Model, model, ""),
+            (Dimension::Asked, asked, ""),
+            (Dimension::Node, node, ""),
+            (Dimension::App, app, model),
+            (Dimension::Surface, surface, ""),
+            (Dimension::NodeModel, node, model),
+        ];
+        if !alike.key.is_empty() {
+            values.push((Dimension::Key, admit(Dimension::Key, alike.key)?, model));
+        }
+        for tag in alike.tags {
+            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, model);
+            // The same tag twice, or two further ones, are one.
+            if !values.contains(&tag) {
+                values.push(tag);
+            }
+        }
+        sums.cube.entry((hour, model, node, app, surface)).or_default().merge(cell);
+        let is_recent = began_ms.saturating_add(MINUTE_MS) > sums.recent_ms;
+        for (dimension, value, second) in values {
+            sums.by.entry((dimension, hour, value, second)).or_default().merge(cell);
+            if is_recent {
+                sums.minutes.entry((dimension, alike.minute, value, second)).or_default().merge(cell);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What requests have in common that are in the same cells of every roll-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Alike<'a> {
+    /// Begin of the minute, Unix seconds.
+    minute: u64,
+    model: &'a str,
+    asked: &'a str,
+    node: &'a str,
+    app: &'a str,
+    surface: &'a str,
+    key: &'a str,
+    tags: &'a [String],
+}
+
+impl<'a> Alike<'a> {
+    fn of(record: &'a TraceRecord) -> Self {
+        Self {
+            minute: Grain::Minutely.bucket(record.timestamp_ms),
+            model: &record.model,
+            asked: &record.original_model,
+            node: &record.node_id,
+            app: &record.app,
+            surface: &record.original_format,
+            key: &record.key_id,
+            tags: &record.tags,
+        }
+    }
+}
+
+/// The sums of `records` that are alike, in the order of the first of each: a request is in some twenty cells, and nearly
+/// all requests of a moment are in the same.
+fn group<'a>(records: impl Iterator<Item = &'a TraceRecord>) -> Vec<(Alike<'a>, Cell)> {
+    let mut groups: Vec<(Alike<'a>, Cell)> = Vec::new();
+    let mut places = HashMap::new();
+    for record in records {
+        let alike = Alike::of(record);
+        let place = *places.entry(alike).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((alike, Cell::default()));
+        }
+        groups[place].1.add(record);
+    }
+    groups
+}
+
+fn add_to_cube(
+    statement: &mut Statement<'_>,
+    grain: Grain,
+    cells: &HashMap<CubeKey<'_>, Cell>,
+) -> rusqlite::Result<()> {
+    for ((hour, model, node, app, surface), cell) in cells {
+        statement.raw_bind_parameter(1, bucket(grain, *hour))?;
+        for (place, name) in (2..).zip([model, node, app, surface]) {
+            statement.raw_bind_parameter(place, name)?;
+        }
+        cell.upsert(statement, 6)?;
+    }
+    Ok(())
+}
+
+fn add_to_by(statement: &mut Statement<'_>, grain: Grain, cells: &HashMap<ByKey<'_>, Cell>) -> rusqlite::Result<()> {
+    for ((dimension, begin, value, second), cell) in cells {
+        statement.raw_bind_parameter(1, dimension.name())?;
+        statement.raw_bind_parameter(2, bucket(grain, *begin))?;
+        statement.raw_bind_parameter(3, value)?;
+        statement.raw_bind_parameter(4, second)?;
+        cell.upsert(statement, 5)?;
+    }
+    Ok(())
+}
+
+fn bucket(grain: Grain, begin: u64) -> i64 {
+    to_db(grain.bucket(begin * 1_000))
+}
+
+pub(super) const INSERT_ATTEMPT: &str = "INSERT INTO request_attempts \
+    (trace_id, seq, node_id, outcome, score, started_ms, duration_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const INSERT_TAG: &str = "INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id) VALUES (?1, ?2, ?3)";
