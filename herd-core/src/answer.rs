@@ -90,6 +90,8 @@ pub struct Counts {
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer.
     pub completion_tokens: Option<u64>,
+    /// [`Self::completion_tokens`] was estimated from what passed, because the backend did not tell it.
+    pub estimated: bool,
     /// Loading the model and waiting for the scheduler, in milliseconds; Ollama's own API only, as are those below.
     pub load_ms: Option<f64>,
     /// Reading the prompt, in milliseconds.
@@ -121,6 +123,9 @@ pub struct Observation {
     pub terminated: bool,
     /// A part of the answer was there: text, thinking or a tool call; not streamed: any byte.
     pub first_token: bool,
+    /// Parts of a streamed answer so far: about as many as its tokens, see [`Observation::counts`]. 0 where it is not
+    /// streamed.
+    pub pieces: u64,
     /// Something that had to be read was not JSON.
     pub garbage: bool,
     /// The backend's error in the body.
@@ -129,6 +134,37 @@ pub struct Observation {
     pub reason: Option<Reason>,
     /// What the backend did, where told.
     pub counts: Counts,
+}
+
+/// Pieces from which on an answer teaches how many tokens a piece has: in shorter ones the rounding shows.
+const TEACHING_PIECES: u64 = 8;
+
+impl Observation {
+    /// What the backend did: as it told, and where a stream did not tell its tokens, or was cut before it could, those
+    /// estimated from the pieces that passed. `tokens_per_piece` is what the model has shown; `None` = never measured,
+    /// taken for one, which is what Ollama sends.
+    #[must_use]
+    pub fn counts(&self, tokens_per_piece: Option<f64>) -> Counts {
+        if self.counts.completion_tokens.is_some() || self.pieces == 0 {
+            return self.counts;
+        }
+        let text = (self.pieces as f64 * tokens_per_piece.unwrap_or(1.0)).round();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; no count is negative")]
+        let tokens = (text.max(1.0) as u64).saturating_add(self.unseen_tokens());
+        Counts { completion_tokens: Some(tokens), estimated: true, ..self.counts }
+    }
+
+    /// How many tokens a piece of this answer has; `None` = not told, or too short to tell.
+    #[must_use]
+    pub fn tokens_per_piece(&self) -> Option<f64> {
+        let tokens = self.counts.completion_tokens?.saturating_sub(self.unseen_tokens());
+        (self.pieces >= TEACHING_PIECES && tokens > 0).then(|| tokens as f64 / self.pieces as f64)
+    }
+
+    /// The token by which a model says that it has said all: it is counted, and is no part of the text.
+    fn unseen_tokens(&self) -> u64 {
+        u64::from(matches!(self.reason, Some(Reason::Stop | Reason::ToolCalls)))
+    }
 }
 
 /// Watches one answer of status 200.

@@ -3,8 +3,8 @@
 use super::heard::Kind;
 use super::reader::Reader;
 
-/// Longest event name that is told from others, and longest field name, in bytes.
-const NAME_MAX: usize = 24;
+/// Longest event name that is told from others, and longest field name, in bytes: those of `/v1/responses` are long.
+const NAME_MAX: usize = 48;
 /// What ends a stream of `/v1/chat/completions` and `/v1/completions`.
 const DONE: &[u8] = b"[DONE]";
 
@@ -32,6 +32,8 @@ impl Lines {
             if self.mid_line || !reader.skips(line) {
                 reader.feed(line, Kind::Unnamed);
                 reader.end(true);
+            } else {
+                reader.count_piece();
             }
             self.mid_line = false;
             chunk = &chunk[at + 1..];
@@ -105,6 +107,7 @@ impl Events {
         if skips {
             self.has_data = true;
             reader.skip(data);
+            reader.count_piece();
         }
         skips
     }
@@ -178,14 +181,21 @@ impl Events {
             if self.kind() == Kind::Error {
                 reader.told();
             }
+            if self.dull && is_delta(self.name()) {
+                reader.count_piece();
+            }
             reader.end(!self.dull && !self.is_done());
         }
         *self = Self { count: self.count, ..Self::default() };
     }
 
     fn kind(&self) -> Kind {
+        Kind::of(self.name())
+    }
+
+    fn name(&self) -> &[u8] {
         let name = self.name.bytes();
-        Kind::of(name.strip_suffix(b"\r").unwrap_or(name))
+        name.strip_suffix(b"\r").unwrap_or(name)
     }
 
     fn is_done(&self) -> bool {
@@ -193,11 +203,22 @@ impl Events {
     }
 }
 
+/// Whether an event of this name carries a part of the answer.
+fn is_delta(name: &[u8]) -> bool {
+    name == b"content_block_delta" || name.ends_with(b".delta")
+}
+
 /// The beginning of a name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Name {
     kept: [u8; NAME_MAX],
     length: usize,
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self { kept: [0; NAME_MAX], length: 0 }
+    }
 }
 
 impl Name {

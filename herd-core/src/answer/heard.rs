@@ -115,6 +115,8 @@ pub(super) struct Heard {
     pub(super) done: bool,
     /// It has a part of the answer in it.
     pub(super) content: bool,
+    /// It has a tool call in it.
+    pub(super) tool_call: bool,
     /// `"model":""`, as Ollama writes when its engine died under `/v1/chat/completions`.
     pub(super) model_empty: bool,
     pub(super) reason: Option<Reason>,
@@ -130,7 +132,8 @@ impl Heard {
             Value::Bool(value) => self.done |= path == [Key::Done] && value,
             Value::Container => {
                 self.error |= path == [Key::Error];
-                self.content |= is_tool_call(path);
+                self.tool_call |= is_tool_call(path);
+                self.content |= self.tool_call;
             }
             Value::Null => {}
         }

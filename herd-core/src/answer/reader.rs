@@ -8,6 +8,11 @@ use crate::request::{Dialect, Surface};
 /// Longest of the endings that [`is_dull`] looks for, and one byte before it.
 const TAIL_BYTES: usize = 32;
 
+/// Bytes of a text with a tool call around the call itself, as Ollama writes them.
+const CALL_FRAME_BYTES: u64 = 200;
+/// Bytes of a tool call that make a token, as with other text.
+const BYTES_PER_TOKEN: u64 = 4;
+
 /// Reads JSON texts.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
@@ -17,6 +22,8 @@ pub(super) struct Reader {
     skimmer: Skimmer,
     heard: Heard,
     tail: Tail,
+    /// Bytes of the current text so far.
+    text_bytes: u64,
 }
 
 impl Reader {
@@ -28,6 +35,7 @@ impl Reader {
             skimmer: Skimmer::new(),
             heard: Heard::default(),
             tail: Tail::default(),
+            text_bytes: 0,
         }
     }
 
@@ -42,12 +50,18 @@ impl Reader {
         self.tail.push(text);
     }
 
+    /// Takes note of a part of the answer that was left unread.
+    pub(super) fn count_piece(&mut self) {
+        self.seen.pieces += 1;
+    }
+
     /// Reads a piece of the current text. `kind` is what its event is called.
     pub(super) fn feed(&mut self, piece: &[u8], kind: Kind) {
         let was_closed = self.skimmer.is_closed();
         let heard = &mut self.heard;
         let read = self.skimmer.feed(piece, &mut |path, value| heard.take(path, value));
         let (text, rest) = piece.split_at(read);
+        self.text_bytes += text.len() as u64;
         if self.skimmer.is_closed() {
             if !was_closed {
                 self.tail.push(text);
@@ -73,6 +87,7 @@ impl Reader {
         self.skimmer = Skimmer::new();
         self.heard = Heard::default();
         self.tail = Tail::default();
+        self.text_bytes = 0;
     }
 
     /// Takes note of `data: [DONE]`.
@@ -89,11 +104,14 @@ impl Reader {
     fn commit(&mut self, kind: Kind) {
         // The same rule as for texts in one piece, or else an answer would be read otherwise when cut otherwise.
         if self.skips(self.tail.bytes()) {
-            return;
+            return self.count_piece();
         }
         let heard = std::mem::take(&mut self.heard);
         let kind = if heard.kind == Kind::Unnamed { kind } else { heard.kind };
         let seen = &mut self.seen;
+        if self.streamed {
+            seen.pieces += pieces(&heard, self.text_bytes);
+        }
         seen.first_token |= heard.content;
         seen.reason = heard.reason.or(seen.reason);
         seen.counts.update(&heard.counts);
@@ -103,6 +121,15 @@ impl Reader {
             seen.backend_error = Some(BackendError::Hinted);
         }
         seen.terminated |= !self.streamed || ends_stream(self.surface, &heard, kind);
+    }
+}
+
+/// Pieces of the answer in one text. A tool call comes whole, however many tokens it has.
+fn pieces(heard: &Heard, text_bytes: u64) -> u64 {
+    let call = text_bytes.saturating_sub(CALL_FRAME_BYTES) / BYTES_PER_TOKEN;
+    match (heard.content, heard.tool_call) {
+        (_, true) => call.max(1),
+        (content, false) => u64::from(content),
     }
 }
 

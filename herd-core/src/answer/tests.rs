@@ -21,7 +21,10 @@ fn complete_answers_tell_their_counts_on_every_surface() {
     #[track_caller]
     fn check(surface: Surface, streamed: bool, body: &str, reason: Option<Reason>, counts: Counts) {
         let observer = observed(surface, streamed, body);
-        let expected = Observation { terminated: true, first_token: true, reason, counts, ..Observation::default() };
+        let pieces = observer.seen().pieces;
+        assert_eq!(pieces > 0, streamed, "{surface:?}");
+        let expected =
+            Observation { terminated: true, first_token: true, pieces, reason, counts, ..Observation::default() };
         assert_eq!(*observer.seen(), expected, "{surface:?}");
         assert_eq!(observer.finish(), Ending::Complete);
         assert_eq!(observer.epilogue("lost"), None);
@@ -56,6 +59,58 @@ fn complete_answers_tell_their_counts_on_every_surface() {
     check(Surface::AnthropicMessages, true, V1_MESSAGES_STREAM, stop, tokens(29, 11));
     check(Surface::AnthropicMessages, true, V1_MESSAGES_TOOLS_STREAM, tools, tokens(205, 10));
     check(Surface::AnthropicMessages, false, V1_MESSAGES, stop, tokens(29, 11));
+}
+
+#[test]
+fn streams_that_tell_no_tokens_are_counted_by_their_pieces() {
+    #[track_caller]
+    fn check(surface: Surface, body: &str, tokens_per_piece: Option<f64>, expected: Option<u64>) {
+        let counts = observed(surface, true, body).seen().counts(tokens_per_piece);
+        assert_eq!((counts.completion_tokens, counts.estimated), (expected, expected.is_some()), "{surface:?}");
+    }
+    let until = |body: &'static str, times: usize, end: &str| {
+        body.match_indices(end).nth(times - 1).map(|(at, end)| &body[..at + end.len()]).unwrap()
+    };
+    // Three pieces and the end; cut after two.
+    check(Surface::OpenAiChat, V1_CHAT_STREAM, None, Some(4));
+    check(Surface::OpenAiChat, V1_CHAT_STREAM, Some(2.0), Some(7));
+    check(Surface::OpenAiChat, until(V1_CHAT_STREAM, 2, "\n\n"), None, Some(2));
+    check(Surface::OllamaChat, until(CHAT_STREAM, 2, "\n"), None, Some(2));
+    check(Surface::OllamaGenerate, until(GENERATE_STREAM, 1, "\n"), Some(0.1), Some(1));
+    check(Surface::OpenAiCompletions, until(V1_COMPLETIONS_STREAM, 2, "\n\n"), None, Some(2));
+    check(Surface::OpenAiResponses, until(V1_RESPONSES_STREAM, 5, "\n\n"), None, Some(2));
+    // Nothing has been said, or what it is is told.
+    check(Surface::OpenAiChat, "", None, None);
+    let told = observed(Surface::OpenAiChat, true, V1_CHAT_STREAM_USAGE);
+    assert_eq!(told.seen().counts(Some(9.0)), tokens(29, 11));
+    let whole = observed(Surface::OpenAiChat, false, V1_CHAT);
+    assert_eq!((whole.seen().pieces, whole.seen().counts(None)), (0, tokens(29, 11)));
+}
+
+#[test]
+fn a_tool_call_is_counted_by_its_length() {
+    let call = |arguments: usize| {
+        let arguments = "x".repeat(arguments);
+        format!(
+            "{{\"message\":{{\"content\":\"\",\"tool_calls\":[{{\"function\":{{\"name\":\"f\",\"arguments\":\
+             {{\"a\":\"{arguments}\"}}}}}}]}},\"done\":false}}\n"
+        )
+    };
+    let pieces = |body: &str| observed(Surface::OllamaChat, true, body).seen().pieces;
+    assert_eq!(pieces(&call(4)), 1);
+    assert!((950..1_050).contains(&pieces(&call(4_000))), "{}", pieces(&call(4_000)));
+}
+
+#[test]
+fn an_answer_that_tells_its_tokens_teaches_how_many_a_piece_has() {
+    let line = "{\"message\":{\"content\":\"a\"},\"done\":false}\n".repeat(10);
+    let end = |reason: &str, tokens| {
+        let body = format!("{line}{{\"done\":true,\"done_reason\":\"{reason}\",\"eval_count\":{tokens}}}\n");
+        observed(Surface::OllamaChat, true, &body).seen().tokens_per_piece()
+    };
+    assert_eq!((end("stop", 11), end("stop", 21), end("length", 10)), (Some(1.0), Some(2.0), Some(1.0)));
+    assert_eq!(observed(Surface::OllamaChat, true, CHAT_STREAM).seen().tokens_per_piece(), None, "too short");
+    assert_eq!(observed(Surface::OllamaChat, true, &line).seen().tokens_per_piece(), None, "cut");
 }
 
 #[test]
@@ -146,7 +201,8 @@ fn words_of_the_protocol_inside_an_answer_mean_nothing() {
         "done":false,"x":1}"#
         .replace('\n', "");
     let observer = observed(Surface::OllamaChat, true, &format!("{spoken}\n"));
-    assert_eq!(*observer.seen(), Observation { first_token: true, ..Observation::default() });
+    let pieces = observer.seen().pieces;
+    assert_eq!(*observer.seen(), Observation { first_token: true, pieces, ..Observation::default() });
     let spoken = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\n: data: [DONE]\n";
     assert_eq!(observed(Surface::OpenAiChat, true, spoken).finish(), Ending::Truncated);
 }

@@ -29,6 +29,7 @@ pub struct ModelLoad {
     prefill_ms_per_token: Rate,
     decode_ms_per_token: Rate,
     output_tokens: Rate,
+    tokens_per_piece: Rate,
     busy: Busy,
     launched: [AtomicU64; 2],
     conversations: Conversations,
@@ -131,6 +132,17 @@ impl ModelLoad {
     #[must_use]
     pub fn output_tokens(&self) -> Option<f64> {
         self.output_tokens.get()
+    }
+
+    /// Learns how many tokens a piece of a streamed answer has.
+    pub fn observe_tokens_per_piece(&self, tokens_per_piece: f64) {
+        self.tokens_per_piece.observe(tokens_per_piece);
+    }
+
+    /// Tokens of one piece of a streamed answer, decayed; `None` = never measured.
+    #[must_use]
+    pub fn tokens_per_piece(&self) -> Option<f64> {
+        self.tokens_per_piece.get()
     }
 
     /// Learns that the node answered "busy": it has fewer slots for us than we thought, and rests a while.
