@@ -19,6 +19,7 @@ pub mod histogram;
 pub mod history;
 pub mod inspect;
 pub mod launch;
+pub mod lesson;
 pub mod load;
 pub mod name;
 pub mod patience;

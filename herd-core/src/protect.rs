@@ -30,9 +30,10 @@ impl Protection {
 }
 
 /// What happens to the context of a request on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ContextAction {
     /// The runner serves the request as it is.
+    #[default]
     Kept,
     /// The request said nothing; the loaded context is filled in.
     Pinned,
@@ -92,7 +93,7 @@ impl fmt::Display for ReloadCause {
 }
 
 /// The context of one request on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContextPlan {
     /// What happens.
     pub action: ContextAction,

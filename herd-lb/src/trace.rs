@@ -292,6 +292,7 @@ impl Course {
             reload_cause = self.reload_cause,
             prompt_tokens = self.counts.prompt_tokens,
             completion_tokens = self.counts.completion_tokens,
+            tokens_estimated = self.counts.estimated,
             load_ms = self.counts.load_ms,
             response_bytes = self.response_bytes,
             error = self.error,

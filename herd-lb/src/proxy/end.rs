@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use herd_core::answer::{Observer, Reason};
-use herd_core::estimate::{alone, needs_load};
-use herd_core::fleet::Loaded;
+use herd_core::estimate::alone;
+use herd_core::fleet::{Loaded, Model};
+use herd_core::lesson::{Timing, lesson, load_ms_at_first_byte, was_loaded};
 use herd_core::load::Work;
 use herd_core::patience::GiveUp;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
 
 use super::answer::End;
-use super::ctx::{Inference, RequestCtx};
+use super::ctx::{Attempt, Inference, RequestCtx};
 use super::reply::Reply;
 use super::{Edge, error, is_clients, refused};
 use crate::trace::Status;
@@ -56,9 +57,10 @@ impl Edge {
         let choice = &attempt.choice;
         if let Some(model) = choice.model() {
             let taken_ms = self.fleet.now_ms().saturating_sub(since_ms) as f64;
-            let load_ms = (taken_ms - choice.candidate.prediction.prefill_ms).max(1.0);
+            let (profile, prefill_ms) = (&inference.profile, choice.candidate.prediction.prefill_ms);
+            let load_ms = load_ms_at_first_byte(profile.surface.dialect(), profile.stream, taken_ms, prefill_ms);
             if !inference.marks.benchmark {
-                model.load.observe_work(&Work { load_ms: Some(load_ms), ..Work::default() });
+                model.load.observe_work(&Work { load_ms, ..Work::default() });
             }
             if choice.candidate.plan.cause.is_some() {
                 model.load.reloaded();
@@ -131,7 +133,8 @@ impl Edge {
         };
         inference.end(status, &error.map(ToString::to_string).unwrap_or_default());
         if let Some(observer) = inference.answer.as_ref().and_then(|answer| answer.observer()) {
-            inference.trace.counts = observer.seen().counts;
+            let model = inference.attempt.as_ref().and_then(|attempt| attempt.choice.model());
+            inference.trace.counts = observer.seen().counts(model.and_then(|model| model.load.tokens_per_piece()));
             inference.trace.finish_reason = observer.seen().reason.map_or("", Reason::name);
             if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
                 key.charge_answer(tokens, self.fleet.now_ms());
@@ -148,45 +151,37 @@ impl Edge {
             return;
         };
         let Some(model) = attempt.choice.model() else { return };
-        let service_ms = attempt.began.elapsed().as_secs_f64() * 1e3;
-        model.load.observe(service_ms, self.fleet.now_ms());
-        let counts = &observer.seen().counts;
-        let pair = |tokens: Option<u64>, ms: Option<f64>| Some((tokens?, ms?)).filter(|(tokens, _)| *tokens > 0);
-        let loads = needs_load(&attempt.choice.candidate.plan);
-        let work = Work {
-            load_ms: counts.load_ms.filter(|_| loads),
-            prefill: pair(counts.prompt_tokens, counts.prefill_ms),
-            decode: pair(
-                counts.completion_tokens,
-                counts.decode_ms.or_else(|| decode_ms(inference, service_ms, loads)),
-            ),
-        };
+        let (seen, counts) = (observer.seen(), &inference.trace.counts);
         let (profile, plan) = (&inference.profile, &attempt.choice.candidate.plan);
-        model.load.observe_work(&alone(profile, attempt.choice.node(), model, plan, &work));
+        let lesson = lesson(counts, &self.timing(inference, attempt, model), model);
+        if let Some(service_ms) = lesson.service_ms {
+            model.load.observe(service_ms, self.fleet.now_ms());
+        }
+        model.load.observe_work(&alone(profile, attempt.choice.node(), model, plan, &lesson.work));
+        seen.tokens_per_piece().into_iter().for_each(|tokens| model.load.observe_tokens_per_piece(tokens));
         model.load.remember(profile.conversation, profile.prompt_tokens + counts.completion_tokens.unwrap_or(0));
-        if !loads && counts.load_ms.is_some_and(|ms| ms >= UNFORESEEN_LOAD_MS) {
+        if lesson.unforeseen_load {
             self.telemetry.unforeseen_load();
+        }
+    }
+
+    fn timing(&self, inference: &Inference, attempt: &Attempt, model: &Model) -> Timing {
+        let service_ms = attempt.began.elapsed().as_secs_f64() * 1e3;
+        let since_first_ms = |ttft_ms: u64| inference.trace.age_ms().saturating_sub(ttft_ms) as f64;
+        let ttft_ms = inference.trace.ttft_ms.filter(|_| inference.profile.stream);
+        let (choice, snapshot) = (&attempt.choice, self.fleet.snapshot());
+        let node = snapshot.nodes.iter().find(|node| node.number == choice.node().number);
+        let after = node.and_then(|node| node.model(&choice.model));
+        Timing {
+            service_ms,
+            first_byte_ms: ttft_ms.map(|ttft_ms| service_ms - since_first_ms(ttft_ms)),
+            loaded: was_loaded(&choice.candidate.plan, model, after),
         }
     }
 }
 
 /// What the trace says where the end was the client's doing.
 const CLIENT_LEFT: &str = "the client left, or sent what it may not";
-
-/// A load that was not foreseen is told from the millisecond or two that Ollama reports for a loaded model.
-const UNFORESEEN_LOAD_MS: f64 = 250.0;
-
-/// Time of writing an answer whose backend tells only its tokens: from the first byte of a stream, or all of it.
-fn decode_ms(inference: &Inference, service_ms: f64, loads: bool) -> Option<f64> {
-    if loads {
-        return None;
-    }
-    let total_ms = inference.trace.age_ms() as f64;
-    match inference.trace.ttft_ms.filter(|_| inference.profile.stream) {
-        Some(ttft_ms) => Some((total_ms - ttft_ms as f64).max(0.0)),
-        None => Some(service_ms),
-    }
-}
 
 fn reason(inference: &Inference, message: &str) -> String {
     inference.gave_up.map_or_else(|| message.to_owned(), |reason| format!("{}: {message}", reason.name()))
