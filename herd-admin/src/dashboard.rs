@@ -82,5 +82,7 @@ pub(crate) async fn file(
     let found = path.ok().and_then(|Path((hash, path))| Some((hash, Asset::at(&path)?)));
     let (hash, asset) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "not_found", "404 page not found"))?;
     let keep = if hash == *HASH { "public, max-age=31536000, immutable" } else { "no-cache" };
-    Ok(([(CACHE_CONTROL, HeaderValue::from_static(keep))], asset.answer(&headers)).into_response())
+    let headers_of_file =
+        [(CACHE_CONTROL, HeaderValue::from_static(keep)), (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY))];
+    Ok((headers_of_file, asset.answer(&headers)).into_response())
 }

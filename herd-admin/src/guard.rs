@@ -1,21 +1,21 @@
-//! What a change must not be: the work of a web page in somebody's browser. Whether its sender may change anything is
-//! asked by the gate before.
+//! What a request must not be: the work of another site's web page in somebody's browser. Whether its sender may do what
+//! it asks is decided by the gate before.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::FromRequestParts;
+use herd_core::access::Need;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::access::Actor;
 use crate::body::require_json;
 use crate::caller::Caller;
+use crate::page::{FETCH_SITE, Page, text};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What pages inside applications come from, as Ollama has it.
 const APP_SCHEMES: [&str; 5] = ["app", "file", "tauri", "vscode-webview", "vscode-file"];
@@ -75,22 +75,21 @@ impl Hosts {
         parse(text).is_some()
     }
 
-    /// Whether a page of `origin` may ask models: one of ours, one on this machine, one that is listed by its name, or no
-    /// web page at all. Ollama is as careful, but never sees where a request comes from.
+    /// Whether a page of `origin` that is not our own may ask models: one on this machine, one that is listed by its
+    /// name, or no web page at all. Ollama is as careful, but never sees where a request comes from.
     #[must_use]
-    pub fn trusts_page(&self, origin: &str, host: Option<&str>) -> bool {
+    pub fn trusts_page(&self, origin: &str) -> bool {
         let Some((scheme, authority)) = origin.split_once("://") else { return false };
         if !matches!(scheme, "http" | "https") {
             return APP_SCHEMES.contains(&scheme);
         }
         let Some((name, port)) = parse(authority) else { return false };
-        let is_ours = host.is_some_and(|host| authority.eq_ignore_ascii_case(host) && self.has(host));
         let on_this_machine =
             name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-        is_ours || on_this_machine || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
+        on_this_machine || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
     }
 
-    fn has(&self, host: &str) -> bool {
+    pub(crate) fn has(&self, host: &str) -> bool {
         let Some((name, port)) = parse(host) else { return false };
         if let Ok(ip) = name.parse::<IpAddr>() {
             let ip = ip.to_canonical();
@@ -122,52 +121,53 @@ fn parse(host: &str) -> Option<(String, Option<u16>)> {
     }
 }
 
-/// Refuses a change that a page of another site could have asked for.
+/// Refuses what a page of another site could have asked for.
 ///
-/// Changes name JSON as what they are, which a page cannot do unasked. Ollama's own paths are the exception: its
-/// documentation posts with curl, which says that it sends a form; there a browser alone has to name JSON. What tells
-/// one is its `User-Agent`, and the headers that it sends besides.
-pub(crate) fn check(headers: &HeaderMap, path: &str, hosts: &Hosts) -> Result<(), Refusal> {
-    let host = header(headers, &HOST).filter(|host| hosts.has(host));
-    let Some(host) = host else {
+/// Signs of life are for everybody, and a link to a page may stand anywhere. Models may be listed by the pages that may
+/// ask them. The fleet is shown to our own page alone, and changed by it alone; heartbeats come from no page.
+///
+/// Whatever has a body names JSON as what it is, which a page cannot do unasked. Ollama's own paths are the exception:
+/// its documentation posts with curl, which says that it sends a form; there a browser alone has to name JSON. What
+/// tells one is its `User-Agent`, and the headers that it sends besides.
+pub(crate) fn check(need: Need, parts: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
+    let headers = &parts.headers;
+    if need == Need::Change && !text(headers, &HOST).is_some_and(|host| hosts.has(host)) {
         let message = "Host is none of this machine's names and addresses (admin.hosts)";
         return Err(Refusal::forbidden("foreign_host", message));
+    }
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    let admitted = match (need, Page::of(headers, hosts)) {
+        (Need::Nothing, _) | (_, Page::None) => true,
+        (Need::Node, _) => {
+            return Err(Refusal::forbidden("browser", "heartbeats come from agents, not from web pages"));
+        }
+        (_, Page::Own) => true,
+        (_, Page::Linked) => reads,
+        (Need::Catalogue | Need::Infer, Page::Foreign(Some(origin))) => hosts.trusts_page(origin),
+        (_, Page::Foreign(_)) => false,
     };
-    if !is_same_origin(headers, host) {
+    if !admitted {
         return Err(Refusal::forbidden("foreign_origin", "requests from other sites are refused"));
     }
-    if !path.starts_with("/api/") || is_browser(headers) {
-        require_json(headers)?;
-    }
-    Ok(())
+    let asks_for_json = match need {
+        Need::Change => !parts.uri.path().starts_with("/api/") || is_browser(headers),
+        Need::Node => true,
+        _ => !reads && is_browser(headers),
+    };
+    if asks_for_json { require_json(headers) } else { Ok(()) }
 }
 
 /// Every browser says that it is Mozilla.
 fn is_browser(headers: &HeaderMap) -> bool {
-    let says_so = header(headers, &USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/") || agent == "?");
+    let says_so = text(headers, &USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/") || agent == "?");
     says_so || headers.contains_key(ORIGIN) || headers.contains_key(FETCH_SITE)
-}
-
-/// Browsers say where a request comes from in one or both of these headers; programs that are not browsers in none.
-fn is_same_origin(headers: &HeaderMap, host: &str) -> bool {
-    let site_is_own = header(headers, &FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
-    let origin_is_own = header(headers, &ORIGIN).is_none_or(|origin| {
-        let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        name.is_some_and(|name| name.eq_ignore_ascii_case(host))
-    });
-    site_is_own && origin_is_own
-}
-
-/// Its text; one that is not text, or stands there twice, is as good as a foreign one.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    Some(if values.next().is_some() { "?" } else { first.to_str().unwrap_or("?") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use herd_core::access::need_of;
+    use http::HeaderName;
     use http::header::CONTENT_TYPE;
 
     fn hosts() -> Hosts {
@@ -176,15 +176,54 @@ mod tests {
     }
 
     #[track_caller]
-    fn checks(path: &str, headers: &[(HeaderName, &str)], code: Option<&str>) {
-        let mut map = HeaderMap::new();
-        map.insert(CONTENT_TYPE, "application/json".parse().unwrap());
-        map.insert(HOST, "127.0.0.1:11436".parse().unwrap());
+    fn asks(line: &str, headers: &[(HeaderName, &str)], code: Option<&str>) {
+        let (method, path) = line.split_once(' ').unwrap();
+        let (mut parts, ()) = http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+        parts.headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        parts.headers.insert(HOST, "127.0.0.1:11436".parse().unwrap());
         for (name, value) in headers {
-            map.insert(name.clone(), value.parse().unwrap());
+            parts.headers.insert(name.clone(), value.parse().unwrap());
         }
-        let refused = check(&map, path, &hosts()).err();
-        assert_eq!(refused.as_ref().map(Refusal::code), code, "{path} {headers:?}");
+        let refused = check(need_of(method, path), &parts, &hosts()).err();
+        assert_eq!(refused.as_ref().map(Refusal::code), code, "{line} {headers:?}");
+    }
+
+    #[track_caller]
+    fn checks(path: &str, headers: &[(HeaderName, &str)], code: Option<&str>) {
+        asks(&format!("POST {path}"), headers, code);
+    }
+
+    #[test]
+    fn no_foreign_page_sees_the_fleet_or_has_a_node_asked() {
+        let form = (CONTENT_TYPE, "text/plain");
+        let evil = (ORIGIN, "http://evil.example");
+        let picture = [(FETCH_SITE, "cross-site")];
+        let followed = [(FETCH_SITE, "cross-site"), (HeaderName::from_static("sec-fetch-mode"), "navigate")];
+        for path in ["/api/show", "/fleet/explain"] {
+            checks(path, std::slice::from_ref(&evil), Some("foreign_origin"));
+            checks(path, &[(ORIGIN, "null"), form.clone()], Some("foreign_origin"));
+            checks(path, &picture, Some("foreign_origin"));
+            checks(path, &followed, Some("foreign_origin"));
+            checks(path, &[form.clone(), (USER_AGENT, "Mozilla/5.0")], Some("unsupported_media_type"));
+            checks(path, &[form.clone(), (USER_AGENT, "curl/8.5.0")], None);
+            checks(path, &[(ORIGIN, "http://127.0.0.1:11436")], None);
+        }
+        for path in ["/fleet/status", "/dashboard/events", "/dashboard/api/traces", "/api/tags", "/v1/models"] {
+            let ask = format!("GET {path}");
+            asks(&ask, std::slice::from_ref(&evil), Some("foreign_origin"));
+            asks(&ask, &picture, Some("foreign_origin"));
+            asks(&ask, &followed, None);
+            asks(&ask, &[], None);
+        }
+        let app = (ORIGIN, "http://localhost:3000");
+        asks("GET /api/tags", std::slice::from_ref(&app), None);
+        asks("POST /api/show", std::slice::from_ref(&app), None);
+        asks("GET /fleet/status", std::slice::from_ref(&app), Some("foreign_origin"));
+        asks("POST /fleet/pin", &[app], Some("foreign_origin"));
+        asks("GET /healthz", std::slice::from_ref(&evil), None);
+        checks("/heartbeat", &[evil], Some("browser"));
+        checks("/heartbeat", &[(FETCH_SITE, "same-origin")], Some("browser"));
+        checks("/heartbeat", &[form], Some("unsupported_media_type"));
     }
 
     #[test]
@@ -261,28 +300,26 @@ mod tests {
     fn pages_of_other_sites_ask_no_models() {
         let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], ["herd.example".to_owned()]);
         let rows = [
-            ("http://localhost:3000", "localhost:11435", true),
-            ("http://192.168.1.5:11435", "192.168.1.5:11435", true),
-            ("https://herd.example", "localhost:11435", true),
-            ("vscode-webview://x", "localhost:11435", true),
-            ("https://evil.example", "localhost:11435", false),
-            ("http://evil.example:11435", "evil.example:11435", false),
-            ("http://203.0.113.5", "localhost:11435", false),
-            ("http://localhost.evil.example", "localhost:11435", false),
-            ("chrome-extension://x", "localhost:11435", false),
-            ("null", "localhost:11435", false),
+            ("http://localhost:3000", true),
+            ("http://127.0.0.2", true),
+            ("https://herd.example", true),
+            ("vscode-webview://x", true),
+            ("https://evil.example", false),
+            ("http://203.0.113.5", false),
+            ("http://localhost.evil.example", false),
+            ("chrome-extension://x", false),
+            ("null", false),
         ];
-        for (origin, host, trusted) in rows {
-            assert_eq!(hosts.trusts_page(origin, Some(host)), trusted, "{origin} {host}");
+        for (origin, trusted) in rows {
+            assert_eq!(hosts.trusts_page(origin), trusted, "{origin}");
         }
     }
 
     #[test]
     fn a_header_twice_is_none() {
-        let mut map = HeaderMap::new();
-        map.append(HOST, "localhost".parse().unwrap());
-        map.append(HOST, "evil.example".parse().unwrap());
-        assert_eq!(check(&map, "/fleet/pin", &hosts()).unwrap_err().code(), "foreign_host");
+        let request = http::Request::post("/fleet/pin").header(HOST, "localhost").header(HOST, "evil.example");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(check(Need::Change, &parts, &hosts()).unwrap_err().code(), "foreign_host");
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod nodes;
 mod ollama;
 mod openai;
 mod openapi;
+mod page;
 mod pins;
 mod pull;
 mod queue;
@@ -73,11 +74,13 @@ pub use config::AdminConfig;
 pub use guard::Hosts;
 pub use live::{LivePhase, LiveView};
 pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
+pub use page::Page;
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
 };
 pub use queue::{Limit, QueueView, WaitingView};
+pub use refusal::DATA_POLICY;
 pub use secret::Secret;
 pub use serve::serve;
 pub use settings::{Setting, SettingsChange, SettingsError};

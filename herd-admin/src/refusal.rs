@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -108,11 +108,17 @@ impl Form {
     }
 }
 
-/// Writes the bodies of refusals, in one place for all surfaces, and marks every answer as being what it says it is.
+/// The `Content-Security-Policy` of everything but the dashboard's page and its files: should a browser ever show it as
+/// a page, that page is of no origin, runs nothing and loads nothing.
+pub const DATA_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+
+/// Writes the bodies of refusals, in one place for all surfaces, and marks every answer as being what it says it is, and
+/// as data where it does not say that it is more.
 pub(crate) async fn in_the_form_of_the_surface(request: Request, next: Next) -> Response {
     let form = Form::of(request.uri().path());
     let mut response = next.run(request).await;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().entry(CONTENT_SECURITY_POLICY).or_insert(DATA_POLICY);
     let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);

@@ -13,6 +13,7 @@ mod identify;
 mod marks;
 mod pull;
 pub mod reply;
+mod response_headers;
 pub mod retry;
 
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +99,7 @@ impl ProxyHttp for Edge {
         ctx.connection.request_began();
         ctx.active = Some(self.active.begin());
         session.set_write_timeout(Some(self.config.now().limits.write_time));
+        session.set_ignore_info_resp(true);
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }
@@ -177,6 +179,11 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
+        if response.status.is_informational() {
+            // It says nothing of the answer, and is not passed on.
+            return Ok(());
+        }
+        response_headers::restrict(response, inference.profile.surface, inference.profile.stream)?;
         self.accept_or_retry(inference, response)
     }
 

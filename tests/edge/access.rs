@@ -1,9 +1,9 @@
 //! API keys, as clients and operators meet them.
 
 use herd_harness::{Answer, Edge, Sim, connect, eventually, get, post_with, read_answer, send};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::io::Write as _;
+
+use crate::scripted::Scripted;
 
 const CHAT: &[u8] =
     br#"{"model":"tiny","stream":false,"max_tokens":1,"options":{"num_predict":1},"messages":[{"role":"user","content":"hi"}]}"#;
@@ -115,54 +115,14 @@ fn a_keys_limits_hold() {
     eventually("the place is given back", || status_of(&edge, &one) == 200);
 }
 
-/// An Ollama that keeps the heads of the requests that it gets.
-fn ollama() -> (SocketAddr, Arc<Mutex<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let heads = Arc::new(Mutex::new(String::new()));
-    let kept = Arc::clone(&heads);
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let kept = Arc::clone(&kept);
-            std::thread::spawn(move || {
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                loop {
-                    let (mut head, mut length) = (String::new(), 0);
-                    while !head.ends_with("\r\n\r\n") {
-                        if reader.read_line(&mut head).is_ok_and(|read| read == 0) {
-                            return;
-                        }
-                        let field = head.lines().last().unwrap_or_default().to_ascii_lowercase();
-                        if let Some(value) = field.strip_prefix("content-length:") {
-                            length = value.trim().parse().unwrap();
-                        }
-                    }
-                    reader.read_exact(&mut vec![0; length]).unwrap();
-                    kept.lock().unwrap().push_str(&head);
-                    let body = r#"{"version":"0.33.0","model":"tiny","message":{"role":"assistant","content":"hi"},"done":true}"#;
-                    let head = format!(
-                        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                        body.len()
-                    );
-                    drop(stream.write_all(format!("{head}{body}").as_bytes()));
-                }
-            });
-        }
-    });
-    (address, heads)
-}
-
 #[test]
 fn no_node_sees_a_key() {
     let edge = Edge::start(&[]);
-    let (address, heads) = ollama();
-    let recorded =
-        include_str!("../golden/heartbeat-ollama-herd-0.11.4.json").replace("127.0.0.1:21434", &address.to_string());
-    let json = "Content-Type: application/json\r\n";
-    assert_eq!(send(edge.address, &post_with("/heartbeat", json, recorded.as_bytes())).status, 200);
+    let node = Scripted::ollama();
+    node.join(&edge, "a");
     let body = String::from_utf8_lossy(CHAT).replace("tiny", "llama3.2:3b");
     let ask = |shown: &str| send(edge.address, &post_with("/api/chat", shown, body.as_bytes())).status;
-    let seen = || std::mem::take(&mut *heads.lock().unwrap()).to_ascii_lowercase();
+    let seen = || node.take_heads().concat().to_ascii_lowercase();
     assert_eq!(ask("Authorization: Bearer theirs\r\n"), 200);
     assert!(seen().contains("authorization: bearer theirs"), "what is not for herd goes on");
     assert_eq!(ask("Authorization: Bearer herd_old\r\n"), 200);

@@ -1,5 +1,8 @@
 //! What somebody tries who should not: from a web page, from another machine, with hostile names and huge bodies.
 
+mod page;
+
+use crate::scripted::recorded;
 use herd_harness::{Answer, Edge, Sim, connect, eventually, get, post_with, read_answer, send};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -121,14 +124,6 @@ fn nobody_pretends_to_be_the_edge_or_this_machine() {
 
 fn beat(edge: &Edge, source: &str, heartbeat: &Value) -> Answer {
     send_from(source, edge.address, &post_with("/heartbeat", JSON, heartbeat.to_string().as_bytes()))
-}
-
-fn recorded(id: &str, host: &str) -> Value {
-    let mut heartbeat: Value =
-        serde_json::from_str(include_str!("../golden/heartbeat-ollama-herd-0.11.4.json")).unwrap();
-    heartbeat["node_id"] = id.into();
-    heartbeat["ollama_host"] = host.into();
-    heartbeat
 }
 
 #[test]

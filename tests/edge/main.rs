@@ -24,5 +24,6 @@ mod recommend;
 mod records;
 mod resilience;
 mod routing;
+mod scripted;
 mod settings;
 mod surfaces;

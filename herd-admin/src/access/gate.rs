@@ -22,8 +22,14 @@ pub(crate) async fn gate(State(state): State<AdminState>, request: Request, next
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
     let need = need_of(parts.method.as_str(), path);
-    if matches!(need, Need::Nothing | Need::Node) {
+    if need == Need::Nothing {
         return next.run(Request::from_parts(parts, body)).await;
+    }
+    if need == Need::Node {
+        return match guard::check(need, &parts, &state.config().hosts) {
+            Ok(()) => next.run(Request::from_parts(parts, body)).await,
+            Err(refusal) => refusal.into_response(),
+        };
     }
     let caller = match Caller::from_request_parts(&mut parts, &state).await {
         Ok(caller) => caller,
@@ -34,10 +40,10 @@ pub(crate) async fn gate(State(state): State<AdminState>, request: Request, next
         Ok(key) => key,
         Err(denied) => return refused(denied, path).into_response(),
     };
+    if let Err(refusal) = guard::check(need, &parts, &state.config().hosts) {
+        return refusal.into_response();
+    }
     if need == Need::Change {
-        if let Err(refusal) = guard::check(&parts.headers, path, &state.config().hosts) {
-            return refusal.into_response();
-        }
         let key = key.map(|key| (Arc::clone(&key.id), Arc::clone(&key.name)));
         parts.extensions.insert(guard::Operator { caller, actor: Actor { ip: Some(caller.ip), key } });
     }

@@ -11,7 +11,7 @@ use herd_core::name::ModelName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::answer::JSON;
+use crate::answer::{JSON, OLLAMA_JSON};
 use crate::body;
 use crate::catalogue::reachable;
 use crate::node_facts::takes_requests;
@@ -80,15 +80,14 @@ async fn ask(state: &AdminState, nodes: &[Holder], body: &Bytes) -> Option<Respo
     last
 }
 
-/// The node's answer, its body streamed.
+/// The node's answer, its body streamed. What it is comes from us: a node could say that it is a page.
 fn passed_on(answer: reqwest::Response, node_id: &str) -> Response {
     let status = answer.status();
-    let kept = [CONTENT_TYPE, CONTENT_LENGTH];
-    let kept: Vec<_> =
-        kept.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
+    let length = answer.headers().get(CONTENT_LENGTH).cloned();
     let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
     *response.status_mut() = status;
-    response.headers_mut().extend(kept);
+    response.headers_mut().insert(CONTENT_TYPE, OLLAMA_JSON);
+    response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));
     if let Ok(id) = HeaderValue::try_from(node_id) {
         response.headers_mut().insert(FLEET_NODE, id);
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use herd_admin::Page;
 use herd_admin::access::{Key, Keys};
 use herd_core::access::Need;
 use herd_core::access::meter::{Exceeded, InFlight};
 use herd_core::request::RequestProfile;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::header::AUTHORIZATION;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -61,13 +62,15 @@ impl Edge {
     }
 
     fn refuse_foreign_page(&self, headers: &HeaderMap) -> Result<(), Reply> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        match text(&ORIGIN) {
-            Some(origin) if !self.hosts.trusts_page(origin, text(&HOST)) => {
-                Err(Reply::new(403, "web pages of other sites may not ask models (admin.hosts)").closing())
-            }
-            _ => Ok(()),
+        let trusted = match Page::of(headers, &self.hosts) {
+            Page::None | Page::Own => true,
+            Page::Foreign(Some(origin)) => self.hosts.trusts_page(origin),
+            Page::Foreign(None) | Page::Linked => false,
+        };
+        if trusted {
+            return Ok(());
         }
+        Err(Reply::new(403, "web pages of other sites may not ask models (admin.hosts)").closing())
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::attempt::{Unserved, client_leaves};
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
+use super::response_headers::mark_as_data;
 use super::{Edge, error};
 use crate::trace::Status;
 
@@ -90,6 +91,7 @@ impl Edge {
         let native = inference.profile.surface.carries_num_ctx();
         let mut header = ResponseHeader::build(200, Some(8))?;
         header.insert_header(CONTENT_TYPE, if native { "application/x-ndjson" } else { "text/event-stream" })?;
+        mark_as_data(&mut header)?;
         if session.req_header().version >= http::Version::HTTP_11 {
             header.insert_header(TRANSFER_ENCODING, "chunked")?;
         }

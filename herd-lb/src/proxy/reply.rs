@@ -7,6 +7,8 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 use serde_json::json;
 
+use super::response_headers::mark_as_data;
+
 /// An error as the client will see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -113,9 +115,10 @@ impl Reply {
         fleet: &[(&'static str, String)],
     ) -> pingora::Result<()> {
         let body = self.body(dialect, request_id);
-        let mut header = ResponseHeader::build(self.status, Some(8 + fleet.len()))?;
+        let mut header = ResponseHeader::build(self.status, Some(10 + fleet.len()))?;
         header.insert_header(CONTENT_TYPE, "application/json; charset=utf-8")?;
         header.insert_header(CONTENT_LENGTH, body.len())?;
+        mark_as_data(&mut header)?;
         if let Some(seconds) = self.retry_after_s {
             header.insert_header(RETRY_AFTER, seconds)?;
         }
