@@ -39,21 +39,22 @@ pub enum BackendError {
     Hinted,
 }
 
-/// Why the model stopped, in one vocabulary for all surfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It had said all, or met a stop sequence.
-    Stop,
-    /// It met the limit of tokens.
-    Length,
-    /// It wants a tool called.
-    ToolCalls,
-    /// The request only loaded the model.
-    Load,
-    /// The request only unloaded the model.
-    Unload,
-    /// A word that is not known here.
-    Other,
+words! {
+    /// Why the model stopped, in one vocabulary for all surfaces.
+    pub enum Reason {
+        /// It had said all, or met a stop sequence.
+        Stop = "stop",
+        /// It met the limit of tokens.
+        Length = "length",
+        /// It wants a tool called.
+        ToolCalls = "tool_calls",
+        /// The request only loaded the model.
+        Load = "load",
+        /// The request only unloaded the model.
+        Unload = "unload",
+        /// A word that is not known here.
+        Other = "other",
+    }
 }
 
 impl Reason {
@@ -66,19 +67,6 @@ impl Reason {
             b"load" => Self::Load,
             b"unload" => Self::Unload,
             _ => Self::Other,
-        }
-    }
-
-    /// Its short name in traces and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::ToolCalls => "tool_calls",
-            Self::Load => "load",
-            Self::Unload => "unload",
-            Self::Other => "other",
         }
     }
 }

@@ -95,29 +95,17 @@ impl Default for FallbackPolicy {
     }
 }
 
-/// How a model came to serve in the place of the requested one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StandIn {
-    /// The operator gave the requested name to it.
-    Alias,
-    /// The client or the operator listed it as a fallback.
-    Fallback,
-    /// It is larger, and loaded with the context that was asked for.
-    Upgrade,
-    /// It is loaded and can do the same; the requested one could be served nowhere in time.
-    Vram,
-}
-
-impl StandIn {
-    /// Its name in JSON, metrics and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Alias => "alias",
-            Self::Fallback => "fallback",
-            Self::Upgrade => "upgrade",
-            Self::Vram => "vram",
-        }
+words! {
+    /// How a model came to serve in the place of the requested one.
+    pub enum StandIn {
+        /// The operator gave the requested name to it.
+        Alias = "alias",
+        /// The client or the operator listed it as a fallback.
+        Fallback = "fallback",
+        /// It is larger, and loaded with the context that was asked for.
+        Upgrade = "upgrade",
+        /// It is loaded and can do the same; the requested one could be served nowhere in time.
+        Vram = "vram",
     }
 }
 

@@ -42,25 +42,63 @@ pub enum Ineligible {
     MemoryPressure,
 }
 
+words! {
+    /// The kinds of [`Ineligible`], without what it says beside.
+    pub enum IneligibleKind {
+        /// [`Ineligible::AlreadyTried`]
+        AlreadyTried = "already_tried",
+        /// [`Ineligible::Offline`]
+        Offline = "offline",
+        /// [`Ineligible::OllamaHung`]
+        OllamaHung = "ollama_hung",
+        /// [`Ineligible::Draining`]
+        Draining = "draining",
+        /// [`Ineligible::Paused`]
+        Paused = "paused",
+        /// [`Ineligible::Ejected`]
+        Ejected = "ejected",
+        /// [`Ineligible::OnTrial`]
+        OnTrial = "on_trial",
+        /// [`Ineligible::ProbeFailed`]
+        ProbeFailed = "probe_failed",
+        /// [`Ineligible::ModelAbsent`]
+        ModelAbsent = "model_absent",
+        /// [`Ineligible::MissingCapability`]
+        MissingCapability = "missing_capability",
+        /// [`Ineligible::ContextTooSmall`]
+        ContextTooSmall = "context_too_small",
+        /// [`Ineligible::DoesNotFit`]
+        DoesNotFit = "does_not_fit",
+        /// [`Ineligible::MemoryPressure`]
+        MemoryPressure = "memory_pressure",
+    }
+}
+
 impl Ineligible {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(self) -> IneligibleKind {
+        match self {
+            Self::AlreadyTried => IneligibleKind::AlreadyTried,
+            Self::Offline => IneligibleKind::Offline,
+            Self::OllamaHung => IneligibleKind::OllamaHung,
+            Self::Draining => IneligibleKind::Draining,
+            Self::Paused => IneligibleKind::Paused,
+            Self::Ejected(_) => IneligibleKind::Ejected,
+            Self::OnTrial => IneligibleKind::OnTrial,
+            Self::ProbeFailed => IneligibleKind::ProbeFailed,
+            Self::ModelAbsent => IneligibleKind::ModelAbsent,
+            Self::MissingCapability(_) => IneligibleKind::MissingCapability,
+            Self::ContextTooSmall(_) => IneligibleKind::ContextTooSmall,
+            Self::DoesNotFit { .. } => IneligibleKind::DoesNotFit,
+            Self::MemoryPressure => IneligibleKind::MemoryPressure,
+        }
+    }
+
     /// Its name in JSON, metrics and logs.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AlreadyTried => "already_tried",
-            Self::Offline => "offline",
-            Self::OllamaHung => "ollama_hung",
-            Self::Draining => "draining",
-            Self::Paused => "paused",
-            Self::Ejected(_) => "ejected",
-            Self::OnTrial => "on_trial",
-            Self::ProbeFailed => "probe_failed",
-            Self::ModelAbsent => "model_absent",
-            Self::MissingCapability(_) => "missing_capability",
-            Self::ContextTooSmall(_) => "context_too_small",
-            Self::DoesNotFit { .. } => "does_not_fit",
-            Self::MemoryPressure => "memory_pressure",
-        }
+    pub const fn name(self) -> &'static str {
+        self.kind().name()
     }
 
     /// Whether a node with this reason is still better than none: it is ranked last instead of ruled out.

@@ -4,6 +4,9 @@
 //! same code serves traffic, tests, the explain endpoint and the simulator. Times that end in `_ms` and are not
 //! durations count from an arbitrary start of the receiver's monotonic clock.
 
+#[macro_use]
+pub mod vocabulary;
+
 pub mod access;
 pub mod alias;
 pub mod answer;
@@ -28,6 +31,7 @@ pub mod pull;
 pub mod queue;
 pub mod ready;
 pub mod recommend;
+pub mod record;
 pub mod request;
 pub mod rules;
 pub mod score;

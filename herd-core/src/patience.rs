@@ -47,32 +47,19 @@ pub struct Evidence {
     pub resident: bool,
 }
 
-/// Why a node is no longer waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GiveUp {
-    /// No first byte, and no sign of progress, for much longer than predicted.
-    NoFirstByte,
-    /// An answer began and then stopped.
-    NoProgress,
-    /// The node is dead, or its Ollama hangs.
-    NodeDead,
-    /// An operator ended the request.
-    Cancelled,
-    /// The edge stops, and no longer waits for anybody.
-    Stopping,
-}
-
-impl GiveUp {
-    /// Its name in JSON, metrics and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoFirstByte => "no_first_byte",
-            Self::NoProgress => "no_progress",
-            Self::NodeDead => "node_dead",
-            Self::Cancelled => "cancelled",
-            Self::Stopping => "stopping",
-        }
+words! {
+    /// Why a node is no longer waited for.
+    pub enum GiveUp {
+        /// No first byte, and no sign of progress, for much longer than predicted.
+        NoFirstByte = "no_first_byte",
+        /// An answer began and then stopped.
+        NoProgress = "no_progress",
+        /// The node is dead, or its Ollama hangs.
+        NodeDead = "node_dead",
+        /// An operator ended the request.
+        Cancelled = "cancelled",
+        /// The edge stops, and no longer waits for anybody.
+        Stopping = "stopping",
     }
 }
 

@@ -29,66 +29,38 @@ impl Protection {
         [("strip", Self::Strip), ("warn", Self::Warn), ("passthrough", Self::Passthrough)];
 }
 
-/// What happens to the context of a request on one node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ContextAction {
-    /// The runner serves the request as it is.
-    #[default]
-    Kept,
-    /// The request said nothing; the loaded context is filled in.
-    Pinned,
-    /// The request asked for less; the loaded context is filled in.
-    Raised,
-    /// Ollama will reload the model.
-    Reload,
-    /// The model is not loaded, so that there is nothing to protect.
-    Load,
-    /// A larger model that has the context loaded serves the request. [`plan`] never says so: it is about one model.
-    Upgraded,
-}
-
-impl fmt::Display for ContextAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kept => "kept",
-            Self::Pinned => "pinned",
-            Self::Raised => "raised",
-            Self::Reload => "reload",
-            Self::Load => "load",
-            Self::Upgraded => "upgraded",
-        })
+words! {
+    /// What happens to the context of a request on one node.
+    #[derive(Default)]
+    pub enum ContextAction {
+        /// The runner serves the request as it is.
+        #[default]
+        Kept = "kept",
+        /// The request said nothing; the loaded context is filled in.
+        Pinned = "pinned",
+        /// The request asked for less; the loaded context is filled in.
+        Raised = "raised",
+        /// Ollama will reload the model.
+        Reload = "reload",
+        /// The model is not loaded, so that there is nothing to protect.
+        Load = "load",
+        /// A larger model that has the context loaded serves the request. [`plan`] never says so: it is about one model.
+        Upgraded = "upgraded",
     }
 }
 
-/// Why Ollama will reload a model that is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReloadCause {
-    /// In `strip`: the request asks for more context than is loaded, the one difference that cannot be rewritten.
-    ContextLarger,
-    /// In the other modes: the request asks for another context than is loaded, and its words are forwarded.
-    ContextDiffers,
-    /// The request says nothing that Ollama reads, so that it takes the node's default, and that is not what is loaded.
-    NodeDefault,
-    /// The request's launch options differ from those of the runner, whatever the context.
-    LaunchOptions,
-}
-
-impl ReloadCause {
-    /// Its name in traces and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ContextLarger => "context_larger",
-            Self::ContextDiffers => "context_differs",
-            Self::NodeDefault => "node_default",
-            Self::LaunchOptions => "launch_options",
-        }
-    }
-}
-
-impl fmt::Display for ReloadCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+words! {
+    /// Why Ollama will reload a model that is loaded.
+    pub enum ReloadCause {
+        /// In `strip`: the request asks for more context than is loaded, the one difference that cannot be rewritten.
+        ContextLarger = "context_larger",
+        /// In the other modes: the request asks for another context than is loaded, and its words are forwarded.
+        ContextDiffers = "context_differs",
+        /// The request says nothing that Ollama reads, so that it takes the node's default, and that is not what is
+        /// loaded.
+        NodeDefault = "node_default",
+        /// The request's launch options differ from those of the runner, whatever the context.
+        LaunchOptions = "launch_options",
     }
 }
 

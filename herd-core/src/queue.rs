@@ -13,27 +13,15 @@ use std::collections::{HashMap, HashSet};
 
 pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, pass};
 
-/// Classes of requests, the more urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Class {
-    /// Somebody looks at the screen.
-    #[default]
-    Interactive,
-    /// It may take its time.
-    Batch,
-}
-
-impl Class {
-    /// Every class with its name in headers and the configuration.
-    pub const NAMES: [(&'static str, Self); 2] = [("interactive", Self::Interactive), ("batch", Self::Batch)];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::Batch => "batch",
-        }
+words! {
+    /// Priority classes of requests, the more urgent first.
+    #[derive(Default)]
+    pub enum Class {
+        /// Somebody looks at the screen.
+        #[default]
+        Interactive = "interactive",
+        /// It may take its time.
+        Batch = "batch",
     }
 }
 

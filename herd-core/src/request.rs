@@ -5,27 +5,28 @@ use std::ops::Range;
 use crate::launch::Signature;
 use crate::name::ModelName;
 
-/// One of the inference APIs that Ollama speaks. A request is forwarded on the surface it came in on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Surface {
-    /// `POST /api/chat`
-    OllamaChat,
-    /// `POST /api/generate`
-    OllamaGenerate,
-    /// `POST /api/embed`
-    OllamaEmbed,
-    /// `POST /api/embeddings`, the older form of [`Surface::OllamaEmbed`]
-    OllamaEmbeddings,
-    /// `POST /v1/chat/completions`
-    OpenAiChat,
-    /// `POST /v1/completions`
-    OpenAiCompletions,
-    /// `POST /v1/embeddings`
-    OpenAiEmbeddings,
-    /// `POST /v1/responses`
-    OpenAiResponses,
-    /// `POST /v1/messages`
-    AnthropicMessages,
+words! {
+    /// One of the inference APIs that Ollama speaks. A request is forwarded on the surface it came in on.
+    pub enum Surface {
+        /// `POST /api/chat`
+        OllamaChat = "ollama_chat",
+        /// `POST /api/generate`
+        OllamaGenerate = "ollama_generate",
+        /// `POST /api/embed`
+        OllamaEmbed = "ollama_embed",
+        /// `POST /api/embeddings`, the older form of [`Surface::OllamaEmbed`]
+        OllamaEmbeddings = "ollama_embeddings",
+        /// `POST /v1/chat/completions`
+        OpenAiChat = "openai_chat",
+        /// `POST /v1/completions`
+        OpenAiCompletions = "openai_completions",
+        /// `POST /v1/embeddings`
+        OpenAiEmbeddings = "openai_embeddings",
+        /// `POST /v1/responses`
+        OpenAiResponses = "openai_responses",
+        /// `POST /v1/messages`
+        AnthropicMessages = "anthropic_messages",
+    }
 }
 
 /// The form in which a surface tells errors.
@@ -49,19 +50,6 @@ pub enum Task {
 }
 
 impl Surface {
-    /// Every surface.
-    pub const ALL: [Self; 9] = [
-        Self::OllamaChat,
-        Self::OllamaGenerate,
-        Self::OllamaEmbed,
-        Self::OllamaEmbeddings,
-        Self::OpenAiChat,
-        Self::OpenAiCompletions,
-        Self::OpenAiEmbeddings,
-        Self::OpenAiResponses,
-        Self::AnthropicMessages,
-    ];
-
     /// Its path.
     #[must_use]
     pub fn path(self) -> &'static str {
@@ -82,22 +70,6 @@ impl Surface {
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|surface| surface.path() == path)
-    }
-
-    /// Its short name in traces and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OllamaChat => "ollama_chat",
-            Self::OllamaGenerate => "ollama_generate",
-            Self::OllamaEmbed => "ollama_embed",
-            Self::OllamaEmbeddings => "ollama_embeddings",
-            Self::OpenAiChat => "openai_chat",
-            Self::OpenAiCompletions => "openai_completions",
-            Self::OpenAiEmbeddings => "openai_embeddings",
-            Self::OpenAiResponses => "openai_responses",
-            Self::AnthropicMessages => "anthropic_messages",
-        }
     }
 
     /// How it tells errors.

@@ -43,7 +43,7 @@ use crate::telemetry::Telemetry;
 use body::Budget;
 use ctx::RequestCtx;
 use marks::Marks;
-use retry::{Failure, Retries};
+use retry::Retries;
 
 /// How long a connection to the admin service is kept idle.
 const ADMIN_IDLE: Duration = Duration::from_secs(10);
@@ -223,7 +223,8 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = ctx.inference.as_mut().is_some_and(|inference| self.retry(inference, Failure::of_connect(&error)));
+        let retry =
+            ctx.inference.as_mut().is_some_and(|inference| self.retry(inference, retry::failure_of_connect(&error)));
         error.set_retry(retry);
         error
     }

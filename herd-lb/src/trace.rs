@@ -13,51 +13,7 @@ use herd_core::request::{RequestProfile, Surface};
 use crate::record::Recorder;
 use crate::selector::Choice;
 
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The answer was passed on whole.
-    Completed,
-    /// It failed: the edge's error or the backend's.
-    Failed,
-    /// It was refused before any node was asked.
-    Rejected,
-    /// The backend broke off after the first byte.
-    Incomplete,
-    /// Its node showed no progress for too long and was cancelled.
-    Reaped,
-    /// An operator ended it.
-    Cancelled,
-    /// The client left.
-    ClientDisconnected,
-}
-
-impl Status {
-    /// Every status.
-    pub const ALL: [Self; 7] = [
-        Self::Completed,
-        Self::Failed,
-        Self::Rejected,
-        Self::Incomplete,
-        Self::Reaped,
-        Self::Cancelled,
-        Self::ClientDisconnected,
-    ];
-
-    /// Its name in traces and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Rejected => "rejected",
-            Self::Incomplete => "incomplete",
-            Self::Reaped => "reaped",
-            Self::Cancelled => "cancelled",
-            Self::ClientDisconnected => "client_disconnected",
-        }
-    }
-}
+pub use herd_core::vocabulary::Status;
 
 /// One node that was asked.
 #[derive(Debug, Clone, PartialEq)]

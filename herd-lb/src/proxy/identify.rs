@@ -55,7 +55,7 @@ pub(super) fn identify(session: &Session, inference: &mut Inference) {
 /// What a client says.
 fn listen(session: &Session, inference: &mut Inference) {
     let class = header(session, "X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
-    inference.class = Class::NAMES.iter().find(|(name, _)| *name == class).map_or(Class::Interactive, |(_, one)| *one);
+    inference.class = Class::parse(&class).unwrap_or_default();
     let strict = header(session, "X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
     if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
         Arc::make_mut(&mut inference.profile).fallback = Some(false);

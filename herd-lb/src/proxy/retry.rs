@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::load::{ModelLoad, NodeLoad};
-use herd_core::patience::GiveUp;
+use herd_core::vocabulary::{Failure, GiveUp};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
@@ -19,72 +19,11 @@ use crate::selector::Outcome;
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
 const FAILURE_PENALTY_MS: f64 = 60_000.0;
 
-/// How a node failed a request before the client got a byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Nobody listened.
-    Refused,
-    /// No connection was made in time.
-    ConnectTimeout,
-    /// A kept connection had been closed by the node meanwhile.
-    Stale,
-    /// The connection broke after the request had been sent.
-    Reset,
-    /// It was silent for too long.
-    Silent(GiveUp),
-    /// It answered with an error of its own.
-    Error,
-    /// It does not have the model.
-    ModelNotFound,
-    /// It takes no more requests now.
-    Busy,
-}
-
-impl Failure {
-    pub(super) fn of_connect(error: &Error) -> Self {
-        match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::ConnectTimeout,
-            _ => Self::Refused,
-        }
-    }
-
-    /// What an answer's status says; `None` = that it should be passed on.
-    fn of_status(status: u16) -> Option<Self> {
-        match status {
-            404 => Some(Self::ModelNotFound),
-            503 => Some(Self::Busy),
-            500 | 502 | 504 => Some(Self::Error),
-            _ => None,
-        }
-    }
-
-    /// Its name in traces and metrics.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "connect_refused",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Stale => "stale_connection",
-            Self::Reset => "reset",
-            Self::Silent(reason) => reason.name(),
-            Self::Error => "error_status",
-            Self::ModelNotFound => "model_not_found",
-            Self::Busy => "busy",
-        }
-    }
-
-    /// Whether the node may have begun to work on the request.
-    fn was_sent(self) -> bool {
-        !matches!(self, Self::Refused | Self::ConnectTimeout | Self::Stale)
-    }
-
-    /// Whether nobody was there, or is any more, so that the node may be asked again when it has come back.
-    fn is_absence(self) -> bool {
-        !self.was_sent() || self == Self::Reset
-    }
-
-    /// Whether it tells against the node's health.
-    fn is_nodes_fault(self) -> bool {
-        !matches!(self, Self::Stale | Self::ModelNotFound | Self::Busy)
+/// What a connection that could not be made says of the node.
+pub(super) fn failure_of_connect(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        _ => Failure::ConnectRefused,
     }
 }
 
@@ -184,7 +123,7 @@ impl Edge {
         }
         let benchmark = inference.marks.benchmark;
         let lost_alias = self.lost_alias(inference, failure);
-        if lost_alias || (benchmark && failure == Failure::Stale) {
+        if lost_alias || (benchmark && failure == Failure::StaleConnection) {
             // The same node gets a new one: an alias, or a connection.
             inference.tried.retain(|tried| *tried != number);
         }
@@ -193,7 +132,7 @@ impl Edge {
             && inference.sent < limits.max_attempts
             && inference.trace.began.elapsed() < limits.deadline
             // A benchmark is to see the failures of its node.
-            && (!benchmark || lost_alias || failure == Failure::Stale)
+            && (!benchmark || lost_alias || failure == Failure::StaleConnection)
             && self.find_another(inference, failure, number);
         if may {
             self.telemetry_of(&inference.marks).retried(failure.name());
@@ -273,7 +212,7 @@ impl Edge {
         let suspect = (Arc::clone(&attempt.choice.node().load), Arc::clone(&model.load));
         match failure {
             Failure::Busy => suspect.1.refused_as_busy(self.fleet.now_ms()),
-            Failure::Error => inference.suspects.push(suspect),
+            Failure::ErrorStatus => inference.suspects.push(suspect),
             _ if failure.is_nodes_fault() => self.convict(&inference.marks, &suspect),
             _ => {}
         }
@@ -304,15 +243,19 @@ impl Edge {
             return false;
         }
         let failure = match (gave_up, error.etype()) {
-            // The edge stops; or an error of ours: what the node has done has been judged.
-            (Some(GiveUp::Stopping), _) | (None, ErrorType::InternalError) => return false,
-            (Some(reason), _) => Failure::Silent(reason),
+            // An error of ours: what the node has done has been judged.
+            (None, ErrorType::InternalError) => return false,
+            (Some(reason), _) => match Failure::of_give_up(reason) {
+                Some(failure) => failure,
+                // The edge stops.
+                None => return false,
+            },
             // The answer that made us retry has been judged, and the next node chosen.
             (None, ErrorType::HTTPStatus(_)) => return std::mem::take(&mut inference.retrying),
             _ if is_clients(error) => return false,
             // One such connection is bad luck; a second one may as well be a request that nodes do not survive, which
             // must not go through the whole fleet.
-            _ if reused && !has_met(inference, Failure::Stale) => Failure::Stale,
+            _ if reused && !has_met(inference, Failure::StaleConnection) => Failure::StaleConnection,
             _ => Failure::Reset,
         };
         self.retry(inference, failure)
