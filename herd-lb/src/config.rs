@@ -194,6 +194,8 @@ pub struct Limits {
     pub request_body_bytes: usize,
     /// All request bodies held at one time.
     pub buffered_bytes: usize,
+    /// Most times its size that a body may decode to.
+    pub decoded_ratio: usize,
     /// Largest request header.
     pub header_bytes: usize,
     /// Most header fields.

@@ -3,6 +3,7 @@
 pub mod active;
 pub mod aliases;
 pub mod bench;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -46,13 +47,13 @@ use tokio::net::TcpSocket;
 
 use active::Active;
 use aliases::AliasKeeper;
+use budget::Budget;
 use config::{Config, Layers, LiveConfig};
 use connection::Acceptor;
 use dispatch::Dispatcher;
 use fleet::Fleet;
 use live::Live;
 use proxy::Edge;
-use proxy::body::Budget;
 use proxy::retry::Retries;
 use record::{Clerk, Desk, Recorder};
 use selector::{RankedSelection, Selector, balancer};

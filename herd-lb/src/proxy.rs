@@ -32,6 +32,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::active::Active;
 use crate::aliases::AliasKeeper;
+use crate::budget::Budget;
 use crate::config::LiveConfig;
 use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
@@ -40,7 +41,6 @@ use crate::live::Live;
 use crate::record::Recorder;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
-use body::Budget;
 use ctx::RequestCtx;
 use marks::Marks;
 use retry::Retries;

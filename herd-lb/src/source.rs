@@ -8,11 +8,11 @@ use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::name::ModelName;
 use herd_core::wire::Heartbeat;
 
+use crate::budget::Budget;
 use crate::config::LiveConfig;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
-use crate::proxy::body::Budget;
 use crate::proxy::retry::Retries;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;

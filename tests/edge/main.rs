@@ -5,6 +5,7 @@
 mod access;
 mod alias;
 mod attack;
+mod attack_memory;
 mod benchmark;
 mod bodies;
 mod chaos;

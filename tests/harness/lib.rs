@@ -64,6 +64,15 @@ impl Process {
         (Self(child), output)
     }
 
+    /// The most memory that it had at one time, in bytes, its start included; `None` = this system does not tell.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kilobytes << 10)
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         drop(self.0.kill());

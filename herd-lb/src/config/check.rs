@@ -147,6 +147,7 @@ fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
         request_body_bytes,
         // One body must fit into it whatever else is held.
         buffered_bytes: in_range("limits.buffered_bytes", file.buffered_bytes, request_body_bytes..=1 << 40)?,
+        decoded_ratio: in_range("limits.decoded_ratio", file.decoded_ratio, 1..=100_000)?,
         header_bytes: in_range("limits.header_bytes", file.header_bytes, 1_024..=1 << 20)?,
         // Pingora takes at most 256 header fields.
         header_count: in_range("limits.header_count", file.header_count, 8..=256)?,

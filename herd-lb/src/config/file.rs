@@ -329,6 +329,8 @@ section! {
         request_body_bytes: usize = 64 << 20,
         /// All request bodies held at one time.
         buffered_bytes: usize = 512 << 20,
+        /// Most times its size that an encoded body may decode to, beyond the first 256 KiB.
+        decoded_ratio: usize = 100,
         /// Largest request header.
         header_bytes: usize = 64 << 10,
         /// Most header fields.

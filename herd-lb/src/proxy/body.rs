@@ -6,53 +6,29 @@
 //! the length is not known and the body was larger, the session is built anew around a body of one byte
 //! ([`Session`] is the same connection). Either way `request_body_filter` is then called, and puts the held body in.
 
-use std::io::Read as _;
+mod decode;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::budget::{Budget, Share, Spent};
 use crate::config::Limits;
+use decode::{Decoder, Encoding};
 
 /// Pingora's retry buffer, which is not configurable.
 const RETRY_BUFFER_BYTES: usize = 64 << 10;
-/// The budget is counted in units of this, so that large budgets fit into a semaphore.
-const BUDGET_UNIT_BYTES: usize = 1 << 10;
-/// Decoding more than this leaves the worker thread, which has other requests to serve.
-const BLOCKING_BYTES: usize = 256 << 10;
-/// Read so much of a body that is there already, and the other requests of the thread have their turn: some 50 µs.
+/// Room for a body of unknown length that has outgrown [`RETRY_BUFFER_BYTES`]; beyond it there is room for the largest.
+const LONG_BYTES: usize = 256 << 10;
+/// Worked off so much of a body that is there already, and the other requests of the thread have their turn: some 50 µs
+/// of reading, and up to a millisecond of decoding.
 const TURN_BYTES: usize = 256 << 10;
-
-/// All bodies held at one time.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    free: std::sync::Arc<Semaphore>,
-    units: usize,
-}
-
-impl Budget {
-    /// A budget of `bytes`.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let units = (bytes / BUDGET_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
-        Self { free: std::sync::Arc::new(Semaphore::new(units)), units }
-    }
-
-    /// Bytes that are held now.
-    #[must_use]
-    pub fn used_bytes(&self) -> usize {
-        self.units.saturating_sub(self.free.available_permits()) * BUDGET_UNIT_BYTES
-    }
-
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
-        std::sync::Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| BodyError::Budget)
-    }
-}
+/// So much may be decoded from however little.
+const DECODED_FREE_BYTES: usize = 256 << 10;
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +36,15 @@ pub enum BodyError {
     /// It is larger than the limit, as it came or decoded.
     #[error("request body exceeds the limit of {0} bytes")]
     TooLarge(usize),
+    /// It decodes to so many times its size and more.
+    #[error("request body decodes to more than {0} times its size (limits.decoded_ratio)")]
+    TooDense(usize),
     /// It came too slowly.
     #[error("request body took too long to arrive")]
     TooSlow,
     /// All bodies together are as large as they may be.
-    #[error("the edge holds as many request bodies as it may; try again")]
-    Budget,
+    #[error("{0}; try again")]
+    Budget(#[from] Spent),
     /// Its encoding is not one of gzip, deflate, zstd.
     #[error("content-encoding {0:?} is not supported")]
     Encoding(String),
@@ -82,9 +61,9 @@ impl BodyError {
     #[must_use]
     pub fn limit(&self) -> Option<&'static str> {
         match self {
-            Self::TooLarge(_) => Some("too_large"),
+            Self::TooLarge(_) | Self::TooDense(_) => Some("too_large"),
             Self::TooSlow => Some("too_slow"),
-            Self::Budget => Some("too_many"),
+            Self::Budget(_) => Some("too_many"),
             Self::Encoding(_) | Self::Corrupt(_) | Self::Client(_) => None,
         }
     }
@@ -97,10 +76,10 @@ pub struct Held {
     pub bytes: Bytes,
     /// Whether the client's bytes were encoded.
     pub decoded: bool,
-    _budget: OwnedSemaphorePermit,
+    _share: Share,
 }
 
-/// Reads the body of `session`.
+/// Reads the body of `session`, decoding it as it comes.
 ///
 /// # Errors
 /// When it is over a limit, does not decode, or the client leaves.
@@ -110,18 +89,18 @@ pub async fn hold(session: &mut Session, limits: &Limits, budget: &Budget) -> Re
     if length.is_some_and(|length| length > limits.request_body_bytes) {
         return Err(BodyError::TooLarge(limits.request_body_bytes));
     }
+    if length.is_some_and(|length| length > budget.free_bytes()) {
+        return Err(BodyError::Budget(Spent));
+    }
     if session.req_header().headers.contains_key(EXPECT) {
         session.downstream_session.write_continue_response().await?;
     }
-    let (raw, mut permit) = receive(session, length, limits, budget).await?;
-    if !raw.is_empty() && session.downstream_session.get_retry_buffer().is_none() {
+    let mut body = Arriving::new(limits, budget, encoding, length)?;
+    receive(session, length, limits, &mut body).await?;
+    if body.raw_bytes > 0 && session.downstream_session.get_retry_buffer().is_none() {
         rebuild(session).await?;
     }
-    let Some(encoding) = encoding else { return Ok(Held { bytes: raw, decoded: false, _budget: permit }) };
-    let room = budget.take(limits.request_body_bytes.min(raw.len().saturating_mul(8)))?;
-    let bytes = decode(encoding, raw, limits.request_body_bytes).await?;
-    permit.merge(room);
-    Ok(Held { bytes, decoded: true, _budget: permit })
+    body.finish()
 }
 
 /// Reads until the end, switching the retry buffer on in time.
@@ -129,42 +108,148 @@ async fn receive(
     session: &mut Session,
     length: Option<usize>,
     limits: &Limits,
-    budget: &Budget,
-) -> Result<(Bytes, OwnedSemaphorePermit), BodyError> {
+    body: &mut Arriving,
+) -> Result<(), BodyError> {
     let started = Instant::now();
-    let mut permit = budget.take(length.unwrap_or(0))?;
-    let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(RETRY_BUFFER_BYTES));
-    let mut since_turn = 0;
     loop {
-        if length.is_none_or(|length| length - body.len().min(length) <= RETRY_BUFFER_BYTES) {
+        if length.is_none_or(|length| length.saturating_sub(body.raw_bytes) <= RETRY_BUFFER_BYTES) {
             session.downstream_session.enable_retry_buffering();
         }
-        let deadline = started + time_allowed(body.len(), limits);
+        let deadline = started + time_allowed(body.raw_bytes, limits);
         let chunk = timeout_at(deadline, session.downstream_session.read_request_body())
             .await
             .map_err(|_| BodyError::TooSlow)??;
-        let Some(chunk) = chunk else { return Ok((body.freeze(), permit)) };
-        if body.len() + chunk.len() > limits.request_body_bytes {
-            return Err(BodyError::TooLarge(limits.request_body_bytes));
-        }
-        if length.is_none() {
-            permit.merge(budget.take(chunk.len())?);
-        }
-        make_room(&mut body, chunk.len(), length);
-        body.extend_from_slice(&chunk);
-        since_turn += chunk.len();
-        if since_turn >= TURN_BYTES {
-            since_turn = 0;
-            tokio::task::yield_now().await;
-        }
+        let Some(chunk) = chunk else { return Ok(()) };
+        body.take(&chunk).await?;
     }
 }
 
-/// Once a body has shown to be large there is room for all of it at once: growing by doubling moves it again and again.
-/// Its length is within the limit and in the budget, and what is not written to is no memory, so that a lie costs none.
-fn make_room(body: &mut BytesMut, chunk: usize, length: Option<usize>) {
-    if body.capacity() - body.len() < chunk {
-        body.reserve(length.map_or(chunk, |length| length.saturating_sub(body.len())).max(chunk));
+/// A body as far as it has come. What it takes is charged before.
+struct Arriving {
+    text: Text,
+    decoding: Option<Decoding>,
+    /// Bytes that have come, encoded or not.
+    raw_bytes: usize,
+    limit: usize,
+    since_turn: usize,
+}
+
+/// A decoder, and what it takes of the budget until it is done.
+struct Decoding {
+    decoder: Decoder,
+    share: Share,
+    ratio: usize,
+}
+
+impl Arriving {
+    fn new(
+        limits: &Limits,
+        budget: &Budget,
+        encoding: Option<Encoding>,
+        length: Option<usize>,
+    ) -> Result<Self, BodyError> {
+        let limit = limits.request_body_bytes;
+        let expected = length.filter(|_| encoding.is_none());
+        let text = Text { bytes: Vec::new(), share: budget.share(), limit, expected };
+        let decoding = match encoding {
+            None => None,
+            Some(encoding) => {
+                let (decoder, mut share) = (Decoder::new(encoding)?, budget.share());
+                share.grow(decoder.memory_bytes())?;
+                Some(Decoding { decoder, share, ratio: limits.decoded_ratio })
+            }
+        };
+        Ok(Self { text, decoding, raw_bytes: 0, limit, since_turn: 0 })
+    }
+
+    /// Takes what has come next.
+    async fn take(&mut self, raw: &[u8]) -> Result<(), BodyError> {
+        let buffered = self.raw_bytes.min(RETRY_BUFFER_BYTES);
+        self.raw_bytes += raw.len();
+        if self.raw_bytes > self.limit {
+            return Err(BodyError::TooLarge(self.limit));
+        }
+        // Pingora keeps a copy of so much.
+        self.text.share.grow(self.raw_bytes.min(RETRY_BUFFER_BYTES) - buffered)?;
+        if self.decoding.is_none() {
+            self.text.add(raw)?;
+            return self.worked(raw.len()).await;
+        }
+        let mut rest = raw;
+        while let Some(worked) = self.decode(&mut rest)? {
+            self.worked(worked).await?;
+        }
+        Ok(())
+    }
+
+    /// Decodes a piece of `raw`; `None` = nothing is left of it, else how much work it was in bytes.
+    fn decode(&mut self, raw: &mut &[u8]) -> Result<Option<usize>, BodyError> {
+        let Some(decoding) = &mut self.decoding else { return Ok(None) };
+        let Some(step) = decoding.decoder.step(raw)? else { return Ok(None) };
+        *raw = &raw[step.taken..];
+        self.text.add(step.decoded)?;
+        let worked = step.taken + step.decoded.len();
+        if self.text.bytes.len() > self.raw_bytes.saturating_mul(decoding.ratio).max(DECODED_FREE_BYTES) {
+            return Err(BodyError::TooDense(decoding.ratio));
+        }
+        decoding.share.grow_to(decoding.decoder.memory_bytes())?;
+        Ok(Some(worked))
+    }
+
+    /// Lets the other requests of the thread have their turn after every [`TURN_BYTES`].
+    async fn worked(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.since_turn += bytes;
+        if self.since_turn >= TURN_BYTES {
+            self.since_turn = 0;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Held, BodyError> {
+        let decoded = self.decoding.is_some();
+        if let Some(decoding) = self.decoding {
+            decoding.decoder.finish()?;
+        }
+        let Text { mut bytes, share, .. } = self.text;
+        if bytes.capacity() - bytes.len() > RETRY_BUFFER_BYTES {
+            bytes.shrink_to_fit();
+        }
+        Ok(Held { bytes: bytes.into(), decoded, _share: share })
+    }
+}
+
+/// The bytes that are kept.
+struct Text {
+    bytes: Vec<u8>,
+    share: Share,
+    limit: usize,
+    /// How many there will be, where that is known.
+    expected: Option<usize>,
+}
+
+impl Text {
+    fn add(&mut self, piece: &[u8]) -> Result<(), BodyError> {
+        let after = self.bytes.len() + piece.len();
+        if after > self.limit {
+            return Err(BodyError::TooLarge(self.limit));
+        }
+        self.share.grow(piece.len())?;
+        if after > self.bytes.capacity() {
+            let more = self.room_for(after) - self.bytes.len();
+            self.bytes.try_reserve_exact(more).map_err(|_| Spent)?;
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Once a body has shown to be large there is room for all of it at once: growing by doubling would move it again
+    /// and again, and hold it twice each time. What is not written to is no memory, so that a lie costs none.
+    fn room_for(&self, bytes: usize) -> usize {
+        let largest = self.expected.unwrap_or(self.limit).max(bytes);
+        let long = if self.expected.is_some() { RETRY_BUFFER_BYTES } else { LONG_BYTES.min(self.limit / 8) };
+        let step = [RETRY_BUFFER_BYTES, long].into_iter().find(|step| bytes <= *step);
+        step.unwrap_or(largest).min(largest)
     }
 }
 
@@ -215,97 +300,95 @@ fn header_of_one_byte(session: &Session) -> BytesMut {
     raw
 }
 
-/// An encoding of request bodies. Pingora never decodes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Gzip,
-    Deflate,
-    Zstd,
-}
-
-impl Encoding {
-    fn of(session: &Session) -> Result<Option<Self>, BodyError> {
-        let Some(value) = session.req_header().headers.get(CONTENT_ENCODING) else { return Ok(None) };
-        let name = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
-        match name.as_str() {
-            "" | "identity" => Ok(None),
-            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
-            "deflate" => Ok(Some(Self::Deflate)),
-            "zstd" => Ok(Some(Self::Zstd)),
-            _ => Err(BodyError::Encoding(name)),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-            Self::Zstd => "zstd",
-        }
-    }
-
-    fn decode(self, raw: &[u8], limit: usize) -> Result<Bytes, BodyError> {
-        // Reading one byte more than allowed tells a body at the limit from one beyond it.
-        let most = limit as u64 + 1;
-        let mut decoded = Vec::new();
-        let read = match self {
-            Self::Gzip => flate2::read::MultiGzDecoder::new(raw).take(most).read_to_end(&mut decoded),
-            Self::Deflate => flate2::read::ZlibDecoder::new(raw).take(most).read_to_end(&mut decoded),
-            Self::Zstd => zstd::stream::read::Decoder::with_buffer(raw)
-                .and_then(|decoder| decoder.take(most).read_to_end(&mut decoded)),
-        };
-        read.map_err(|_| BodyError::Corrupt(self.name()))?;
-        if decoded.len() > limit { Err(BodyError::TooLarge(limit)) } else { Ok(decoded.into()) }
-    }
-}
-
-async fn decode(encoding: Encoding, raw: Bytes, limit: usize) -> Result<Bytes, BodyError> {
-    if raw.len() < BLOCKING_BYTES / 8 {
-        return encoding.decode(&raw, limit);
-    }
-    let decoded = tokio::task::spawn_blocking(move || encoding.decode(&raw, limit)).await;
-    decoded.unwrap_or(Err(BodyError::Corrupt(encoding.name())))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
-    const TEXT: &[u8] = b"{\"model\":\"m\"}";
+    fn limits(limit: usize) -> Limits {
+        let config = crate::config::Config::build("", |_| None, &[]).unwrap();
+        Limits { request_body_bytes: limit, ..config.limits }
+    }
+
+    /// What becomes of `raw` when it comes in pieces of 64 KiB, and the most that it took of `budget`.
+    fn arrive(
+        raw: &[u8],
+        encoding: Option<Encoding>,
+        limits: &Limits,
+        budget: &Budget,
+    ) -> (Result<Held, BodyError>, usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut body = Arriving::new(limits, budget, encoding, None).unwrap();
+        let mut most = 0;
+        for piece in raw.chunks(64 << 10) {
+            let taken = runtime.block_on(body.take(piece));
+            most = most.max(budget.used_bytes());
+            if let Err(error) = taken {
+                return (Err(error), most);
+            }
+        }
+        (body.finish(), most)
+    }
 
     #[test]
-    fn encoded_bodies_decode_up_to_the_limit() {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(TEXT).unwrap();
-        let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-        deflate.write_all(TEXT).unwrap();
-        let encoded = [
-            (Encoding::Gzip, gzip.finish().unwrap()),
-            (Encoding::Deflate, deflate.finish().unwrap()),
-            (Encoding::Zstd, zstd::encode_all(TEXT, 1).unwrap()),
-        ];
-        for (encoding, raw) in encoded {
-            assert_eq!(encoding.decode(&raw, TEXT.len()).unwrap(), TEXT);
-            assert!(matches!(encoding.decode(&raw, TEXT.len() - 1), Err(BodyError::TooLarge(_))));
-            assert!(matches!(encoding.decode(&raw[..raw.len() - 6], 99), Err(BodyError::Corrupt(_))), "{encoding:?}");
+    fn encoded_bodies_are_held_to_the_limit_and_the_ratio() {
+        let budget = Budget::new(64 << 20);
+        let text: Vec<u8> =
+            (0..100_000_u32).flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 8).to_le_bytes()).collect();
+        let raw = zstd::encode_all(&text[..], 1).unwrap();
+        let zstd = Some(Encoding::Zstd);
+        let (held, _) = arrive(&raw, zstd, &limits(text.len()), &budget);
+        assert!(held.is_ok_and(|held| held.decoded && held.bytes == text));
+        let (refused, _) = arrive(&raw, zstd, &limits(text.len() - 1), &budget);
+        assert!(matches!(refused, Err(BodyError::TooLarge(_))));
+        let (broken, _) = arrive(&raw[..raw.len() - 1], zstd, &limits(text.len()), &budget);
+        assert!(matches!(broken, Err(BodyError::Corrupt(_))));
+        let small = zstd::encode_all(&vec![b' '; DECODED_FREE_BYTES][..], 1).unwrap();
+        assert!(arrive(&small, zstd, &limits(1 << 20), &budget).0.is_ok(), "a small body may be as dense as it likes");
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_bomb_is_refused_for_little_and_never_beyond_the_budget() {
+        let zeros = vec![0; 32 << 20];
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut gzip, &zeros).unwrap();
+        let bombs =
+            [(Encoding::Gzip, gzip.finish().unwrap()), (Encoding::Zstd, zstd::encode_all(&zeros[..], 19).unwrap())];
+        for (encoding, raw) in bombs {
+            let budget = Budget::new(64 << 20);
+            let (refused, most) = arrive(&raw, Some(encoding), &limits(64 << 20), &budget);
+            assert!(matches!(refused, Err(BodyError::TooDense(100))), "{encoding:?} {refused:?}");
+            assert!(most < 8 << 20, "{encoding:?} {most}");
+            // Where every density is allowed, what is decoded is charged as it comes.
+            let lenient = Limits { decoded_ratio: 100_000, ..limits(64 << 20) };
+            let budget = Budget::new(4 << 20);
+            let (refused, most) = arrive(&raw, Some(encoding), &lenient, &budget);
+            assert!(matches!(refused, Err(BodyError::Budget(_))), "{encoding:?} {refused:?}");
+            assert_eq!((most <= 4 << 20, budget.used_bytes()), (true, 0));
         }
     }
 
     #[test]
-    fn the_budget_is_given_back() {
-        let budget = Budget::new(4 << 10);
-        let first = budget.take(3 << 10).unwrap();
-        assert!(matches!(budget.take(2 << 10), Err(BodyError::Budget)));
-        drop(first);
-        assert!(budget.take(4 << 10).is_ok());
+    fn a_body_is_never_held_twice() {
+        for (limit, expected) in [(64 << 20, None), (64 << 20, Some(60 << 20)), (2 << 20, None), (100_000, None)] {
+            let mut text = Text { bytes: Vec::new(), share: Budget::new(1 << 40).share(), limit, expected };
+            let (mut moved, piece) = (0, [0; 10_000]);
+            while text.bytes.len() + piece.len() <= expected.unwrap_or(limit) {
+                let before = (text.bytes.as_ptr(), text.bytes.len());
+                text.add(&piece).unwrap();
+                if text.bytes.as_ptr() != before.0 {
+                    moved += before.1;
+                }
+            }
+            assert!(moved <= limit / 4 + RETRY_BUFFER_BYTES && text.bytes.capacity() <= limit, "{limit}: {moved}");
+            assert!(matches!(text.add(&vec![0; limit]), Err(BodyError::TooLarge(_))));
+        }
     }
 
     #[test]
     fn a_large_body_may_take_longer() {
-        let config = crate::config::Config::build("", |_| None, &[]).unwrap();
-        assert_eq!(time_allowed(0, &config.limits), config.limits.body_time);
-        assert_eq!(time_allowed(320 << 10, &config.limits), config.limits.body_time + Duration::from_secs(10));
+        let limits = limits(1 << 20);
+        assert_eq!(time_allowed(0, &limits), limits.body_time);
+        assert_eq!(time_allowed(320 << 10, &limits), limits.body_time + Duration::from_secs(10));
     }
 }

@@ -41,11 +41,11 @@ pub(super) fn not_found(inference: &Inference, why: Option<&str>) -> Reply {
 pub(super) fn body(error: &BodyError) -> (Status, Reply) {
     let (status, message) = (Status::Rejected, error.to_string());
     match error {
-        BodyError::TooLarge(_) => (status, Reply::new(413, message).closing()),
+        BodyError::TooLarge(_) | BodyError::TooDense(_) => (status, Reply::new(413, message).closing()),
         BodyError::TooSlow => (status, Reply::new(408, message).closing()),
-        BodyError::Budget => (status, Reply::new(503, message).retry_after(1).closing()),
+        BodyError::Budget(_) => (status, Reply::new(503, message).retry_after(1).closing()),
         BodyError::Encoding(_) => (status, Reply::new(415, message).closing()),
-        BodyError::Corrupt(_) => (status, Reply::new(400, message)),
+        BodyError::Corrupt(_) => (status, Reply::new(400, message).closing()),
         BodyError::Client(error) if matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError) => {
             (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing())
         }
