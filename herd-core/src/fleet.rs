@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod departed;
 mod loaded;
 mod node;
 mod share;
@@ -9,6 +10,7 @@ mod share;
 use std::sync::Arc;
 
 use crate::name::NodeId;
+use departed::Departed;
 
 pub use apply::{Applied, Sender};
 pub use check::{HeartbeatError, HeartbeatLimits};
@@ -24,6 +26,8 @@ pub struct FleetSnapshot {
     pub version: u64,
     /// Number that the next new node gets.
     next_number: u32,
+    /// Removed nodes with requests still in flight.
+    departed: Departed,
 }
 
 impl FleetSnapshot {
@@ -41,7 +45,7 @@ impl FleetSnapshot {
     #[must_use]
     pub fn with(&self, mut node: Node) -> Self {
         node.sum_up();
-        let mut next = Self { version: self.version + 1, ..self.clone() };
+        let mut next = self.next();
         match self.position(node.id.as_str()) {
             Ok(index) => {
                 node.number = self.nodes[index].number;
@@ -50,36 +54,49 @@ impl FleetSnapshot {
             Err(index) => {
                 node.number = self.next_number;
                 next.next_number = self.next_number.wrapping_add(1);
+                next.departed.take(&node.id);
                 next.nodes.insert(index, Arc::new(node));
             }
         }
         next
     }
 
-    /// This picture without the nodes that have been silent for longer than `life` allows; `None` = nobody left.
+    /// This picture as the start of the next one.
+    fn next(&self) -> Self {
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        next.departed.forget_idle();
+        next
+    }
+
+    /// This picture without the nodes that have been silent for longer than `life` allows; `None` = nothing changes.
     #[must_use]
     pub fn expired(&self, now_ms: u64, life: &LifeLimits) -> Option<Self> {
         let stays = |node: &Arc<Node>| now_ms.saturating_sub(node.heartbeat_at_ms) <= life.gone_after_ms;
-        if self.nodes.iter().all(stays) {
+        if self.nodes.iter().all(stays) && !self.departed.has_idle() {
             return None;
         }
-        let nodes = self.nodes.iter().filter(|node| stays(node)).cloned().collect();
-        Some(Self { nodes, version: self.version + 1, ..self.clone() })
-    }
-
-    /// This picture without the node named `id`; `None` = it was not there.
-    #[must_use]
-    pub fn without(&self, id: &NodeId) -> Option<Self> {
-        let index = self.position(id.as_str()).ok()?;
-        let mut next = Self { version: self.version + 1, ..self.clone() };
-        next.nodes.remove(index);
+        let mut next = self.next();
+        next.nodes.retain(stays);
+        self.nodes.iter().filter(|node| !stays(node)).for_each(|node| next.departed.add(node));
         Some(next)
     }
 
-    /// Requests in flight over all nodes.
+    /// This picture without the node named `id`; `None` = it was not there. What is in flight on it stays counted: the
+    /// node returns with it.
+    #[must_use]
+    pub fn without(&self, id: &NodeId) -> Option<Self> {
+        let index = self.position(id.as_str()).ok()?;
+        let mut next = self.next();
+        let node = next.nodes.remove(index);
+        next.departed.add(&node);
+        Some(next)
+    }
+
+    /// Requests in flight over all nodes, those that were removed meanwhile included.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.nodes.iter().map(|node| node.load.in_flight()).sum()
+        let known: u32 = self.nodes.iter().map(|node| node.load.in_flight()).sum();
+        known.saturating_add(self.departed.in_flight())
     }
 }
 

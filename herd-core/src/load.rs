@@ -1,6 +1,7 @@
 //! Work that this edge has given to a node: exact, always fresh, and returned by a guard whatever happens.
 //!
-//! A heartbeat never writes these numbers; they are carried from snapshot to snapshot behind an `Arc`.
+//! A heartbeat never writes these numbers; they are carried from snapshot to snapshot behind an `Arc`. What runs on a
+//! node is counted for the machine, whatever its address; whether it can be reached is known of one address alone.
 
 mod claim;
 mod conversations;
@@ -8,7 +9,7 @@ mod model;
 mod rate;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::launch::Signature;
 
@@ -23,18 +24,25 @@ pub const EJECTION_MAX_MS: u64 = 60_000;
 /// Failures in a row before a node is ejected.
 pub const EJECTION_AFTER_FAILURES: u32 = 3;
 
-/// What the edge counts of one node, over all its models.
+/// What the edge counts of one node, over all its models, and what it knows of the node's address.
 #[derive(Debug, Default)]
 pub struct NodeLoad {
-    in_flight: AtomicU32,
-    last_chosen: AtomicU64,
-    /// Tickets of the claims that are held, added up.
-    tickets: AtomicU64,
+    /// Shared by all addresses that the node has had.
+    counts: Arc<Counts>,
     probe: Probe,
     ejected_until_ms: AtomicU64,
     failures_in_a_row: AtomicU32,
     /// A request tries whether an ejected node has recovered.
     on_trial: AtomicBool,
+}
+
+/// What this edge runs on a machine. It belongs to the claims, and is right as long as one of them is held.
+#[derive(Debug, Default)]
+struct Counts {
+    in_flight: AtomicU32,
+    last_chosen: AtomicU64,
+    /// Tickets of the claims that are held, added up.
+    tickets: AtomicU64,
     loading: Mutex<Option<Loading>>,
     /// Whether `loading` is set: read first, as it mostly is not.
     is_loading: AtomicBool,
@@ -83,10 +91,17 @@ struct Reservation {
 }
 
 impl NodeLoad {
+    /// The load of the same machine at another address: what runs there goes on to be counted, while probes, failures
+    /// and an ejection were the old address's. Who still holds this one, a request or a probe, goes on to judge that.
+    #[must_use]
+    pub fn at_another_address(&self) -> Self {
+        Self { counts: Arc::clone(&self.counts), ..Self::default() }
+    }
+
     /// Requests that this edge has sent to the node and not seen end, streams included.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.counts.in_flight.load(Relaxed)
     }
 
     /// Its turn among nodes that are equally good; the smaller goes first.
@@ -97,8 +112,8 @@ impl NodeLoad {
     #[must_use]
     pub fn turn(&self) -> u64 {
         match u64::from(self.in_flight()) {
-            0 => self.last_chosen.load(Relaxed),
-            running => u64::MAX - self.tickets.load(Relaxed) / running,
+            0 => self.counts.last_chosen.load(Relaxed),
+            running => u64::MAX - self.counts.tickets.load(Relaxed) / running,
         }
     }
 
@@ -120,8 +135,9 @@ impl NodeLoad {
         self.probe.failed.store(failed, Relaxed);
     }
 
-    /// Notes a probe that was answered.
+    /// Notes a probe that was answered, which ends every suspicion.
     pub fn probe_succeeded(&self, now_ms: u64) {
+        self.set_probe_failed(false);
         self.probe.succeeded_at_ms.store(now_ms.max(1), Relaxed);
     }
 
@@ -159,48 +175,49 @@ impl NodeLoad {
     /// The load in progress that this edge started here.
     #[must_use]
     pub fn loading(&self) -> Option<Loading> {
-        if self.is_loading.load(Relaxed) { *lock(&self.loading) } else { None }
+        if self.counts.is_loading.load(Relaxed) { *lock(&self.counts.loading) } else { None }
     }
 
     /// Takes the node's one place for a load; false = it is taken.
     fn begin_load(&self, load: Loading) -> bool {
-        let mut loading = lock(&self.loading);
+        let mut loading = lock(&self.counts.loading);
         if loading.is_some() {
             return false;
         }
         *loading = Some(load);
-        self.is_loading.store(true, Relaxed);
+        self.counts.is_loading.store(true, Relaxed);
         true
     }
 
     fn end_load(&self) {
-        let mut loading = lock(&self.loading);
+        let mut loading = lock(&self.counts.loading);
         *loading = None;
-        self.is_loading.store(false, Relaxed);
+        self.counts.is_loading.store(false, Relaxed);
     }
 
     /// Keeps the node from requests that its runners serve but `model` under `signature` cannot share, until
     /// `until_ms`: what waits for it to be idle would otherwise be overtaken for ever.
     pub fn reserve(&self, model: u64, signature: Signature, until_ms: u64) {
-        *lock(&self.reserved) = Some(Reservation { model, signature });
-        self.reserved_until_ms.store(until_ms, Relaxed);
+        *lock(&self.counts.reserved) = Some(Reservation { model, signature });
+        self.counts.reserved_until_ms.store(until_ms, Relaxed);
     }
 
     /// Whether the node is reserved for other requests than those for `model` under `signature`.
     #[must_use]
     pub fn is_reserved_for_others(&self, model: u64, signature: Signature, now_ms: u64) -> bool {
-        self.is_reserved(now_ms) && lock(&self.reserved).is_some_and(|held| held != Reservation { model, signature })
+        self.is_reserved(now_ms)
+            && lock(&self.counts.reserved).is_some_and(|held| held != Reservation { model, signature })
     }
 
     /// Whether the node is reserved at all.
     #[must_use]
     pub fn is_reserved(&self, now_ms: u64) -> bool {
-        self.reserved_until_ms.load(Relaxed) > now_ms
+        self.counts.reserved_until_ms.load(Relaxed) > now_ms
     }
 
     /// Ends a reservation.
     pub fn unreserve(&self) {
-        self.reserved_until_ms.store(0, Relaxed);
+        self.counts.reserved_until_ms.store(0, Relaxed);
     }
 }
 
@@ -230,6 +247,31 @@ mod tests {
         assert_eq!(node.ejected_for_ms(1_000), EJECTION_MAX_MS);
         node.succeeded();
         assert_eq!(node.ejected_for_ms(1_000), 0);
+    }
+
+    #[test]
+    fn another_address_starts_afresh_and_counts_on() {
+        let old = NodeLoad::default();
+        old.set_probe_failed(true);
+        (0..3).for_each(|_| old.failed(0));
+        old.counts.in_flight.store(2, Relaxed);
+        let new = old.at_another_address();
+        assert!(!new.probe_failed() && !new.probe_succeeds() && new.ejected_for_ms(0) == 0);
+        assert_eq!(new.in_flight(), 2);
+        (0..9).for_each(|_| old.failed(0));
+        new.probe_succeeded(5);
+        old.set_probe_failed(true);
+        assert!(new.ejected_for_ms(0) == 0 && new.probe_succeeds(), "what the old address does says nothing of it");
+        old.counts.in_flight.store(0, Relaxed);
+        assert_eq!(new.in_flight(), 0);
+    }
+
+    #[test]
+    fn every_probe_that_is_answered_ends_the_suspicion() {
+        let node = NodeLoad::default();
+        node.set_probe_failed(true);
+        node.probe_succeeded(0);
+        assert!(node.probe_succeeds() && !node.probe_failed());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use herd_core::choice;
 use herd_core::decide::{Candidate, Decision, RANKED};
-use herd_core::fleet::FleetSnapshot;
+use herd_core::fleet::{FleetSnapshot, Node};
 use herd_core::request::RequestProfile;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::{HealthCheck, HealthObserve, HttpHealthCheck};
@@ -120,6 +120,13 @@ impl ServiceDiscovery for FleetDiscovery {
     }
 }
 
+/// The node that `target` still stands for: a probe of an address that the node has left says nothing of it.
+fn probed<'a>(snapshot: &'a FleetSnapshot, target: &Backend) -> Option<&'a Node> {
+    let address = target.addr.as_inet()?;
+    let is_probed = |node: &&Arc<Node>| node.number == number(target) && node.address == *address;
+    snapshot.nodes.iter().find(is_probed).map(Arc::as_ref)
+}
+
 /// Notes what the health checks find where decisions read it.
 struct Observer(Arc<Fleet>);
 
@@ -127,7 +134,7 @@ struct Observer(Arc<Fleet>);
 impl HealthObserve for Observer {
     async fn observe(&self, target: &Backend, healthy: bool) {
         let snapshot = self.0.snapshot();
-        let Some(node) = snapshot.nodes.iter().find(|node| node.number == number(target)) else { return };
+        let Some(node) = probed(&snapshot, target) else { return };
         node.load.set_probe_failed(!healthy);
         tracing::info!(node_id = %node.id, healthy, "health probe");
     }
@@ -143,8 +150,7 @@ struct Noted {
 impl HealthCheck for Noted {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
         self.check.check(target).await?;
-        let snapshot = self.fleet.snapshot();
-        if let Some(node) = snapshot.nodes.iter().find(|node| node.number == number(target)) {
+        if let Some(node) = probed(&self.fleet.snapshot(), target) {
             node.load.probe_succeeded(self.fleet.now_ms());
         }
         Ok(())
@@ -206,12 +212,20 @@ mod tests {
     }
 
     fn join(selector: &Selector, id: &str, port: u16, context: u64) {
+        beat(selector, id, port, context, 1);
+    }
+
+    fn move_to(selector: &Selector, id: &str, port: u16) {
+        beat(selector, id, port, 4096, 2);
+    }
+
+    fn beat(selector: &Selector, id: &str, port: u16, context: u64, seq: u64) {
         let name = "m".to_owned();
         let available = vec![AvailableModel { name: name.clone(), size_bytes: 1 << 30, ..Default::default() }];
         let loaded = vec![LoadedModel { name, context_length: context, ..Default::default() }];
         let address = format!("127.0.0.1:{port}");
         let ollama = OllamaReport { address, available, loaded, ..Default::default() };
-        let report = HerdReport { seq: 1, boot: id.into(), ollama, ..Default::default() };
+        let report = HerdReport { seq, boot: id.into(), ollama, ..Default::default() };
         let heartbeat = Heartbeat { node_id: id.into(), herd: Some(report), ..Default::default() };
         let sender = Sender { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, allow_public: false };
         selector.fleet.heartbeat(heartbeat, sender).unwrap();
@@ -251,6 +265,23 @@ mod tests {
         join(&selector, "a", 1001, 4096);
         let choice = chosen(&selector, &profile(r#"{"model":"m"}"#), &[]);
         assert_eq!((choice.node().id.as_str(), choice.node().load.in_flight()), ("a", 1));
+    }
+
+    #[tokio::test]
+    async fn a_probe_of_an_address_that_a_node_has_left_says_nothing_of_the_node() {
+        let selector = selector();
+        let observer = Observer(Arc::clone(&selector.fleet));
+        join(&selector, "a", 1001, 4096);
+        let old = backend(0, (Ipv4Addr::LOCALHOST, 1001).into());
+        observer.observe(&old, false).await;
+        let failed = || selector.fleet.snapshot().nodes[0].load.probe_failed();
+        assert!(failed());
+        move_to(&selector, "a", 1002);
+        assert!(!failed(), "a move starts afresh");
+        observer.observe(&old, false).await;
+        assert!(!failed());
+        observer.observe(&backend(0, (Ipv4Addr::LOCALHOST, 1002).into()), false).await;
+        assert!(failed());
     }
 
     #[tokio::test]

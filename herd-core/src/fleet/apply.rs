@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::FleetSnapshot;
 use super::check::{HeartbeatError, HeartbeatLimits, check, model_name};
+use super::departed::{left_models, load_at, model_load};
 use super::node::{Capabilities, Device, LifeLimits, Model, Node, Resident, Trend};
 use super::share::share_runners;
-use crate::load::NodeLoad;
+use crate::load::ModelLoad;
 use crate::name::{ModelName, NodeId};
 use crate::wire::{self, Heartbeat, OllamaState};
 
@@ -65,7 +66,8 @@ impl FleetSnapshot {
         } else if self.nodes.len() >= limits.nodes {
             return Err(HeartbeatError::Full(limits.nodes));
         }
-        let node = compose(id, address, heartbeat, known.map(Arc::as_ref), now_ms)?;
+        let departed = self.departed.get(id.as_str()).map(Arc::as_ref);
+        let node = compose(id, address, heartbeat, known.map(Arc::as_ref), departed, now_ms)?;
         Ok(Applied::Changed(self.with(node)))
     }
 
@@ -135,16 +137,19 @@ fn compose(
     address: SocketAddr,
     heartbeat: Heartbeat,
     known: Option<&Node>,
+    departed: Option<&Node>,
     now_ms: u64,
 ) -> Result<Node, HeartbeatError> {
-    let load = known.map_or_else(|| Arc::new(NodeLoad::default()), |known| Arc::clone(&known.load));
+    let load = load_at(address, known, departed);
+    let counted = known.or(departed);
     let state = ollama_state(&heartbeat, known)?;
     let keeps_lists = state != OllamaState::Ok;
     let env = env(&heartbeat);
     let models = match known.filter(|_| keeps_lists) {
         Some(known) => known.models.clone(),
-        None => models(&heartbeat, known, now_ms),
+        None => models(&heartbeat, known, counted, now_ms),
     };
+    let left_models = left_models(counted, &models);
     let trend = known.map_or_else(Trend::default, |known| known.trend);
     Ok(Node {
         id,
@@ -162,6 +167,7 @@ fn compose(
         trend: if load.in_flight() == 0 { trend.with(idle_share(&heartbeat)) } else { trend },
         paused: paused(&heartbeat),
         models,
+        left_models,
         load,
         busy_by_others: 0,
         keys: Arc::default(),
@@ -243,8 +249,9 @@ fn bytes(amount: f64, unit: f64) -> u64 {
     (amount * unit) as u64
 }
 
-/// All models of a heartbeat, those on disk and those in memory merged by name, with what is remembered of them.
-fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model> {
+/// All models of a heartbeat, those on disk and those in memory merged by name, with what is remembered of them;
+/// `counted` is the node as it was when requests were last counted on it, even if it was removed since.
+fn models(heartbeat: &Heartbeat, known: Option<&Node>, counted: Option<&Node>, now_ms: u64) -> Vec<Model> {
     let mut merged: BTreeMap<ModelName, (Option<wire::AvailableModel>, Option<Loaded>)> = BTreeMap::new();
     for available in available(heartbeat) {
         if let Some(name) = model_name(&available.name) {
@@ -263,8 +270,8 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, now_ms: u64) -> Vec<Model
     let mut models: Vec<Model> = merged
         .into_iter()
         .map(|(name, (available, loaded))| {
-            let before = before(&name);
-            remember(name, available, loaded.map(|loaded| loaded.resident), before)
+            let (before, load) = (before(&name), model_load(counted, &name).unwrap_or_default());
+            remember(name, available, loaded.map(|loaded| loaded.resident), before, load)
         })
         .collect();
     share_runners(&mut models, known);
@@ -284,6 +291,7 @@ fn remember(
     available: Option<wire::AvailableModel>,
     resident: Option<Resident>,
     before: Option<&Model>,
+    load: Arc<ModelLoad>,
 ) -> Model {
     let details = match (available, before) {
         // Metadata may be left out when it has not changed.
@@ -302,7 +310,7 @@ fn remember(
         resident,
         shares_runner: false,
         unloaded_at_ms: None,
-        load: before.map(|before| Arc::clone(&before.load)).unwrap_or_default(),
+        load,
     }
 }
 

@@ -121,7 +121,9 @@ pub struct Node {
     pub paused: Option<String>,
     /// Its models in the order of their keys.
     pub models: Vec<Model>,
-    /// What this edge counts of it.
+    /// Counts of models that it no longer lists while requests are in flight on them; bounded by those requests.
+    pub(crate) left_models: Vec<(ModelName, Arc<ModelLoad>)>,
+    /// What this edge counts of it, and knows of its address.
     pub load: Arc<NodeLoad>,
     /// [`Self::busy_by_others`], added up once: every decision asks every node.
     pub(crate) busy_by_others: u32,

@@ -109,6 +109,93 @@ fn our_counts_survive_heartbeats_and_are_never_written_by_them() {
 }
 
 #[test]
+fn a_node_that_moves_starts_with_a_clean_record_and_keeps_its_counts() {
+    let spec = NodeSpec::default().hot("m", 4096);
+    let before = fleet(&[("n", spec.clone())], 0);
+    let old = &before.nodes[0];
+    old.load.set_probe_failed(true);
+    (0..3).for_each(|_| old.load.failed(0));
+    let claim = Claim::take(&old.load, &old.models[0].load, 1);
+    let mut moved = spec.heartbeat("n", 2);
+    moved.ollama_host = "http://localhost:4711".into();
+    let after = changed(&before, moved, 5);
+    let new = &after.nodes[0];
+    assert_eq!(new.address.port(), 4711);
+    assert!(!new.load.probe_failed() && new.load.ejected_for_ms(0) == 0);
+    assert_eq!(new.condition(5, &LifeLimits::default()), Condition::Well);
+    // Requests and probes that still know the old address judge that one.
+    old.load.set_probe_failed(true);
+    (0..3).for_each(|_| old.load.failed(5));
+    assert!(!new.load.probe_failed() && new.load.ejected_for_ms(5) == 0);
+    assert_eq!((new.load.in_flight(), new.models[0].load.in_flight()), (1, 1));
+    drop(claim);
+    assert_eq!((new.load.in_flight(), new.models[0].load.in_flight()), (0, 0));
+    old.load.set_probe_failed(false);
+    let stays = changed(
+        &after,
+        {
+            let mut beat = spec.heartbeat("n", 3);
+            beat.ollama_host = "http://localhost:4711".into();
+            beat
+        },
+        9,
+    );
+    stays.nodes[0].load.set_probe_failed(true);
+    assert!(new.load.probe_failed(), "the record is that of the address");
+}
+
+#[test]
+fn a_node_that_is_forgotten_while_it_is_busy_returns_with_its_counts() {
+    let spec = NodeSpec { slots: Some(2), ..NodeSpec::default().hot("m", 4096) };
+    let gone_ms = LifeLimits::default().gone_after_ms + 1;
+    let forgotten = |before: &FleetSnapshot| before.without(&before.nodes[0].id.clone());
+    let expired = |before: &FleetSnapshot| before.expired(gone_ms, &LifeLimits::default());
+    for remove in [&forgotten as &dyn Fn(&FleetSnapshot) -> Option<FleetSnapshot>, &expired] {
+        let before = fleet(&[("n", spec.clone())], 0);
+        let node = &before.nodes[0];
+        node.load.set_probe_failed(true);
+        let claims: Vec<_> = (0..2).map(|ticket| Claim::take(&node.load, &node.models[0].load, ticket)).collect();
+        let removed = remove(&before).unwrap();
+        assert_eq!((removed.nodes.len(), removed.in_flight()), (0, 2));
+        let returned = changed(&removed, spec.heartbeat("n", 9), gone_ms);
+        let node = &returned.nodes[0];
+        assert_eq!((node.load.in_flight(), node.models[0].load.in_flight(), returned.in_flight()), (2, 2, 2));
+        assert!(!node.load.probe_failed(), "it has not been probed yet");
+        drop(claims);
+        assert_eq!((returned.in_flight(), node.models[0].load.in_flight()), (0, 0));
+    }
+}
+
+#[test]
+fn a_forgotten_node_is_remembered_only_while_requests_run_there() {
+    let before = fleet(&[("n", NodeSpec::default().hot("m", 4096))], 0);
+    let node = &before.nodes[0];
+    let claim = Claim::take(&node.load, &node.models[0].load, 1);
+    let removed = before.without(&node.id).unwrap();
+    assert!(removed.expired(0, &LifeLimits::default()).is_none(), "nothing has changed");
+    drop(claim);
+    let later = removed.expired(0, &LifeLimits::default()).unwrap();
+    assert!(later.expired(0, &LifeLimits::default()).is_none(), "and now it is forgotten");
+}
+
+#[test]
+fn a_model_that_returns_while_its_requests_run_goes_on_with_their_count() {
+    let (with, without) = (NodeSpec::default().hot("m", 4096).cold("o"), NodeSpec::default().cold("o"));
+    let first = fleet(&[("n", with.clone())], 0);
+    let load =
+        |snapshot: &FleetSnapshot| Arc::clone(&snapshot.nodes[0].model(&ModelName::new("m").unwrap()).unwrap().load);
+    let claim = Claim::take(&first.nodes[0].load, &load(&first), 1);
+    let second = changed(&first, without.heartbeat("n", 2), 5);
+    let third = changed(&second, without.heartbeat("n", 3), 6);
+    let fourth = changed(&third, with.heartbeat("n", 4), 7);
+    assert_eq!(load(&fourth).in_flight(), 1);
+    drop(claim);
+    assert_eq!(load(&fourth).in_flight(), 0);
+    let fifth = changed(&fourth, without.heartbeat("n", 5), 8);
+    assert!(fifth.nodes[0].left_models.is_empty());
+}
+
+#[test]
 fn a_model_that_left_memory_stays_warm_for_a_while() {
     let snapshot = fleet(&[("n", NodeSpec::default().hot("m", 4096))], 0);
     let next = changed(&snapshot, NodeSpec::default().cold("m").heartbeat("n", 2), 700);

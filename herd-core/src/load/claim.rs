@@ -34,7 +34,7 @@ impl Claim {
     /// `None` = others claimed meanwhile: choose again.
     pub fn try_take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, seen: &Seen, ticket: u64) -> Option<Self> {
         let after = seen.in_flight.saturating_add(1);
-        node.in_flight.compare_exchange(seen.in_flight, after, Relaxed, Relaxed).ok()?;
+        node.counts.in_flight.compare_exchange(seen.in_flight, after, Relaxed, Relaxed).ok()?;
         let (mut claim, on_model) = Self::counted(node, model, ticket);
         if on_model != seen.on_model {
             return None;
@@ -50,15 +50,15 @@ impl Claim {
 
     /// Takes a slot whatever others did meanwhile.
     pub fn take(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> Self {
-        node.in_flight.fetch_add(1, Relaxed);
+        node.counts.in_flight.fetch_add(1, Relaxed);
         Self::counted(node, model, ticket).0
     }
 
     /// The claim, and how many the model had before it.
     fn counted(node: &Arc<NodeLoad>, model: &Arc<ModelLoad>, ticket: u64) -> (Self, u32) {
         let before = model.claimed();
-        node.last_chosen.fetch_max(ticket, Relaxed);
-        node.tickets.fetch_add(ticket, Relaxed);
+        node.counts.last_chosen.fetch_max(ticket, Relaxed);
+        node.counts.tickets.fetch_add(ticket, Relaxed);
         let trial = node.needs_trial() && !node.on_trial.swap(true, Relaxed);
         (Self { node: Arc::clone(node), model: Arc::clone(model), loads: false, trial, ticket }, before)
     }
@@ -86,9 +86,9 @@ impl Drop for Claim {
         if self.trial {
             self.node.on_trial.store(false, Relaxed);
         }
-        self.node.tickets.fetch_sub(self.ticket, Relaxed);
+        self.node.counts.tickets.fetch_sub(self.ticket, Relaxed);
         self.model.in_flight.fetch_sub(1, Relaxed);
-        self.node.in_flight.fetch_sub(1, Relaxed);
+        self.node.counts.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
