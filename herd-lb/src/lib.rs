@@ -144,7 +144,8 @@ pub fn run(
         edge_secret: secrets.edge.clone(),
         config: live_config,
     };
-    settings.follow(state.pulls().clone());
+    let pulls = state.pulls().clone();
+    settings.follow(move |config| pulls.set_policy(config.pull.clone()));
     let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
     add_listeners(&mut server, Acceptor::new(clients, seats(config, &edge)?, config.limits), admin_service);
     server.add_service(probes);

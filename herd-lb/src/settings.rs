@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use herd_admin::{Pulls, Setting, SettingsChange, SettingsError};
+use herd_admin::{Setting, SettingsChange, SettingsError};
 use serde_json::Value;
 
 use crate::config::{Config, ConfigError, ConfigFile, Layers, LiveConfig, Source, help, variable};
@@ -44,20 +44,24 @@ pub struct Settings {
     file: PathBuf,
     live: LiveConfig,
     fleet: Arc<Fleet>,
-    pulls: OnceLock<Pulls>,
+    follower: OnceLock<Follower>,
 }
+
+/// Told of every configuration that comes into force, before it does.
+type Follower = Box<dyn Fn(&Config) + Send + Sync>;
 
 impl Settings {
     /// Those of an edge that was started with `layers`, whose configuration in force is `live`.
     #[must_use]
     pub fn new(layers: Layers, live: LiveConfig, fleet: Arc<Fleet>) -> Self {
         let file = settings_file(&live.now().data_dir);
-        Self { layers: Mutex::new(layers), file, live, fleet, pulls: OnceLock::new() }
+        Self { layers: Mutex::new(layers), file, live, fleet, follower: OnceLock::new() }
     }
 
-    /// Has `pulls` follow them.
-    pub fn follow(&self, pulls: Pulls) {
-        drop(self.pulls.set(pulls));
+    /// Has `follower` told of every configuration that comes into force, before it does; one at a time. The first that
+    /// is set stays.
+    pub fn follow(&self, follower: impl Fn(&Config) + Send + Sync + 'static) {
+        drop(self.follower.set(Box::new(follower)));
     }
 
     /// Every key.
@@ -100,8 +104,9 @@ impl Settings {
         let config = next.build().map_err(|error| SettingsError { wrong: vec![named(&error)] })?;
         let persisted = saved::write(&self.file, &next.saved);
         *layers = next;
-        drop(layers);
+        // Under the lock: of two changes at once, the one that is told last must be in force last.
         self.apply(config);
+        drop(layers);
         let keys: Vec<String> = changes.keys().cloned().collect();
         let needs_restart = keys.iter().filter(|key| needs_restart(key)).cloned().collect();
         Ok(SettingsChange { changed: keys, needs_restart, persisted: persisted.is_ok(), error: persisted.err() })
@@ -109,10 +114,10 @@ impl Settings {
 
     /// Puts a configuration in force wherever it is read from.
     fn apply(&self, config: Config) {
-        self.fleet.set_policy(config.policy.clone());
-        if let Some(pulls) = self.pulls.get() {
-            pulls.set_policy(config.pull.clone());
+        if let Some(follower) = self.follower.get() {
+            follower(&config);
         }
+        self.fleet.set_policy(config.policy.clone());
         self.live.replace(config);
         self.fleet.changed().nudge();
     }

@@ -1,3 +1,6 @@
+use std::sync::mpsc;
+use std::time::Duration;
+
 use herd_core::fleet::HeartbeatLimits;
 use herd_core::protect::Protection;
 use serde_json::json;
@@ -69,6 +72,31 @@ fn all_of_a_change_is_made_or_none() {
     assert!(wrong(json!({"data_dir": "/"}))[0].1.contains("flag"));
     assert!(wrong(json!({"fleet.join_token": "x"}))[0].1.contains("not changed at run time"));
     assert_eq!(edge.fleet.policy().protection, Protection::Strip);
+}
+
+/// The first of two changes is held up while it comes into force, and the second is asked for meanwhile.
+#[test]
+fn of_two_changes_at_once_the_one_that_is_told_last_is_in_force() {
+    let edge = Edge::start("race", &[], "");
+    let (applies, applying) = mpsc::channel();
+    let (ends, ended) = mpsc::channel::<()>();
+    let (applies, ended) = (Mutex::new(Some(applies)), Mutex::new(ended));
+    edge.settings.follow(move |_| {
+        let first = applies.lock().unwrap().take();
+        if let Some(applies) = first {
+            applies.send(()).unwrap();
+            // The second change can end now only if it overtakes this one.
+            ended.lock().unwrap().recv_timeout(Duration::from_millis(300)).ok();
+        }
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| edge.change(&json!({"retry.max_attempts": 1})).unwrap());
+        applying.recv().unwrap();
+        edge.change(&json!({"retry.max_attempts": 2})).unwrap();
+        ends.send(()).ok();
+    });
+    assert_eq!(edge.setting("retry.max_attempts").value, json!(2));
+    assert_eq!(edge.live.now().retry.max_attempts, 2, "what is told is in force");
 }
 
 #[test]
