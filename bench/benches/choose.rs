@@ -2,6 +2,7 @@
 
 use criterion::Criterion;
 use herd_bench::load::choose::{FLEETS, body, choose, fleet, read};
+use herd_bench::load::queue::{Crowd, NODES, WAITING};
 use herd_core::decide::Policy;
 
 fn benches(criterion: &mut Criterion) {
@@ -17,6 +18,8 @@ fn benches(criterion: &mut Criterion) {
         });
     }
     group.finish();
+    let mut crowd = Crowd::new(WAITING, NODES);
+    criterion.bench_function("pass over a crowd", |bencher| bencher.iter(|| crowd.pass()));
 }
 
 fn main() {

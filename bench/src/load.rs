@@ -14,6 +14,7 @@ pub mod drive;
 pub mod history;
 pub mod http;
 pub mod process;
+pub mod queue;
 pub mod rounds;
 pub mod samples;
 pub mod scenario;

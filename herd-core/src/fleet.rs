@@ -9,7 +9,7 @@ mod share;
 
 use std::sync::Arc;
 
-use crate::name::NodeId;
+use crate::name::{ModelName, NodeId};
 use departed::Departed;
 
 pub use apply::{Applied, Sender};
@@ -90,6 +90,22 @@ impl FleetSnapshot {
         let node = next.nodes.remove(index);
         next.departed.add(&node);
         Some(next)
+    }
+
+    /// The contexts, in tokens and in order, by which requests for `model` are told apart: those that its runners have,
+    /// those that nodes give it unasked, and the largest that it can have.
+    #[must_use]
+    pub fn windows(&self, model: &ModelName) -> Vec<u64> {
+        let key = model.key();
+        let of_node = |node: &Arc<Node>| {
+            let model = node.model_by_key(key)?;
+            let loaded = model.resident.as_ref().and_then(|resident| resident.context_length);
+            Some([loaded, node.env.context_length, model.context_length_max])
+        };
+        let mut windows: Vec<u64> = self.nodes.iter().filter_map(of_node).flatten().flatten().collect();
+        windows.sort_unstable();
+        windows.dedup();
+        windows
     }
 
     /// Requests in flight over all nodes, those that were removed meanwhile included.

@@ -9,9 +9,13 @@
 
 mod pass;
 
+mod sweep;
+
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, pass};
+pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, groups_max, pass};
+pub use sweep::Sweep;
 
 words! {
     /// Priority classes of requests, the more urgent first.
@@ -93,6 +97,8 @@ pub struct Queue {
     given_ms: HashMap<u64, f64>,
     /// Where the clock stands: nobody is behind it, so that idleness earns no credit.
     clock_ms: f64,
+    /// Groups that passes have found to wait since one has looked at all.
+    waited: HashSet<u64>,
 }
 
 impl Queue {
@@ -159,41 +165,57 @@ impl Queue {
         self.given_ms.get(&app).copied().unwrap_or(0.0).max(self.clock_ms)
     }
 
-    /// Who is next among those whose group is not `blocked`.
-    #[must_use]
-    pub fn next(&self, blocked: &HashSet<u64>, limits: &QueueLimits, now_ms: u64) -> Option<&Waiter> {
-        let open = self.waiters.iter().filter(|waiter| !blocked.contains(&waiter.group));
-        open.min_by(|a, b| self.compare(a, b, limits, now_ms))
-    }
-
-    /// Who of `group` would be served last.
-    #[must_use]
-    pub fn last_of(&self, group: u64, limits: &QueueLimits, now_ms: u64) -> Option<&Waiter> {
-        let members = self.waiters.iter().filter(|waiter| waiter.group == group);
-        members.max_by(|a, b| self.compare(a, b, limits, now_ms))
-    }
-
     /// How many that wait for the same model would be served before `id`.
     #[must_use]
     pub fn ahead_of(&self, id: u64, limits: &QueueLimits, now_ms: u64) -> usize {
         let Some(own) = self.waiters.iter().find(|waiter| waiter.id == id) else { return 0 };
+        let own_rank = self.rank(own, limits, now_ms);
         let rivals = self.waiters.iter().filter(|waiter| waiter.model == own.model && waiter.id != id);
-        rivals.filter(|rival| self.compare(rival, own, limits, now_ms).is_lt()).count()
+        rivals.filter(|rival| self.rank(rival, limits, now_ms) < own_rank).count()
     }
 
-    fn compare(&self, a: &Waiter, b: &Waiter, limits: &QueueLimits, now_ms: u64) -> std::cmp::Ordering {
-        let waited_ms = |waiter: &Waiter| now_ms.saturating_sub(waiter.since_ms);
-        let class = |waiter: &Waiter| {
-            if waited_ms(waiter) >= limits.batch_ages_after_ms { Class::Interactive } else { waiter.class }
-        };
-        let left_ms = |waiter: &Waiter| cost_ms(waiter) - waited_ms(waiter) as f64;
-        class(a)
-            .cmp(&class(b))
-            .then_with(|| self.start_ms(a.app).total_cmp(&self.start_ms(b.app)))
-            .then_with(|| left_ms(a).total_cmp(&left_ms(b)))
-            .then(a.id.cmp(&b.id))
+    /// The place of `waiter` in the order in which requests are served, as it is at `now_ms`.
+    fn rank(&self, waiter: &Waiter, limits: &QueueLimits, now_ms: u64) -> Rank {
+        let waited_ms = now_ms.saturating_sub(waiter.since_ms);
+        let class = if waited_ms >= limits.batch_ages_after_ms { Class::Interactive } else { waiter.class };
+        let left_ms = cost_ms(waiter) - waited_ms as f64;
+        Rank { class, start_ms: self.start_ms(waiter.app), left_ms, id: waiter.id }
     }
 }
+
+/// A place in the order in which requests are served; the smaller goes first.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    class: Class,
+    /// Virtual time at which its application is due. It only grows while others are served.
+    start_ms: f64,
+    /// Predicted work less the time waited.
+    left_ms: f64,
+    id: u64,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.class.cmp(&other.class))
+            .then_with(|| self.start_ms.total_cmp(&other.start_ms))
+            .then_with(|| self.left_ms.total_cmp(&other.left_ms))
+            .then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Rank {}
 
 /// What a request costs its application: an unknown or absurd prediction must not upset the clock.
 fn cost_ms(waiter: &Waiter) -> f64 {
@@ -230,7 +252,8 @@ mod tests {
     fn served(waiters: &[Waiter], now_ms: u64, expected: &[u64]) {
         let mut queue = queue(waiters);
         let mut order = Vec::new();
-        while let Some(next) = queue.next(&HashSet::new(), &LIMITS, now_ms).map(|waiter| waiter.id) {
+        let mut sweep = queue.begin(&LIMITS, now_ms);
+        while let Some(next) = queue.first(&mut sweep).map(|turn| turn.id) {
             queue.serve(next);
             order.push(next);
         }
@@ -278,7 +301,8 @@ mod tests {
         queue.admit(Waiter { app: 8, ..waiter(20) }, &LIMITS).unwrap();
         queue.admit(Waiter { app: 8, ..waiter(21) }, &LIMITS).unwrap();
         let mut next = || {
-            let id = queue.next(&HashSet::new(), &LIMITS, 0).map(|waiter| waiter.id)?;
+            let mut sweep = queue.begin(&LIMITS, 0);
+            let id = queue.first(&mut sweep)?.id;
             queue.serve(id);
             Some(id)
         };
@@ -287,9 +311,12 @@ mod tests {
 
     #[test]
     fn blocked_groups_are_passed_by() {
-        let queue = queue(&[waiter(1), Waiter { group: 2, model: 2, ..waiter(2) }]);
-        let next = |blocked: &[u64]| queue.next(&blocked.iter().copied().collect(), &LIMITS, 0).map(|w| w.id);
-        assert_eq!((next(&[]), next(&[1]), next(&[1, 2])), (Some(1), Some(2), None));
+        let mut queue = queue(&[waiter(1), waiter(3), Waiter { group: 2, model: 2, ..waiter(2) }]);
+        let mut sweep = queue.begin(&LIMITS, 0);
+        assert_eq!(queue.first(&mut sweep).map(|turn| turn.id), Some(1));
+        sweep.block(1);
+        assert_eq!(queue.first(&mut sweep).map(|turn| turn.id), Some(2));
+        assert_eq!(queue.first(&mut sweep), None);
     }
 
     #[test]
@@ -309,13 +336,33 @@ mod tests {
 
     #[test]
     fn the_last_is_the_one_with_all_others_ahead() {
-        let queue = queue(&[waiter(1), waiter(2), Waiter { expected_ms: 1.0, ..waiter(3) }]);
-        assert_eq!(queue.last_of(1, &LIMITS, 0).map(|waiter| waiter.id), Some(2));
+        let mut queue = queue(&[waiter(1), waiter(2), Waiter { expected_ms: 1.0, ..waiter(3) }]);
+        let mut sweep = queue.begin(&LIMITS, 0);
+        let last = queue.last(&mut sweep, 1).unwrap();
+        assert_eq!((last.id, last.ahead), (2, 2));
         let ahead = |id| queue.ahead_of(id, &LIMITS, 0);
         assert_eq!((ahead(3), ahead(1), ahead(2), ahead(9)), (0, 1, 2, 0));
     }
 
     proptest! {
+        /// One sweep serves in the order in which one would who looks at all of them anew for everyone.
+        #[test]
+        fn a_sweep_serves_in_order_while_the_shares_move(
+            waiters in prop::collection::vec((any::<bool>(), 0_u64..5, 1.0..9_000.0_f64, 0_u64..20_000), 1..40),
+        ) {
+            let waiters: Vec<Waiter> = waiters.into_iter().zip(0..).map(|((batch, app, expected_ms, since_ms), id)| Waiter {
+                class: if batch { Class::Batch } else { Class::Interactive }, app, expected_ms, since_ms, ..waiter(id)
+            }).collect();
+            let mut queue = queue(&waiters);
+            let mut sweep = queue.begin(&LIMITS, 20_000);
+            while let Some(turn) = queue.first(&mut sweep) {
+                let first = queue.iter().min_by_key(|waiter| queue.rank(waiter, &LIMITS, 20_000)).map(|waiter| waiter.id);
+                prop_assert_eq!(Some(turn.id), first);
+                queue.serve(turn.id);
+            }
+            prop_assert!(queue.is_empty());
+        }
+
         #[test]
         fn everybody_is_served_once_whatever_was_predicted(
             waiters in prop::collection::vec((any::<bool>(), 0_u64..5, any::<f64>(), 0_u64..20_000), 1..40),
@@ -325,7 +372,8 @@ mod tests {
             }).collect();
             let mut queue = queue(&waiters);
             let mut served = HashSet::new();
-            while let Some(id) = queue.next(&HashSet::new(), &LIMITS, 20_000).map(|waiter| waiter.id) {
+            let mut sweep = queue.begin(&LIMITS, 20_000);
+            while let Some(id) = queue.first(&mut sweep).map(|turn| turn.id) {
                 prop_assert!(queue.serve(id).is_some() && served.insert(id));
             }
             prop_assert_eq!(served.len(), waiters.len());
@@ -341,8 +389,9 @@ mod tests {
             loop {
                 let waiting = [0, 1, 2].map(|app| queue.iter().any(|waiter| waiter.app == app));
                 if waiting.iter().filter(|waits| **waits).count() < 3 { break }
-                let Some(next) = queue.next(&HashSet::new(), &LIMITS, 0).copied() else { break };
-                queue.serve(next.id);
+                let mut sweep = queue.begin(&LIMITS, 0);
+                let Some(turn) = queue.first(&mut sweep) else { break };
+                let next = queue.serve(turn.id).unwrap();
                 given[usize::try_from(next.app).unwrap()] += next.expected_ms;
                 let spread = given.iter().copied().fold(0.0, f64::max) - given.iter().copied().fold(f64::MAX, f64::min);
                 prop_assert!(spread <= 2.0 * 5_000.0, "{given:?}");

@@ -20,7 +20,7 @@ use herd_core::fleet::FleetSnapshot;
 use herd_core::queue::{Class, Queue, QueueFull, Waiter, group};
 use herd_core::request::RequestProfile;
 use tokio::sync::oneshot;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::LiveConfig;
 use crate::fleet::Fleet;
@@ -188,7 +188,8 @@ impl Dispatcher {
         let predicted_ms = decision.and_then(Decision::until_start_ms).unwrap_or(0.0);
         let (hand, handed) = oneshot::channel();
         let reason = best.map_or("queue", |best| best.readiness.name());
-        let group = group(&ask.profile, &ask.tried);
+        let windows = ask.profile.num_ctx.map(|_| self.fleet.snapshot().windows(&ask.profile.model));
+        let group = group(&ask.profile, &ask.tried, &windows.unwrap_or_default());
         let mut state = self.lock();
         let work_ms = best.map(|best| best.prediction.prefill_ms + best.prediction.decode_ms);
         let waiter = Waiter {
@@ -247,7 +248,9 @@ impl Dispatcher {
             if self.fleet.cutting() {
                 self.turn_away();
             } else if self.wake.waiting() > 0 || !self.view.load().waiting.is_empty() {
+                let began = Instant::now();
                 self.pass();
+                rest(began.elapsed()).await;
             }
         }
     }
@@ -282,6 +285,14 @@ impl Dispatcher {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change under it is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pass that took long is followed by a rest of three times as long: handing out slots costs a quarter of a core at most.
+/// Shorter passes are not worth a timer.
+async fn rest(took: Duration) {
+    if took >= Duration::from_millis(1) {
+        tokio::time::sleep(took * 3).await;
     }
 }
 

@@ -10,7 +10,7 @@ use herd_bench::load::rounds::measure;
 use herd_bench::load::scenario::{self, Scenario};
 use herd_bench::load::table::table;
 use herd_bench::load::target::{Process, Programs, Target};
-use herd_bench::load::{backend, choose, history};
+use herd_bench::load::{backend, choose, history, queue};
 
 /// Open files that are asked for: what ten thousand streams need on both sides of a proxy, and some.
 const OPEN_FILES: u64 = 32_768;
@@ -75,6 +75,11 @@ fn main() -> ExitCode {
         What::Run(flags) => run(&flags),
         What::Choose => {
             say(&format!("{}\n{}", choose::table(5, 2_000), choose::reading(2_000)));
+            let (waiting, nodes) = (queue::WAITING, queue::NODES);
+            say(&format!(
+                "\na pass over {waiting} different requests and {nodes} nodes: {:.2} ms",
+                queue::pass_ms(200)
+            ));
             Ok(())
         }
         What::History { requests } => history(requests),

@@ -1,22 +1,29 @@
 //! One pass over all that wait: herd-core says whose turn it is.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use herd_core::decide::Decision;
 use herd_core::fleet::FleetSnapshot;
-use herd_core::queue::{self, Pass, RESERVED_MS, Turn, Turned};
+use herd_core::queue::{self, Pass, RESERVED_MS, Sweep, Turn, Turned};
 
 use super::{Ask, Dispatcher, Handed};
 use crate::selector::{Outcome, Place};
 
 impl Pass for &Dispatcher {
-    fn first(&mut self, blocked: &HashSet<u64>) -> Option<Turn> {
-        self.lock().queue.first(blocked, &self.config.now().queue, self.fleet.now_ms())
+    fn begin(&mut self) -> Sweep {
+        self.lock().queue.begin(&self.config.now().queue, self.fleet.now_ms())
     }
 
-    fn last(&mut self, group: u64) -> Option<Turn> {
-        self.lock().queue.last(group, &self.config.now().queue, self.fleet.now_ms())
+    fn first(&mut self, sweep: &mut Sweep) -> Option<Turn> {
+        self.lock().queue.first(sweep)
+    }
+
+    fn last(&mut self, sweep: &mut Sweep, group: u64) -> Option<Turn> {
+        self.lock().queue.last(sweep, group)
+    }
+
+    fn end(&mut self, sweep: Sweep) -> bool {
+        self.lock().queue.end(sweep)
     }
 
     fn take(&mut self, turn: &Turn) -> Turned {
@@ -33,7 +40,10 @@ impl Dispatcher {
     /// Hands out what is free. Decisions are made outside the lock: who leaves meanwhile is not kept waiting, and what
     /// was claimed for somebody who has left is given back.
     pub(super) fn pass(&self) {
-        queue::pass(&mut &*self);
+        let groups_max = queue::groups_max(self.fleet.snapshot().nodes.len());
+        if !queue::pass(&mut &*self, groups_max) {
+            self.wake.nudge();
+        }
         self.publish_view();
     }
 

@@ -3,7 +3,7 @@
 
 mod report;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
@@ -13,7 +13,7 @@ use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatLimits, Loaded};
 use herd_core::inspect::{InspectLimits, inspect};
 use herd_core::load::{Claim, ModelLoad, NodeLoad, Work};
 use herd_core::protect::ContextPlan;
-use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, RESERVED_MS, Turn, Turned, Waiter};
+use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, RESERVED_MS, Sweep, Turn, Turned, Waiter};
 use herd_core::request::{RequestProfile, Surface};
 
 use crate::sim::catalogue::MODELS;
@@ -182,7 +182,7 @@ impl Herd {
             class: Class::Interactive,
             app: known.app,
             model: known.profile.model.key(),
-            group: queue::group(&known.profile, &known.tried),
+            group: queue::group(&known.profile, &known.tried, &self.windows(&known.profile)),
             expected_ms: work_ms.unwrap_or(f64::NAN),
             since_ms: now_ms,
         };
@@ -190,6 +190,10 @@ impl Herd {
             self.refuse(request, out);
         }
         self.nudged = true;
+    }
+
+    fn windows(&self, profile: &RequestProfile) -> Vec<u64> {
+        profile.num_ctx.map(|_| self.snapshot.windows(&profile.model)).unwrap_or_default()
     }
 
     /// `Dispatcher::may_hold`.
@@ -252,7 +256,9 @@ impl Herd {
 
     fn pass(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         if !self.queue.is_empty() {
-            queue::pass(&mut Hands { herd: self, now_ms, out });
+            let groups_max = queue::groups_max(self.snapshot.nodes.len());
+            let finished = queue::pass(&mut Hands { herd: self, now_ms, out }, groups_max);
+            self.nudged |= !finished;
         }
     }
 }
@@ -265,12 +271,20 @@ struct Hands<'a> {
 }
 
 impl Pass for Hands<'_> {
-    fn first(&mut self, blocked: &HashSet<u64>) -> Option<Turn> {
-        self.herd.queue.first(blocked, &self.herd.limits, self.now_ms)
+    fn begin(&mut self) -> Sweep {
+        self.herd.queue.begin(&self.herd.limits, self.now_ms)
     }
 
-    fn last(&mut self, group: u64) -> Option<Turn> {
-        self.herd.queue.last(group, &self.herd.limits, self.now_ms)
+    fn first(&mut self, sweep: &mut Sweep) -> Option<Turn> {
+        self.herd.queue.first(sweep)
+    }
+
+    fn last(&mut self, sweep: &mut Sweep, group: u64) -> Option<Turn> {
+        self.herd.queue.last(sweep, group)
+    }
+
+    fn end(&mut self, sweep: Sweep) -> bool {
+        self.herd.queue.end(sweep)
     }
 
     fn take(&mut self, turn: &Turn) -> Turned {
