@@ -10,6 +10,7 @@ pub mod vocabulary;
 pub mod access;
 pub mod alias;
 pub mod answer;
+pub mod awake;
 pub mod budget;
 pub mod choice;
 pub mod decide;

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use herd_core::awake::AwakeClock;
 use herd_core::choice::{FleetView, Freed};
 use herd_core::decide::Policy;
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, Sender};
@@ -20,6 +21,7 @@ pub struct Fleet {
     writer: Mutex<()>,
     membership: Notify,
     started: Instant,
+    clock: AwakeClock,
     policy: ArcSwap<Policy>,
     limits: HeartbeatLimits,
     wake: Arc<Wake>,
@@ -37,6 +39,7 @@ impl Fleet {
             writer: Mutex::new(()),
             membership: Notify::new(),
             started: Instant::now(),
+            clock: AwakeClock::default(),
             policy: ArcSwap::from_pointee(policy),
             limits,
             wake: Arc::default(),
@@ -127,9 +130,38 @@ impl Fleet {
         self.snapshot.load_full()
     }
 
-    /// The edge's monotonic clock, milliseconds from its start.
+    /// The edge's monotonic clock, milliseconds from its start. It stands still while this process does not run: what
+    /// arrived meanwhile is not late.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
+        self.clock.read(|| self.raw_ms())
+    }
+
+    /// Says that the edge runs, at least every [`herd_core::awake::BEAT_MS`].
+    pub fn beat(&self) {
+        if let Some(slept_ms) = self.clock.beat(self.raw_ms()) {
+            tracing::warn!(slept_ms, "the process did not run; ages and deadlines are put off by as much");
+        }
+    }
+
+    /// How often the edge has not run for some seconds, and for how long in all, milliseconds.
+    #[must_use]
+    pub fn slept(&self) -> (u64, u64) {
+        (self.clock.sleeps(), self.clock.slept_ms())
+    }
+
+    /// Resolves when [`Self::now_ms`] has reached `at_ms`.
+    pub async fn until(&self, at_ms: u64) {
+        loop {
+            let left_ms = at_ms.saturating_sub(self.now_ms());
+            if left_ms == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(left_ms)).await;
+        }
+    }
+
+    fn raw_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

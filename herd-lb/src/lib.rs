@@ -57,7 +57,7 @@ use proxy::Edge;
 use proxy::retry::Retries;
 use record::{Clerk, Desk, Recorder};
 use selector::{RankedSelection, Selector, balancer};
-use services::{AdminService, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
+use services::{AdminService, Clock, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
@@ -212,6 +212,7 @@ fn add_services(
     balancer: Arc<LoadBalancer<RankedSelection>>,
     store: Option<StoreHandle>,
 ) {
+    server.add_service(background_service("clock", Clock(Arc::clone(fleet))));
     server.add_service(background_service("dispatch", Dispatch(dispatcher)));
     if let Some(store) = store {
         server.add_service(background_service("history", Remember { fleet: Arc::clone(fleet), store }));

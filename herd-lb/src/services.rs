@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use herd_admin::AdminState;
 use herd_agent::{Config as AgentConfig, HostSource};
+use herd_core::awake::BEAT_MS;
 use herd_store::StoreHandle;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -65,6 +66,24 @@ impl BackgroundService for Membership {
                     }
                 }
                 _ = tick.tick() => self.fleet.expire(),
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+/// Keeps the edge's clock, so that it is noticed when the process does not run. It has a thread to itself: work that takes
+/// long elsewhere is not sleep.
+pub(crate) struct Clock(pub(crate) Arc<Fleet>);
+
+#[async_trait]
+impl BackgroundService for Clock {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tick = tokio::time::interval(Duration::from_millis(BEAT_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.0.beat(),
                 _ = shutdown.changed() => return,
             }
         }
