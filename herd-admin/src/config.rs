@@ -45,6 +45,8 @@ pub struct AdminConfig {
     pub show_body_bytes: usize,
     /// Longest time in which a client may send its body.
     pub body_timeout: Duration,
+    /// Longest time for which a client may take nothing of its answer.
+    pub write_timeout: Duration,
     /// Longest time to connect to a node.
     pub node_connect_timeout: Duration,
     /// Longest time for a node's whole answer.
@@ -78,6 +80,7 @@ impl Default for AdminConfig {
             explain_body_bytes: 64 << 20,
             show_body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_mins(1),
             node_connect_timeout: Duration::from_secs(2),
             node_timeout: Duration::from_secs(30),
             hides: |_| false,

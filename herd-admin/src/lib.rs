@@ -50,6 +50,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod write_limit;
 
 use std::sync::Arc;
 

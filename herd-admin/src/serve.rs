@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::state::AdminState;
+use crate::write_limit::WriteLimit;
 use crate::{checks, events, pins, residency, router};
 
 /// Connections at a time. Beyond them newcomers wait in the listener's backlog.
@@ -56,10 +57,16 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: watch::Re
             residency
         )
     };
-    tokio::join!(jobs, connections(listener, router(state.clone()), shutdown.clone()));
+    let limit = state.config().write_timeout;
+    tokio::join!(jobs, connections(listener, router(state.clone()), limit, shutdown.clone()));
 }
 
-async fn connections(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
+async fn connections(
+    listener: TcpListener,
+    router: Router,
+    write_limit: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -68,6 +75,7 @@ async fn connections(listener: TcpListener, router: Router, mut shutdown: watch:
             Some(_) = connections.join_next() => {}
             accepted = accept(&listener, &places) => match accepted {
                 Ok((stream, peer, place)) => {
+                    let stream = WriteLimit::new(stream, write_limit);
                     connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place));
                 }
                 Err(error) => {
@@ -122,7 +130,7 @@ async fn accept(
 
 /// Serves one connection, and lets it finish its current answer when `shutdown` comes.
 async fn connection(
-    stream: TcpStream,
+    stream: WriteLimit<TcpStream>,
     peer: SocketAddr,
     router: Router,
     mut shutdown: watch::Receiver<bool>,

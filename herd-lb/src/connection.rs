@@ -214,6 +214,9 @@ struct Guarded {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Written and not yet sent.
     held: Vec<u8>,
+    write_time: Duration,
+    /// Set while the client takes nothing of what is to be sent.
+    stalled: Option<Pin<Box<Sleep>>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -237,13 +240,48 @@ impl Guarded {
             header_bytes: 0,
             deadline: None,
             held: Vec::new(),
+            write_time: limits.write_time,
+            stalled: None,
             _slot: slot,
         }
+    }
+
+    /// Ends the waiting of a write that the client has taken nothing of for too long: what is held was reported as written,
+    /// so that Pingora's own limit may not see it.
+    fn within_limit<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.write_time;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        self.stalled = None;
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing (limits.write_ms)")))
+    }
+
+    fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send_held(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        while !self.held.is_empty() {
+            // Together with what would not fit beside it.
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &buf[..]);
+            let both = [io::IoSlice::new(&self.held), io::IoSlice::new(first)];
+            let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &both))?;
+            if let Some(of_first) = self.sent(sent)?.filter(|of_first| *of_first > 0) {
+                return Poll::Ready(Ok(of_first));
+            }
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn poll_send_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held))?;
+            self.stalled = None;
             self.sent(sent)?;
         }
         Poll::Ready(Ok(()))
@@ -291,13 +329,15 @@ impl AsyncRead for Guarded {
             }
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        if let Some(deadline) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "request header took too long")));
-        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        // What has come is read before the time is looked at: in a process that was stopped, both are due at once.
+        if Pin::new(&mut this.stream).poll_read(cx, buf)?.is_pending() {
+            if let Some(deadline) = &mut this.deadline {
+                ready!(deadline.as_mut().poll(cx));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "request header took too long")));
+            }
+            return Poll::Pending;
+        }
         let read = buf.filled().len() - before;
         Poll::Ready(if read > 0 { this.count_header(read) } else { Ok(()) })
     }
@@ -322,8 +362,8 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_send_held(cx))?;
-        Pin::new(&mut this.stream).poll_flush(cx)
+        let flushed = this.poll_send_all(cx);
+        this.within_limit(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -345,16 +385,8 @@ impl AsyncWrite for Guarded {
             }
             return Poll::Ready(Ok(more));
         }
-        while !this.held.is_empty() {
-            // Together with what would not fit beside it.
-            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &buf[..]);
-            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(first)];
-            let sent = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, &both))?;
-            if let Some(of_first) = this.sent(sent)?.filter(|of_first| *of_first > 0) {
-                return Poll::Ready(Ok(of_first));
-            }
-        }
-        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        let sent = this.poll_send(cx, bufs);
+        this.within_limit(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {

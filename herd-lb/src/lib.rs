@@ -305,6 +305,7 @@ fn admin_config(
         heartbeat_body_bytes: config.heartbeat_body_bytes,
         explain_body_bytes: config.limits.request_body_bytes,
         inspect: config.inspect,
+        write_timeout: config.limits.write_time,
         pull: PullSettings { policy: config.pull.clone(), ..PullSettings::default() },
         hides: herd_core::alias::is_alias,
         store,
