@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use herd_store::TraceRecord;
+use herd_core::record::RequestRecord;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
@@ -60,7 +60,7 @@ impl Default for Events {
 
 impl Events {
     /// A request has ended. Never waits; costs nothing while nobody listens.
-    pub(crate) fn request_ended(&self, record: &TraceRecord) {
+    pub(crate) fn request_ended(&self, record: &RequestRecord) {
         if self.told.receiver_count() == 0 {
             return;
         }

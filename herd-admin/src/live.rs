@@ -68,7 +68,7 @@ pub struct LiveView {
     /// When it began, by the edge's clock.
     pub began_ms: u64,
     /// Bytes of its answer so far.
-    pub response_bytes: usize,
+    pub response_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ struct LiveRequest {
     prompt_tokens: u64,
     tags: Vec<String>,
     age_ms: u64,
-    response_bytes: usize,
+    response_bytes: u64,
 }
 
 impl LiveRequest {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::ModelName;
-use herd_store::TraceRecord;
+use herd_core::record::RequestRecord;
 pub(crate) use herd_store::unix_ms;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
@@ -115,7 +115,7 @@ impl AdminState {
     }
 
     /// A request has ended: who watches the dashboard is told. Never waits.
-    pub fn request_ended(&self, record: &TraceRecord) {
+    pub fn request_ended(&self, record: &RequestRecord) {
         self.0.events.request_ended(record);
     }
 

@@ -156,7 +156,7 @@ pub fn lost_ms(here: &Prediction, loaded: &Prediction) -> f64 {
 /// Whether the model must be loaded or reloaded before it can serve.
 #[must_use]
 pub fn needs_load(plan: &ContextPlan) -> bool {
-    matches!(plan.action, ContextAction::Load | ContextAction::Reload)
+    plan.action.needs_load()
 }
 
 /// Requests on the runner of `model` on this node: ours and others'.

@@ -49,6 +49,17 @@ words! {
     }
 }
 
+impl ContextAction {
+    /// Whether the model is loaded for the request, or loaded anew.
+    #[must_use]
+    pub const fn needs_load(self) -> bool {
+        match self {
+            Self::Load | Self::Reload => true,
+            Self::Kept | Self::Pinned | Self::Raised | Self::Upgraded => false,
+        }
+    }
+}
+
 words! {
     /// Why Ollama will reload a model that is loaded.
     pub enum ReloadCause {

@@ -62,14 +62,10 @@ pub struct RequestRecord {
     pub predicted_ms: Option<f64>,
     /// From dispatch to the first byte of the answer's body: `queue + time to first token + decode = latency`.
     pub time_to_first_token_ms: Option<f64>,
-    /// Loading the model, as the backend reported.
-    pub load_ms: Option<f64>,
     /// From the first byte of the answer to the last.
     pub decode_ms: Option<f64>,
-    /// Tokens of the prompt, as the backend reported.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer, as the backend reported.
-    pub completion_tokens: Option<u64>,
+    /// What the backend reported of its work. Of what it did not report, tokens may have been counted.
+    pub counts: Counts,
     /// Tokens of the prompt, as estimated before a node was chosen.
     pub estimated_tokens: Option<u64>,
     /// `num_ctx` that was asked for, tokens.
@@ -182,13 +178,6 @@ impl RequestRecord {
         self.time_to_first_token_ms.get_or_insert((age_ms - queue_ms).max(0.0));
     }
 
-    /// Notes what the backend reported of its work.
-    pub fn reports(&mut self, counts: &Counts, reason: Option<Reason>) {
-        let Counts { prompt_tokens, completion_tokens, load_ms, .. } = *counts;
-        (self.prompt_tokens, self.completion_tokens, self.load_ms) = (prompt_tokens, completion_tokens, load_ms);
-        self.finish_reason = reason;
-    }
-
     /// Notes how the request ended. Only the first call counts.
     pub fn end(&mut self, status: Status, error: &str) {
         if self.status.is_some() {
@@ -254,7 +243,7 @@ impl RequestRecord {
         }
         let decode_ms = self.decode_ms.filter(|ms| *ms > 0.0)?;
         // The first token comes with the first byte, so the time is that of the others.
-        let tokens = self.completion_tokens?.checked_sub(1).filter(|tokens| *tokens > 0)?;
+        let tokens = self.counts.completion_tokens?.checked_sub(1).filter(|tokens| *tokens > 0)?;
         Some(tokens as f64 * 1_000.0 / decode_ms)
     }
 
@@ -267,8 +256,8 @@ impl RequestRecord {
     /// It waited for a model to be loaded, or loaded anew.
     #[must_use]
     pub fn is_cold_load(&self) -> bool {
-        let planned = matches!(self.context_action, Some(ContextAction::Load | ContextAction::Reload));
-        planned || self.reload_cause.is_some() || self.load_ms.is_some_and(|ms| ms >= COLD_LOAD_MS)
+        let planned = self.context_action.is_some_and(ContextAction::needs_load);
+        planned || self.reload_cause.is_some() || self.counts.load_ms.is_some_and(|ms| ms >= COLD_LOAD_MS)
     }
 }
 
@@ -300,7 +289,7 @@ mod tests {
         let end = (record.known_status(), record.error_message.as_deref(), record.timestamp_ms);
         assert_eq!(end, (Some(Status::Completed), None, 7));
         assert_eq!((record.ttft_ms(), record.tokens_per_s()), (Some(350.0), None));
-        record.completion_tokens = Some(66);
+        record.counts.completion_tokens = Some(66);
         assert_eq!(record.tokens_per_s(), Some(100.0));
         record.stream = Some(false);
         assert_eq!((record.ttft_ms(), record.tokens_per_s()), (None, None));

@@ -3,7 +3,7 @@
 //! A concurrent map whose readers take no lock: whoever lists thousands of requests keeps none of them waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 use herd_admin::{LivePhase, LiveView};
@@ -30,7 +30,7 @@ struct Entry {
     began_ms: u64,
     phase: AtomicU8,
     node_id: ArcSwapOption<String>,
-    response_bytes: AtomicUsize,
+    response_bytes: AtomicU64,
     connection: Arc<Connection>,
 }
 
@@ -60,7 +60,7 @@ impl Live {
             began_ms: now_ms,
             phase: AtomicU8::new(LivePhase::Queued as u8),
             node_id: ArcSwapOption::empty(),
-            response_bytes: AtomicUsize::new(0),
+            response_bytes: AtomicU64::new(0),
             connection: Arc::clone(connection),
         });
         self.0.requests.pin().insert(number, Arc::clone(&request));
@@ -116,7 +116,7 @@ impl LiveGuard {
     }
 
     /// Its answer comes: so many bytes so far.
-    pub fn answers(&self, response_bytes: usize) {
+    pub fn answers(&self, response_bytes: u64) {
         self.request.phase.store(LivePhase::Decode as u8, Relaxed);
         self.request.response_bytes.store(response_bytes, Relaxed);
     }

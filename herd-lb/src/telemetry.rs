@@ -7,21 +7,22 @@
 //! there before their first count, and rates see that count.
 
 pub mod models;
-mod words;
+mod per_word;
 
 use std::sync::Arc;
 
 use herd_admin::EdgeCounts;
 use herd_core::decide::{Candidate, Decision};
 use herd_core::name::ModelName;
-use herd_core::request::Surface;
+use herd_core::record::RequestRecord;
 use herd_core::score::{SIGNAL_COUNT, SIGNALS};
+use herd_core::vocabulary::{ContextAction, Failure, IneligibleKind, Recorded, StandIn, Status, Surface, WordSet};
+use herd_core::words;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
-use crate::trace::{Course, Status};
 use models::Models;
-use words::Words;
+use per_word::{ContextActions, PerWord};
 
 /// Waits from a millisecond to five minutes.
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -33,57 +34,39 @@ const SCORE_POINTS: [f64; 12] = [-100.0, -50.0, -25.0, 0.0, 20.0, 40.0, 60.0, 70
 const SIGNAL_POINTS: [f64; 14] =
     [-100.0, -50.0, -30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0];
 
-/// What happens to a context, with why a model is reloaded.
-const CONTEXT: [[&str; 2]; 9] = [
-    ["kept", ""],
-    ["pinned", ""],
-    ["raised", ""],
-    ["upgraded", ""],
-    ["load", ""],
-    ["reload", "context_larger"],
-    ["reload", "context_differs"],
-    ["reload", "node_default"],
-    ["reload", "launch_options"],
-];
-const RETRIES: [[&str; 1]; 10] = [
-    ["connect_refused"],
-    ["connect_timeout"],
-    ["stale_connection"],
-    ["reset"],
-    ["no_first_byte"],
-    ["no_progress"],
-    ["node_dead"],
-    ["error_status"],
-    ["model_not_found"],
-    ["busy"],
-];
-const STAND_INS: [[&str; 1]; 4] = [["alias"], ["fallback"], ["upgrade"], ["vram"]];
-const QUEUE_REFUSED: [[&str; 1]; 2] = [["full"], ["timeout"]];
-const BODIES_REFUSED: [[&str; 1]; 3] = [["too_large"], ["too_slow"], ["too_many"]];
-
-/// Others may follow; these are what is seen first.
-const INELIGIBLE: [[&str; 1]; 4] = [["model_absent"], ["offline"], ["does_not_fit"], ["already_tried"]];
-
-/// How a request came to its node, or that none serves it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chosen {
-    /// A slot was free.
-    AtOnce,
-    /// It waited for one.
-    Waited,
-    /// The slot was claimed when the retry was decided.
-    Retry,
+words! {
+    /// How a request came to its node, or that none serves it.
+    pub enum Chosen {
+        /// A slot was free.
+        AtOnce = "at_once",
+        /// It waited for one.
+        Waited = "waited",
+        /// The slot was claimed when the retry was decided.
+        Retry = "retry",
+        /// No node serves it.
+        Nobody = "nobody",
+    }
 }
 
-const CHOICES: [[&str; 1]; 4] = [["at_once"], ["waited"], ["retry"], ["nobody"]];
+words! {
+    /// Why the queue refused a request.
+    pub enum QueueRefusal {
+        /// As many wait as may.
+        Full = "full",
+        /// It waited for as long as it may.
+        Timeout = "timeout",
+    }
+}
 
-impl Chosen {
-    fn name(self) -> &'static str {
-        match self {
-            Self::AtOnce => "at_once",
-            Self::Waited => "waited",
-            Self::Retry => "retry",
-        }
+words! {
+    /// Why a request was refused for its body.
+    pub enum BodyRefusal {
+        /// It is larger than a body may be.
+        TooLarge = "too_large",
+        /// It came too slowly.
+        TooSlow = "too_slow",
+        /// All bodies together are as large as they may be.
+        TooMany = "too_many",
     }
 }
 
@@ -92,27 +75,27 @@ impl Chosen {
 pub struct Telemetry {
     surfaces: [PerSurface; Surface::ALL.len()],
     choices: Choices,
-    context: Words<2>,
+    context: ContextActions,
     unforeseen_loads: IntCounter,
-    retries: Words<1>,
+    retries: PerWord<Failure>,
     budget_exhausted: IntCounter,
-    stand_ins: Words<1>,
-    queue_refused: Words<1>,
-    bodies_refused: Words<1>,
+    stand_ins: PerWord<StandIn>,
+    queue_refused: PerWord<QueueRefusal>,
+    bodies_refused: PerWord<BodyRefusal>,
     queue_seconds: Histogram,
     ttft_seconds: Histogram,
     answers: Answers,
     overflows: IntCounter,
     auto_pulls: IntCounter,
     models: Models,
-    benchmarks: Words<1>,
+    benchmarks: PerWord<Status>,
 }
 
 /// What is counted of choices.
 #[derive(Debug)]
 struct Choices {
-    outcomes: Words<1>,
-    ineligible: Words<1>,
+    outcomes: PerWord<Chosen>,
+    ineligible: PerWord<IneligibleKind>,
     score_points: Histogram,
     signal_points: [Histogram; SIGNAL_COUNT],
 }
@@ -152,29 +135,28 @@ impl Telemetry {
             "What happened to the contexts of requests that a node was asked for, and why where a model was reloaded.",
             &["action", "cause"],
         )?;
-        let words = |name, help, known: &[_]| book.words(name, help, "reason", known);
         let counter = |name, help| book.counter(name, help);
         let seconds = |name, help| book.histogram(name, help, &SECONDS);
         Ok(Arc::new(Self {
             surfaces: book.surfaces()?,
             choices: book.choices()?,
-            context: Words::new(context, &CONTEXT),
+            context: ContextActions::new(&context),
             unforeseen_loads: counter(
                 "herd_unforeseen_loads_total",
                 "Loads that a node reported and none was foreseen.",
             )?,
-            retries: words("herd_retries_total", "Requests sent to another node, by why.", &RETRIES)?,
+            retries: book.per_word("herd_retries_total", "Requests sent to another node, by why.", "reason")?,
             budget_exhausted: counter("herd_retry_budget_exhausted_total", "Retries that the fleet's budget forbade.")?,
-            stand_ins: words("herd_stand_ins_total", "Requests served by another model, by why.", &STAND_INS)?,
-            queue_refused: words(
+            stand_ins: book.per_word("herd_stand_ins_total", "Requests served by another model, by why.", "reason")?,
+            queue_refused: book.per_word(
                 "herd_queue_refused_total",
                 "Requests that the queue refused, by why.",
-                &QUEUE_REFUSED,
+                "reason",
             )?,
-            bodies_refused: words(
+            bodies_refused: book.per_word(
                 "herd_bodies_refused_total",
                 "Requests that were refused for their bodies, by why.",
-                &BODIES_REFUSED,
+                "reason",
             )?,
             queue_seconds: seconds("herd_request_queue_seconds", "Time that requests waited at the edge for a slot.")?,
             ttft_seconds: seconds("herd_request_ttft_seconds", "From a request's header to its answer's first byte.")?,
@@ -185,47 +167,51 @@ impl Telemetry {
             )?,
             auto_pulls: counter("herd_auto_pulls_total", "Requests that began or joined a pull of their model.")?,
             models: Models::new(&book)?,
-            benchmarks: book.words(
+            benchmarks: book.per_word(
                 "herd_benchmark_requests_total",
                 "Requests of benchmarks that have ended; no other metric of requests has them.",
                 "status",
-                &Status::ALL.map(|status| [status.name()]),
             )?,
         }))
     }
 
     /// A request has ended.
-    pub fn ended(&self, trace: &Course) {
-        let surface = &self.surfaces[place(&Surface::ALL, &trace.surface)];
-        let status = trace.status.unwrap_or(Status::Incomplete);
-        surface.ended[place(&Status::ALL, &status)].inc();
-        if trace.attempts.is_empty() {
-            return;
+    pub fn ended(&self, record: &RequestRecord) {
+        if let (Some(surface), Some(status)) =
+            (record.surface.as_ref().and_then(Recorded::known), record.known_status())
+        {
+            let counters = &self.surfaces[surface.place()];
+            counters.ended[status.place()].inc();
+            if !record.attempts.is_empty() {
+                counters.latency_seconds.observe(record.latency_ms / 1e3);
+            }
         }
-        surface.latency_seconds.observe(trace.age_ms() as f64 / 1e3);
-        self.context.inc([&trace.context_action, trace.reload_cause]);
-        self.queue_seconds.observe(trace.queue_ms as f64 / 1e3);
-        if let Some(ttft_ms) = trace.ttft_ms {
-            self.ttft_seconds.observe(ttft_ms as f64 / 1e3);
+        let Some(action) = record.context_action.filter(|_| !record.attempts.is_empty()) else { return };
+        self.context.inc(action, record.reload_cause);
+        self.queue_seconds.observe(record.queue_ms.unwrap_or(0.0) / 1e3);
+        if let Some(first_ms) = record.first_byte_ms() {
+            self.ttft_seconds.observe(first_ms / 1e3);
         }
-        if !trace.stand_in.is_empty() {
-            self.stand_ins.inc([trace.stand_in]);
+        if let Some(stand_in) = record.stand_in {
+            self.stand_ins.inc(stand_in);
         }
-        if trace.overflow {
+        if record.overflow {
             self.overflows.inc();
         }
-        self.answers.ended(trace);
-        self.models.ended(trace);
+        self.answers.ended(record);
+        self.models.ended(record);
     }
 
     /// A request of a benchmark has ended.
-    pub fn benchmark_ended(&self, status: Status) {
-        self.benchmarks.inc([status.name()]);
+    pub fn benchmark_ended(&self, record: &RequestRecord) {
+        if let Some(status) = record.known_status() {
+            self.benchmarks.inc(status);
+        }
     }
 
     /// A node was chosen for a request.
     pub fn chosen(&self, how: Chosen) {
-        self.choices.outcomes.inc([how.name()]);
+        self.choices.outcomes.inc(how);
     }
 
     /// The node of `candidate` is asked.
@@ -238,9 +224,9 @@ impl Telemetry {
 
     /// No node serves a request, for the reasons in `decision`.
     pub fn nobody(&self, decision: &Decision) {
-        self.choices.outcomes.inc(["nobody"]);
+        self.choices.outcomes.inc(Chosen::Nobody);
         for (_, reason) in &decision.refused {
-            self.choices.ineligible.inc([reason.name()]);
+            self.choices.ineligible.inc(reason.kind());
         }
     }
 
@@ -256,8 +242,8 @@ impl Telemetry {
     }
 
     /// A request goes to another node.
-    pub fn retried(&self, reason: &str) {
-        self.retries.inc([reason]);
+    pub fn retried(&self, failure: Failure) {
+        self.retries.inc(failure);
     }
 
     /// A retry was not made, for too many are.
@@ -265,25 +251,25 @@ impl Telemetry {
         self.budget_exhausted.inc();
     }
 
-    /// A request could not wait, or waited too long: `full`, `timeout`.
-    pub fn queue_refused(&self, reason: &str) {
-        self.queue_refused.inc([reason]);
+    /// A request could not wait, or waited too long.
+    pub fn queue_refused(&self, why: QueueRefusal) {
+        self.queue_refused.inc(why);
     }
 
-    /// A request was refused for its body: `too_large`, `too_slow`, `too_many`.
-    pub fn body_refused(&self, reason: &str) {
-        self.bodies_refused.inc([reason]);
+    /// A request was refused for its body.
+    pub fn body_refused(&self, why: BodyRefusal) {
+        self.bodies_refused.inc(why);
     }
 
     /// What health checks go by, of what no trace tells.
     #[must_use]
     pub fn counts(&self) -> EdgeCounts {
         EdgeCounts {
-            queue_refused: self.queue_refused.count(["full"]),
-            queue_timeouts: self.queue_refused.count(["timeout"]),
+            queue_refused: self.queue_refused.count(QueueRefusal::Full),
+            queue_timeouts: self.queue_refused.count(QueueRefusal::Timeout),
             retry_budget_exhausted: self.budget_exhausted.get(),
             unforeseen_loads: self.unforeseen_loads.get(),
-            bodies_refused: BODIES_REFUSED.iter().map(|reason| self.bodies_refused.count(*reason)).sum(),
+            bodies_refused: self.bodies_refused.sum(),
         }
     }
 
@@ -294,24 +280,19 @@ impl Telemetry {
 }
 
 impl Answers {
-    fn ended(&self, trace: &Course) {
-        let counts = &trace.counts;
-        self.bytes.inc_by(trace.response_bytes as u64);
+    fn ended(&self, record: &RequestRecord) {
+        let counts = &record.counts;
+        self.bytes.inc_by(record.response_bytes);
         self.prompt_tokens.inc_by(counts.prompt_tokens.unwrap_or(0));
         self.completion_tokens.inc_by(counts.completion_tokens.unwrap_or(0));
         if let (Some(tokens), Some(ms)) = (counts.completion_tokens.filter(|tokens| *tokens > 0), counts.decode_ms) {
             self.tpot_seconds.observe(ms / 1e3 / tokens as f64);
         }
-        let loads = matches!(trace.context_action.as_str(), "load" | "reload");
+        let loads = record.context_action.is_some_and(ContextAction::needs_load);
         if let Some(ms) = counts.load_ms.filter(|_| loads) {
             self.load_seconds.observe(ms / 1e3);
         }
     }
-}
-
-/// Where `one` stands among `all`, which has it.
-fn place<T: PartialEq>(all: &[T], one: &T) -> usize {
-    all.iter().position(|other| other == one).unwrap_or(0)
 }
 
 /// Makes metrics and registers them.
@@ -331,8 +312,8 @@ impl Book<'_> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
-    fn words(&self, name: &str, help: &str, label: &str, known: &[[&'static str; 1]]) -> prometheus::Result<Words<1>> {
-        Ok(Words::new(self.counters(name, help, &[label])?, known))
+    fn per_word<W: WordSet>(&self, name: &str, help: &str, label: &str) -> prometheus::Result<PerWord<W>> {
+        Ok(PerWord::new(&self.counters(name, help, &[label])?))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
@@ -368,13 +349,8 @@ impl Book<'_> {
         let ineligible = "Nodes that could not serve a request which no node could serve, by why.";
         let score = "Scores of nodes that requests were sent to.";
         Ok(Choices {
-            outcomes: self.words(
-                "herd_choice_total",
-                "Choices of a node, by how they came about.",
-                "outcome",
-                &CHOICES,
-            )?,
-            ineligible: self.words("herd_ineligible_total", ineligible, "reason", &INELIGIBLE)?,
+            outcomes: self.per_word("herd_choice_total", "Choices of a node, by how they came about.", "outcome")?,
+            ineligible: self.per_word("herd_ineligible_total", ineligible, "reason")?,
             score_points: self.histogram("herd_choice_score_points", score, &SCORE_POINTS)?,
             signal_points: SIGNALS.map(|(name, _)| signals.with_label_values(&[name])),
         })

@@ -10,10 +10,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use herd_core::answer::Counts;
 use herd_core::histogram::Histogram;
-use herd_store::{
-    AttemptRecord, GroupBy, Range, Store, StoreError, StoreHandle, StoreSettings, TraceFilter, TraceRecord, TrendFilter,
-};
+use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
+use herd_core::vocabulary::{Class, ContextAction, Outcome, Reason, Status, Surface};
+use herd_store::{GroupBy, Range, Store, StoreError, StoreHandle, StoreSettings, TraceFilter, TrendFilter};
 
 const DAY_MS: u64 = 86_400_000;
 /// Days over which rows are spread when nothing is said.
@@ -149,7 +150,7 @@ async fn ask(store: &StoreHandle, now: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn request(id: u64, timestamp_ms: u64, random: &mut u64) -> TraceRecord {
+fn request(id: u64, timestamp_ms: u64, random: &mut u64) -> RequestRecord {
     let mut below = |sides: u64| {
         *random ^= *random << 13;
         *random ^= *random >> 7;
@@ -157,29 +158,35 @@ fn request(id: u64, timestamp_ms: u64, random: &mut u64) -> TraceRecord {
         *random % sides
     };
     let (model, node, app) = (below(6), below(4), below(6));
-    let status = if below(100) < 95 { "completed" } else { "failed" };
+    let status = if below(100) < 95 { Status::Completed } else { Status::Failed };
     let (queue, ttft, decode) =
         (below(2_000) as f64, 50.0 + below(3_000) as f64 / 3.0, 200.0 + below(30_000) as f64 / 3.0);
     let breakdown = r#"[{"node_id":"node-0","total":74.15,"signals":{"thermal":50.0,"memory_fit":20.0,"queue_depth":-3.0,"latency_history":-0.29,"role_affinity":15.0,"availability_trend":0.0,"context_fit":15.0}}]"#;
-    TraceRecord {
+    RequestRecord {
         request_id: format!("request-{id}"),
         timestamp_ms,
         model: format!("model-{model}:8b"),
         original_model: format!("model-{model}"),
         node_id: format!("node-{node}"),
-        original_format: ["ollama_chat", "openai_chat", "anthropic_messages"][usize::try_from(below(3)).unwrap_or(0)]
+        surface: Some(
+            [Surface::OllamaChat, Surface::OpenAiChat, Surface::AnthropicMessages]
+                [usize::try_from(below(3)).unwrap_or(0)]
             .into(),
-        status: status.into(),
+        ),
+        status: Some(status.into()),
         latency_ms: queue + ttft + decode,
         time_to_first_token_ms: Some(ttft),
         queue_ms: Some(queue),
-        load_ms: Some(30.0),
         decode_ms: Some(decode),
         predicted_ms: Some(queue),
-        prompt_tokens: Some(below(8_000)),
-        completion_tokens: Some(below(800)),
+        counts: Counts {
+            prompt_tokens: Some(below(8_000)),
+            completion_tokens: Some(below(800)),
+            load_ms: Some(30.0),
+            ..Counts::default()
+        },
         score: Some(74.15),
-        scores_breakdown: Some(breakdown.into()),
+        candidates: Candidates::Json(breakdown.into()),
         client_ip: format!("10.0.0.{}", below(50)),
         tags: if app < 2 { vec!["ci".into()] } else { Vec::new() },
         app: format!("app-{app}"),
@@ -188,18 +195,18 @@ fn request(id: u64, timestamp_ms: u64, random: &mut u64) -> TraceRecord {
         stream: Some(true),
         num_ctx: Some(8_192),
         context_length: Some(16_384),
-        context_action: "pinned".into(),
+        context_action: Some(ContextAction::Pinned),
         request_bytes: below(40_000),
         response_bytes: below(80_000),
-        priority: "interactive".into(),
-        finish_reason: "stop".into(),
+        priority: Some(Class::Interactive),
+        finish_reason: Some(Reason::Stop),
         attempts: vec![AttemptRecord {
             node_id: format!("node-{node}"),
-            outcome: status.into(),
+            outcome: Outcome::Ended(status).into(),
             score: Some(74.15),
             started_ms: Some(queue),
             duration_ms: Some(ttft + decode),
         }],
-        ..TraceRecord::default()
+        ..RequestRecord::default()
     }
 }

@@ -1,9 +1,11 @@
 //! Adds up the requests of an older database, a little at a time while herd already runs.
 
+use herd_core::record::RequestRecord;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::columns;
-use super::record::TraceRecord;
+use super::record::bounded;
+use super::rollup::RETRIED;
 use super::write::{INSERT_ATTEMPT, Scribe};
 
 /// Rows in one step: some ten milliseconds.
@@ -31,7 +33,7 @@ pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe) -> rusqlite
             let sql = "INSERT OR IGNORE INTO request_tags SELECT ?1, timestamp, id FROM request_traces WHERE id = ?2";
             transaction.prepare_cached(sql)?.execute((tag, id))?;
         }
-        if record.status == "retried" && supersede(&transaction, id, &record)? {
+        if record.status_name() == RETRIED && supersede(&transaction, id, &record)? {
             continue;
         }
         records.push(record);
@@ -42,19 +44,19 @@ pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe) -> rusqlite
     Ok(next < end)
 }
 
-fn rows(connection: &Connection, done: i64, end: i64) -> rusqlite::Result<Vec<(i64, TraceRecord)>> {
+fn rows(connection: &Connection, done: i64, end: i64) -> rusqlite::Result<Vec<(i64, RequestRecord)>> {
     let sql = format!(
         "SELECT {}, t.id FROM request_traces t WHERE t.id > ?1 AND t.id <= ?2 ORDER BY t.id LIMIT ?3",
         columns::listed("t")
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map((done, end, ROWS), |row| Ok((row.get("id")?, columns::read(row).bounded())))?;
+    let rows = statement.query_map((done, end, ROWS), |row| Ok((row.get("id")?, bounded(columns::read(row)))))?;
     rows.collect()
 }
 
 /// ollama-herd has a row for each attempt. One that a later row of the same request follows becomes an attempt of that,
 /// and counts no more; one that none follows is how the request ended. Returns whether a later row follows.
-fn supersede(connection: &Connection, id: i64, record: &TraceRecord) -> rusqlite::Result<bool> {
+fn supersede(connection: &Connection, id: i64, record: &RequestRecord) -> rusqlite::Result<bool> {
     let sql = "SELECT max(id) FROM request_traces WHERE request_id = ?1 AND id > ?2";
     let last: Option<i64> =
         connection.prepare_cached(sql)?.query_row((&record.request_id, id), |row| row.get(0)).optional()?.flatten();
@@ -63,7 +65,7 @@ fn supersede(connection: &Connection, id: i64, record: &TraceRecord) -> rusqlite
     let before: i64 = connection.prepare_cached(sql)?.query_row([last], |row| row.get(0))?;
     let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
     let latency_ms = Some(record.latency_ms).filter(|ms| *ms > 0.0);
-    attempt.execute((last, before, &record.node_id, &record.status, record.score, None::<f64>, latency_ms))?;
+    attempt.execute((last, before, &record.node_id, record.status_name(), record.score, None::<f64>, latency_ms))?;
     connection.prepare_cached("UPDATE request_traces SET superseded = 1 WHERE id = ?1")?.execute([id])?;
     Ok(true)
 }

@@ -1,219 +1,364 @@
-//! The columns of `request_traces`, once for making, writing and reading.
+//! The columns of `request_traces`: each declared, written and read in one place.
 
-use rusqlite::types::{FromSql, ToSql};
+use herd_core::record::{Candidates, RequestRecord};
+use herd_core::vocabulary::{Class, ContextAction, Reason, Recorded, ReloadCause, StandIn, Word};
+use rusqlite::types::{FromSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Row, Statement};
 
-use super::record::TraceRecord;
 use super::{from_db, to_db};
 
-/// Every column but the id: its name, and how it is declared. Those that a query of many rows reads come first, the
-/// wide ones last: `SQLite` need not follow a row beyond what is asked for.
-pub(super) const COLUMNS: [(&str, &str); 41] = [
-    ("request_id", "TEXT NOT NULL"),
-    ("timestamp", "REAL NOT NULL"),
-    ("model", "TEXT NOT NULL"),
-    ("node_id", "TEXT NOT NULL"),
-    ("status", "TEXT NOT NULL"),
-    ("latency_ms", "REAL"),
-    ("time_to_first_token_ms", "REAL"),
-    ("queue_ms", "REAL"),
-    ("load_ms", "REAL"),
-    ("decode_ms", "REAL"),
-    ("predicted_ms", "REAL"),
-    ("prompt_tokens", "INTEGER"),
-    ("completion_tokens", "INTEGER"),
-    ("original_model", "TEXT NOT NULL"),
-    ("original_format", "TEXT"),
-    ("app", "TEXT"),
-    ("key_id", "TEXT"),
-    ("client_ip", "TEXT"),
-    ("http_status", "INTEGER"),
-    ("stream", "INTEGER"),
-    ("retry_count", "INTEGER DEFAULT 0"),
-    ("fallback_used", "INTEGER DEFAULT 0"),
-    ("stand_in", "TEXT"),
-    ("score", "REAL"),
-    ("num_ctx", "INTEGER"),
-    ("context_length", "INTEGER"),
-    ("context_action", "TEXT"),
-    ("reload_cause", "TEXT"),
-    ("request_bytes", "INTEGER"),
-    ("response_bytes", "INTEGER"),
-    ("priority", "TEXT"),
-    ("benchmark", "INTEGER NOT NULL DEFAULT 0"),
-    // Rows of ollama-herd that are an attempt of a request with a later row.
-    ("superseded", "INTEGER NOT NULL DEFAULT 0"),
-    ("overflow", "INTEGER NOT NULL DEFAULT 0"),
-    ("finish_reason", "TEXT"),
-    ("estimated_tokens", "INTEGER"),
-    ("excluded_nodes", "TEXT"),
-    ("user_agent", "TEXT"),
-    ("tags", "TEXT"),
-    ("error_message", "TEXT"),
-    ("scores_breakdown", "TEXT"),
+/// One column.
+pub(super) struct Column {
+    pub(super) name: &'static str,
+    /// How it is declared.
+    pub(super) kind: &'static str,
+    /// What it holds of a record.
+    write: fn(&RequestRecord) -> ToSqlOutput<'_>,
+    /// What a record takes from it. Rows of ollama-herd may lack anything or hold odd types: those read as unknown.
+    read: fn(&mut RequestRecord, ValueRef<'_>),
+}
+
+/// A column that is kept for other programs and read by none of ours.
+const UNREAD: fn(&mut RequestRecord, ValueRef<'_>) = |_, _| {};
+
+/// Every column but the id. Those that a query of many rows reads come first, the wide ones last: `SQLite` need not
+/// follow a row beyond what is asked for.
+pub(super) static COLUMNS: [Column; 41] = [
+    Column {
+        name: "request_id",
+        kind: "TEXT NOT NULL",
+        write: |one| text(&one.request_id),
+        read: |one, value| one.request_id = string(value),
+    },
+    Column {
+        name: "timestamp",
+        kind: "REAL NOT NULL",
+        write: |one| real(Some(one.timestamp_ms as f64 / 1_000.0)),
+        read: |one, value| one.timestamp_ms = millis(get(value).unwrap_or(0.0)),
+    },
+    Column {
+        name: "model",
+        kind: "TEXT NOT NULL",
+        write: |one| text(&one.model),
+        read: |one, value| one.model = string(value),
+    },
+    Column {
+        name: "node_id",
+        kind: "TEXT NOT NULL",
+        write: |one| text(&one.node_id),
+        read: |one, value| one.node_id = string(value),
+    },
+    Column {
+        name: "status",
+        kind: "TEXT NOT NULL",
+        write: |one| text(one.status_name()),
+        read: |one, value| one.status = Recorded::parse(words(value)),
+    },
+    Column {
+        name: "latency_ms",
+        kind: "REAL",
+        write: |one| real(Some(one.latency_ms)),
+        read: |one, value| one.latency_ms = get(value).unwrap_or(0.0),
+    },
+    Column {
+        name: "time_to_first_token_ms",
+        kind: "REAL",
+        write: |one| real(one.time_to_first_token_ms),
+        read: |one, value| one.time_to_first_token_ms = get(value),
+    },
+    Column {
+        name: "queue_ms",
+        kind: "REAL",
+        write: |one| real(one.queue_ms),
+        read: |one, value| one.queue_ms = get(value),
+    },
+    Column {
+        name: "load_ms",
+        kind: "REAL",
+        write: |one| real(one.counts.load_ms),
+        read: |one, value| one.counts.load_ms = get(value),
+    },
+    Column {
+        name: "decode_ms",
+        kind: "REAL",
+        write: |one| real(one.decode_ms),
+        read: |one, value| one.decode_ms = get(value),
+    },
+    Column {
+        name: "predicted_ms",
+        kind: "REAL",
+        write: |one| real(one.predicted_ms),
+        read: |one, value| one.predicted_ms = get(value),
+    },
+    Column {
+        name: "prompt_tokens",
+        kind: "INTEGER",
+        write: |one| whole(one.counts.prompt_tokens),
+        read: |one, value| one.counts.prompt_tokens = number(value),
+    },
+    Column {
+        name: "completion_tokens",
+        kind: "INTEGER",
+        write: |one| whole(one.counts.completion_tokens),
+        read: |one, value| one.counts.completion_tokens = number(value),
+    },
+    Column {
+        name: "original_model",
+        kind: "TEXT NOT NULL",
+        write: |one| text(&one.original_model),
+        read: |one, value| one.original_model = string(value),
+    },
+    Column {
+        name: "original_format",
+        kind: "TEXT",
+        write: |one| known(one.surface_name()),
+        read: |one, value| one.surface = Recorded::parse(words(value)),
+    },
+    Column { name: "app", kind: "TEXT", write: |one| known(&one.app), read: |one, value| one.app = string(value) },
+    Column {
+        name: "key_id",
+        kind: "TEXT",
+        write: |one| known(&one.key_id),
+        read: |one, value| one.key_id = string(value),
+    },
+    Column {
+        name: "client_ip",
+        kind: "TEXT",
+        write: |one| known(&one.client_ip),
+        read: |one, value| one.client_ip = string(value),
+    },
+    Column {
+        name: "http_status",
+        kind: "INTEGER",
+        write: |one| whole(Some(u64::from(one.http_status)).filter(|status| *status > 0)),
+        read: |one, value| one.http_status = get(value).unwrap_or(0),
+    },
+    Column {
+        name: "stream",
+        kind: "INTEGER",
+        write: |one| whole(one.stream.map(u64::from)),
+        read: |one, value| one.stream = get(value),
+    },
+    Column {
+        name: "retry_count",
+        kind: "INTEGER DEFAULT 0",
+        write: |one| whole(Some(one.retry_count.into())),
+        read: |one, value| one.retry_count = get(value).unwrap_or(0),
+    },
+    Column {
+        name: "fallback_used",
+        kind: "INTEGER DEFAULT 0",
+        write: |one| whole(Some(one.fallback_used.into())),
+        read: |one, value| one.fallback_used = get(value).unwrap_or(false),
+    },
+    Column {
+        name: "stand_in",
+        kind: "TEXT",
+        write: |one| word(one.stand_in),
+        read: |one, value| one.stand_in = StandIn::parse(words(value)),
+    },
+    Column { name: "score", kind: "REAL", write: |one| real(one.score), read: |one, value| one.score = get(value) },
+    Column {
+        name: "num_ctx",
+        kind: "INTEGER",
+        write: |one| whole(one.num_ctx),
+        read: |one, value| one.num_ctx = number(value),
+    },
+    Column {
+        name: "context_length",
+        kind: "INTEGER",
+        write: |one| whole(one.context_length),
+        read: |one, value| one.context_length = number(value),
+    },
+    Column {
+        name: "context_action",
+        kind: "TEXT",
+        write: |one| word(one.context_action),
+        read: |one, value| one.context_action = ContextAction::parse(words(value)),
+    },
+    Column {
+        name: "reload_cause",
+        kind: "TEXT",
+        write: |one| word(one.reload_cause),
+        read: |one, value| one.reload_cause = ReloadCause::parse(words(value)),
+    },
+    Column {
+        name: "request_bytes",
+        kind: "INTEGER",
+        write: |one| whole(Some(one.request_bytes)),
+        read: |one, value| one.request_bytes = number(value).unwrap_or(0),
+    },
+    Column {
+        name: "response_bytes",
+        kind: "INTEGER",
+        write: |one| whole(Some(one.response_bytes)),
+        read: |one, value| one.response_bytes = number(value).unwrap_or(0),
+    },
+    Column {
+        name: "priority",
+        kind: "TEXT",
+        write: |one| word(one.priority),
+        read: |one, value| one.priority = Class::parse(words(value)),
+    },
+    Column {
+        name: "benchmark",
+        kind: "INTEGER NOT NULL DEFAULT 0",
+        write: |one| whole(Some(one.benchmark.into())),
+        read: |one, value| one.benchmark = get(value).unwrap_or(false),
+    },
+    Column {
+        // Rows of ollama-herd that are an attempt of a request with a later row.
+        name: "superseded",
+        kind: "INTEGER NOT NULL DEFAULT 0",
+        write: |_| whole(Some(0)),
+        read: UNREAD,
+    },
+    Column {
+        name: "overflow",
+        kind: "INTEGER NOT NULL DEFAULT 0",
+        write: |one| whole(Some(one.overflow.into())),
+        read: |one, value| one.overflow = get(value).unwrap_or(false),
+    },
+    Column {
+        name: "finish_reason",
+        kind: "TEXT",
+        write: |one| word(one.finish_reason),
+        read: |one, value| one.finish_reason = Reason::parse(words(value)),
+    },
+    Column {
+        name: "estimated_tokens",
+        kind: "INTEGER",
+        write: |one| whole(one.estimated_tokens),
+        read: |one, value| one.estimated_tokens = number(value),
+    },
+    Column {
+        // As ollama-herd has it; the attempts tell it better.
+        name: "excluded_nodes",
+        kind: "TEXT",
+        write: excluded_nodes,
+        read: UNREAD,
+    },
+    Column {
+        name: "user_agent",
+        kind: "TEXT",
+        write: |one| known(&one.user_agent),
+        read: |one, value| one.user_agent = string(value),
+    },
+    Column {
+        name: "tags",
+        kind: "TEXT",
+        write: |one| json_list(&one.tags),
+        read: |one, value| one.tags = serde_json::from_str(words(value)).unwrap_or_default(),
+    },
+    Column {
+        name: "error_message",
+        kind: "TEXT",
+        write: |one| known(one.error_message.as_deref().unwrap_or_default()),
+        read: |one, value| one.error_message = get(value),
+    },
+    Column {
+        name: "scores_breakdown",
+        kind: "TEXT",
+        write: |one| match &one.candidates {
+            Candidates::Json(json) => text(json),
+            Candidates::None | Candidates::Ranked(..) => ToSqlOutput::Owned(Value::Null),
+        },
+        read: |one, value| {
+            let json = words(value);
+            one.candidates = if json.is_empty() { Candidates::None } else { Candidates::Json(json.into()) };
+        },
+    },
 ];
 
-/// How many of them [`read`] needs when the breakdown is left out: all but the last.
+/// How many of them lists read: all but the last, the breakdown of scores.
 const LISTED: usize = COLUMNS.len() - 1;
 
-/// The columns, with `alias` before each.
+/// The columns of lists, with `alias` before each.
 pub(super) fn listed(alias: &str) -> String {
-    let names = COLUMNS[..LISTED].iter().map(|(name, _)| format!("{alias}.{name}"));
+    let names = COLUMNS[..LISTED].iter().map(|column| format!("{alias}.{}", column.name));
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// The statement that inserts a row.
-pub(super) fn insert_sql() -> String {
-    let names: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let places: Vec<_> = (1..=COLUMNS.len()).map(|place| format!("?{place}")).collect();
-    format!("INSERT INTO request_traces ({}) VALUES ({})", names.join(", "), places.join(", "))
+/// The statement that inserts so many `rows`.
+pub(super) fn insert_sql(rows: usize) -> String {
+    let names: Vec<_> = COLUMNS.iter().map(|column| column.name).collect();
+    format!("INSERT INTO request_traces ({}) VALUES {}", names.join(", "), places(rows, COLUMNS.len()))
 }
 
-/// Binds `record` to [`insert_sql`] and runs it.
-pub(super) fn insert(statement: &mut Statement<'_>, record: &TraceRecord) -> rusqlite::Result<()> {
-    let mut bind = Binding { statement, at: 0 };
-    bind.next(&record.request_id)?;
-    bind.next(record.timestamp_ms as f64 / 1_000.0)?;
-    bind.next(&record.model)?;
-    bind.next(&record.node_id)?;
-    bind.next(&record.status)?;
-    bind.next(record.latency_ms)?;
-    bind.next(record.time_to_first_token_ms)?;
-    bind.next(record.queue_ms)?;
-    bind.next(record.load_ms)?;
-    bind.next(record.decode_ms)?;
-    bind.next(record.predicted_ms)?;
-    bind.next(record.prompt_tokens.map(to_db))?;
-    bind.next(record.completion_tokens.map(to_db))?;
-    bind.next(&record.original_model)?;
-    bind.text(&record.original_format)?;
-    bind.text(&record.app)?;
-    bind.text(&record.key_id)?;
-    bind.text(&record.client_ip)?;
-    bind.next((record.http_status > 0).then_some(record.http_status))?;
-    bind.next(record.stream)?;
-    bind.next(record.retry_count)?;
-    bind.next(record.fallback_used)?;
-    bind.text(&record.stand_in)?;
-    bind.next(record.score)?;
-    bind.next(record.num_ctx.map(to_db))?;
-    bind.next(record.context_length.map(to_db))?;
-    bind.text(&record.context_action)?;
-    bind.text(&record.reload_cause)?;
-    bind.next(to_db(record.request_bytes))?;
-    bind.next(to_db(record.response_bytes))?;
-    bind.text(&record.priority)?;
-    bind.next(record.benchmark)?;
-    bind.next(false)?;
-    bind.next(record.overflow)?;
-    bind.text(&record.finish_reason)?;
-    bind.next(record.estimated_tokens.map(to_db))?;
-    bind.next(excluded_nodes(record))?;
-    bind.text(&record.user_agent)?;
-    bind.next(json_list(&record.tags))?;
-    bind.next(record.error_message.as_deref())?;
-    bind.next(record.scores_breakdown.as_deref())?;
-    bind.statement.raw_execute().map(drop)
+/// So many `rows` of so many parameters.
+pub(super) fn places(rows: usize, columns: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    vec![row; rows].join(", ")
 }
 
-struct Binding<'a, 'c> {
-    statement: &'a mut Statement<'c>,
-    at: usize,
-}
-
-impl Binding<'_, '_> {
-    fn next(&mut self, value: impl ToSql) -> rusqlite::Result<()> {
-        self.at += 1;
-        self.statement.raw_bind_parameter(self.at, value)
+/// Binds `records` to the [`insert_sql`] of as many rows, and runs it.
+pub(super) fn insert(statement: &mut Statement<'_>, records: &[RequestRecord]) -> rusqlite::Result<()> {
+    let values = records.iter().flat_map(|record| COLUMNS.iter().map(|column| (column.write)(record)));
+    for (place, value) in (1..).zip(values) {
+        statement.raw_bind_parameter(place, value)?;
     }
+    statement.raw_execute().map(drop)
+}
 
-    /// Text; the empty one is unknown.
-    fn text(&mut self, text: &str) -> rusqlite::Result<()> {
-        self.next((!text.is_empty()).then_some(text))
+/// Reads a row that starts with the columns of [`listed`]; the breakdown and the attempts are left out.
+pub(super) fn read(row: &Row<'_>) -> RequestRecord {
+    let mut record = RequestRecord::default();
+    for (place, column) in COLUMNS[..LISTED].iter().enumerate() {
+        if let Ok(value) = row.get_ref(place) {
+            (column.read)(&mut record, value);
+        }
     }
+    record
+}
+
+/// Text that may be empty.
+fn text(text: &str) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+}
+
+/// Text; the empty one is unknown.
+fn known(known: &str) -> ToSqlOutput<'_> {
+    if known.is_empty() { ToSqlOutput::Owned(Value::Null) } else { text(known) }
+}
+
+fn word(word: Option<impl Word>) -> ToSqlOutput<'static> {
+    known(word.map_or("", Word::word))
+}
+
+fn real(number: Option<f64>) -> ToSqlOutput<'static> {
+    ToSqlOutput::Owned(number.into())
+}
+
+fn whole(number: Option<u64>) -> ToSqlOutput<'static> {
+    ToSqlOutput::Owned(number.map(to_db).into())
+}
+
+fn json_list(list: &[impl serde::Serialize]) -> ToSqlOutput<'static> {
+    let json = (!list.is_empty()).then(|| serde_json::to_string(list).ok()).flatten();
+    ToSqlOutput::Owned(json.into())
 }
 
 /// The nodes that had failed before the last one, as ollama-herd tells them.
-fn excluded_nodes(record: &TraceRecord) -> Option<String> {
-    let (_, before) = record.attempts.split_last()?;
+fn excluded_nodes(record: &RequestRecord) -> ToSqlOutput<'_> {
+    let before = record.attempts.split_last().map_or(&[][..], |(_, before)| before);
     let before: Vec<_> = before.iter().map(|attempt| &attempt.node_id).collect();
     json_list(&before)
 }
 
-fn json_list(list: &[impl serde::Serialize]) -> Option<String> {
-    (!list.is_empty()).then(|| serde_json::to_string(list).ok())?
+fn get<T: FromSql>(value: ValueRef<'_>) -> Option<T> {
+    T::column_result(value).ok()
 }
 
-/// Reads a row that starts with the columns of [`listed`]; the breakdown and the attempts are left out.
-///
-/// Rows of ollama-herd may lack anything or hold odd types; these read as unknown.
-pub(super) fn read(row: &Row<'_>) -> TraceRecord {
-    let mut next = Reading { row, at: 0 };
-    let mut record = TraceRecord {
-        request_id: next.text(),
-        timestamp_ms: millis(next.get().unwrap_or(0.0)),
-        model: next.text(),
-        node_id: next.text(),
-        status: next.text(),
-        latency_ms: next.get().unwrap_or(0.0),
-        time_to_first_token_ms: next.get(),
-        queue_ms: next.get(),
-        load_ms: next.get(),
-        decode_ms: next.get(),
-        predicted_ms: next.get(),
-        prompt_tokens: next.number(),
-        completion_tokens: next.number(),
-        original_model: next.text(),
-        original_format: next.text(),
-        app: next.text(),
-        key_id: next.text(),
-        client_ip: next.text(),
-        http_status: next.get().unwrap_or(0),
-        stream: next.get(),
-        retry_count: next.get().unwrap_or(0),
-        fallback_used: next.get().unwrap_or(false),
-        stand_in: next.text(),
-        score: next.get(),
-        num_ctx: next.number(),
-        context_length: next.number(),
-        context_action: next.text(),
-        reload_cause: next.text(),
-        request_bytes: next.number().unwrap_or(0),
-        response_bytes: next.number().unwrap_or(0),
-        priority: next.text(),
-        benchmark: next.get().unwrap_or(false),
-        ..TraceRecord::default()
-    };
-    next.at += 1; // superseded
-    record.overflow = next.get().unwrap_or(false);
-    record.finish_reason = next.text();
-    record.estimated_tokens = next.number();
-    next.at += 1; // excluded_nodes, which the attempts tell better
-    record.user_agent = next.text();
-    record.tags = next.get::<String>().and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    record.error_message = next.get();
-    record
+fn number(value: ValueRef<'_>) -> Option<u64> {
+    get(value).map(from_db)
 }
 
-struct Reading<'a, 'r> {
-    row: &'a Row<'r>,
-    at: usize,
+fn words(value: ValueRef<'_>) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
-impl Reading<'_, '_> {
-    fn get<T: FromSql>(&mut self) -> Option<T> {
-        let value = self.row.get::<_, Option<T>>(self.at);
-        self.at += 1;
-        value.ok().flatten()
-    }
-
-    fn text(&mut self) -> String {
-        self.get().unwrap_or_default()
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.get().map(from_db)
-    }
+fn string(value: ValueRef<'_>) -> String {
+    words(value).to_owned()
 }
 
 /// Unix seconds of the database in milliseconds.

@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel}
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use herd_core::record::RequestRecord;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::health::{Shared, StoreHealth, StoreState};
 use super::reader::Readers;
 use super::recent::LastHour;
-use super::record::TraceRecord;
+use super::record::bounded;
 use super::writer::{Command, Commands, Letter, Writer};
 use super::{Place, StoreError, StoreSettings};
 
@@ -67,13 +68,13 @@ impl std::fmt::Debug for StoreHandle {
 
 impl StoreHandle {
     /// Hands over a request that is over. Never waits: when the queue is full, it is dropped and counted.
-    pub fn record(&self, record: TraceRecord) {
+    pub fn record(&self, record: RequestRecord) {
         if self.shared.closing() {
             return self.shared.drop_records(1);
         }
         // First counted, so that the writer never counts down what was not counted up.
         self.shared.queue_len.fetch_add(1, Relaxed);
-        if self.sender.try_send(Letter::Record(Box::new(record.bounded()))).is_err() {
+        if self.sender.try_send(Letter::Record(Box::new(bounded(record)))).is_err() {
             self.shared.queue_len.fetch_sub(1, Relaxed);
             self.shared.drop_records(1);
         }

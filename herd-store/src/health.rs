@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use herd_core::record::RequestRecord;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::error::Trouble;
 use super::recent::{LastHour, Recent};
-use super::record::TraceRecord;
 
 /// What the writer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -178,7 +178,7 @@ impl Shared {
     }
 
     /// Adds `records` to what the last hour did.
-    pub(super) fn add_recent(&self, records: &[TraceRecord]) {
+    pub(super) fn add_recent(&self, records: &[RequestRecord]) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(records);
     }
 

@@ -42,7 +42,6 @@ pub use query::{
     TrendPoint, Trends, Usage, UsageRow,
 };
 pub use recent::{Asked, Details, LastHour, Work};
-pub use record::{AttemptRecord, TraceRecord};
 
 /// The file's name in the data directory: the one of ollama-herd, so that its users' scripts find it.
 pub const FILE_NAME: &str = "latency.db";

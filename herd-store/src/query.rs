@@ -16,6 +16,7 @@ mod trends;
 mod usage;
 
 use herd_core::histogram::Histogram;
+use herd_core::vocabulary::Status;
 use serde::Serialize;
 
 use super::rollup::{Cell, Count, MINUTE_MS, MINUTES_KEPT_MS, Measure};
@@ -133,7 +134,7 @@ impl Spread {
 /// Requests, added up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Summary {
-    /// All of them: the sum of the seven that follow.
+    /// All of them: the sum of the eight that follow.
     pub requests: u64,
     /// Answered whole.
     pub completed: u64,
@@ -145,11 +146,13 @@ pub struct Summary {
     pub incomplete: u64,
     /// Cancelled, as their node showed no progress.
     pub reaped: u64,
+    /// Ended by an operator.
+    pub cancelled: u64,
     /// Left by their clients.
     pub client_disconnected: u64,
     /// Ended as only an older database knows.
     pub other: u64,
-    /// Those that did not complete, but for those that their clients left.
+    /// Those that ended in an error: see [`Status::is_error`].
     pub errors: u64,
     /// Tokens read.
     pub prompt_tokens: u64,
@@ -193,19 +196,19 @@ impl Summary {
     pub(super) fn of(cell: &Cell) -> Self {
         let count = |count| cell.count(count);
         let spread = |measure| Spread::of(cell.measure(measure));
-        let (requests, completed, left) =
-            (count(Count::Requests), count(Count::Completed), count(Count::ClientDisconnected));
+        let errors = Status::ALL.into_iter().filter(|status| status.is_error()).map(|status| cell.ended(status));
         let (prompt_tokens, completion_tokens) = (count(Count::PromptTokens), count(Count::CompletionTokens));
         Self {
-            requests,
-            completed,
-            failed: count(Count::Failed),
-            rejected: count(Count::Rejected),
-            incomplete: count(Count::Incomplete),
-            reaped: count(Count::Reaped),
-            client_disconnected: left,
+            requests: count(Count::Requests),
+            completed: cell.ended(Status::Completed),
+            failed: cell.ended(Status::Failed),
+            rejected: cell.ended(Status::Rejected),
+            incomplete: cell.ended(Status::Incomplete),
+            reaped: cell.ended(Status::Reaped),
+            cancelled: cell.ended(Status::Cancelled),
+            client_disconnected: cell.ended(Status::ClientDisconnected),
             other: count(Count::Other),
-            errors: requests.saturating_sub(completed).saturating_sub(left),
+            errors: errors.fold(0, u64::saturating_add),
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens.saturating_add(completion_tokens),

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use herd_core::health::{PredictionError, Reloads};
+use herd_core::record::{AttemptRecord, RequestRecord};
+use herd_core::vocabulary::{Failure, Outcome, Recorded, ReloadCause, Status};
 use rusqlite::Connection;
 
-use super::record::{AttemptRecord, TraceRecord};
 use super::rollup::Cell;
 use super::{HOUR_MS, Summary, columns};
 
@@ -20,9 +21,6 @@ const SLICES: u64 = HOUR_MS / SLICE_MS;
 /// Pairs of a node and a model, and names that were asked for, in one slice. Of further ones nothing is known but the
 /// total.
 const NAMES: usize = 512;
-
-/// How an attempt went that was answered "busy", in the edge's word.
-const BUSY: &str = "busy";
 
 /// Requests that have something in common, added up.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +67,7 @@ impl Work {
         &self.details
     }
 
-    fn add(&mut self, record: &TraceRecord) {
+    fn add(&mut self, record: &RequestRecord) {
         self.cell.add(record);
         self.details.add(record);
     }
@@ -92,16 +90,16 @@ impl Details {
         }
     }
 
-    fn add(&mut self, record: &TraceRecord) {
-        match record.reload_cause.as_str() {
-            "" => {}
-            "context_larger" => self.reloads.context_larger += 1,
-            "context_differs" => self.reloads.context_differs += 1,
-            "node_default" => self.reloads.node_default += 1,
-            _ => self.reloads.launch_options += 1,
+    fn add(&mut self, record: &RequestRecord) {
+        match record.reload_cause {
+            None => {}
+            Some(ReloadCause::ContextLarger) => self.reloads.context_larger += 1,
+            Some(ReloadCause::ContextDiffers) => self.reloads.context_differs += 1,
+            Some(ReloadCause::NodeDefault) => self.reloads.node_default += 1,
+            Some(ReloadCause::LaunchOptions) => self.reloads.launch_options += 1,
         }
         // A failed attempt takes its time too, and nobody predicts failures.
-        let at_first = record.retry_count == 0 && record.status == "completed";
+        let at_first = record.retry_count == 0 && record.known_status() == Some(Status::Completed);
         if let Some((predicted, actual)) = record.predicted_ms.zip(record.ttft_ms()).filter(|_| at_first) {
             self.predictions += 1;
             self.predicted_ms += predicted;
@@ -128,7 +126,7 @@ impl Details {
 }
 
 impl Asked {
-    fn add(&mut self, record: &TraceRecord) {
+    fn add(&mut self, record: &RequestRecord) {
         self.requests += 1;
         self.unknown += u64::from(record.is_unknown_model());
         self.stand_ins += u64::from(record.fallback_used);
@@ -172,7 +170,7 @@ pub struct LastHour {
 
 impl Recent {
     /// Adds `records`. Benchmarks are not counted.
-    pub(super) fn add(&mut self, records: &[TraceRecord]) {
+    pub(super) fn add(&mut self, records: &[RequestRecord]) {
         for record in records.iter().filter(|record| !record.benchmark) {
             if let Some(slice) = self.slice(record.timestamp_ms / SLICE_MS) {
                 slice.add(record);
@@ -220,7 +218,7 @@ impl Recent {
 }
 
 impl Slice {
-    fn add(&mut self, record: &TraceRecord) {
+    fn add(&mut self, record: &RequestRecord) {
         self.total.add(record);
         if let Some(pair) = self.pair(&record.node_id, &record.model) {
             pair.add(record);
@@ -229,7 +227,7 @@ impl Slice {
         for attempt in record.attempts.iter().rev().skip(1) {
             if let Some(pair) = self.pair(&attempt.node_id, &record.model) {
                 pair.details.retries += 1;
-                pair.details.busy += u64::from(attempt.outcome == BUSY);
+                pair.details.busy += u64::from(attempt.outcome.known() == Some(Outcome::Failed(Failure::Busy)));
             }
         }
         if let Some(asked) = named(&mut self.asked, &record.original_model) {
@@ -288,7 +286,7 @@ impl Replay {
     }
 
     /// The next of them.
-    pub(super) fn step(&mut self, connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<TraceRecord>> {
+    pub(super) fn step(&mut self, connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<RequestRecord>> {
         let since = now_ms.saturating_sub(HOUR_MS) as f64 / 1_000.0;
         let sql = format!(
             "SELECT {}, t.id FROM request_traces t \
@@ -322,7 +320,7 @@ pub(super) fn attempts(connection: &Connection, id: i64) -> rusqlite::Result<Vec
     let attempts = statement.query_map([id], |row| {
         Ok(AttemptRecord {
             node_id: row.get(0)?,
-            outcome: row.get(1)?,
+            outcome: Recorded::parse(row.get_ref(1)?.as_str()?).unwrap_or(Outcome::Running.into()),
             score: row.get(2)?,
             started_ms: row.get(3)?,
             duration_ms: row.get(4)?,

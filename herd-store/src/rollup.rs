@@ -6,89 +6,62 @@
 //! its tags. `rollup_minutely_by` is for charts of the last hours, and is kept no longer than those need it.
 
 use herd_core::histogram::Histogram;
+use herd_core::record::RequestRecord;
+use herd_core::vocabulary::{Recorded, Status};
+use herd_core::words;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Row, Statement};
 
-use super::record::TraceRecord;
 use super::{from_db, to_db};
 
-/// From here on loading counts as a cold load, milliseconds. Ollama tells tens of milliseconds for a loaded model.
-const COLD_LOAD_MS: f64 = 1_000.0;
+/// How ollama-herd says that an attempt failed and another was made.
+pub(super) const RETRIED: &str = "retried";
 /// A minute.
 pub(super) const MINUTE_MS: u64 = 60_000;
 /// How long minutes are kept: six hours, the six before them to compare, and some room.
 pub(super) const MINUTES_KEPT_MS: u64 = 13 * super::HOUR_MS;
 
-/// What is counted. The first eight are requests by how they ended.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Count {
-    Requests,
-    Completed,
-    Failed,
-    Rejected,
-    Incomplete,
-    Reaped,
-    ClientDisconnected,
-    /// Ended in a way that only another program's rows know.
-    Other,
-    PromptTokens,
-    CompletionTokens,
-    RequestBytes,
-    ResponseBytes,
-    Retries,
-    Fallbacks,
-    Reloads,
-    ColdLoads,
-    /// Prompts estimated to exceed the window that served them.
-    Overflows,
-    /// Refused, as no node has such a model.
-    Unknown,
+words! {
+    /// What is counted of requests, besides how they ended.
+    pub(super) enum Count {
+        /// All of them.
+        Requests = "requests",
+        /// Ended in a way that only another program's rows know.
+        Other = "other",
+        PromptTokens = "prompt_tokens",
+        CompletionTokens = "completion_tokens",
+        RequestBytes = "request_bytes",
+        ResponseBytes = "response_bytes",
+        Retries = "retries",
+        Fallbacks = "fallbacks",
+        Reloads = "reloads",
+        ColdLoads = "cold_loads",
+        /// Prompts estimated to exceed the window that served them.
+        Overflows = "overflows",
+        /// Refused, as no node has such a model.
+        Unknown = "unknown_models",
+    }
 }
 
-/// The columns of [`Count`], in its order.
-const COUNTS: [&str; 18] = [
-    "requests",
-    "completed",
-    "failed",
-    "rejected",
-    "incomplete",
-    "reaped",
-    "client_disconnected",
-    "other",
-    "prompt_tokens",
-    "completion_tokens",
-    "request_bytes",
-    "response_bytes",
-    "retries",
-    "fallbacks",
-    "reloads",
-    "cold_loads",
-    "overflows",
-    "unknown_models",
-];
-
-/// What is measured.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Measure {
-    /// Of completed requests, milliseconds.
-    Latency,
-    /// From the request read to the first byte of answers that were streamed, milliseconds.
-    Ttft,
-    /// Of all that know it, milliseconds.
-    Queue,
-    /// Tokens per second.
-    DecodeRate,
-    /// Tokens of a prompt.
-    PromptSize,
-    /// Tokens of a prompt and its answer.
-    TotalSize,
-    /// Loading a model that was not in memory, milliseconds.
-    Load,
+words! {
+    /// What is measured.
+    pub(super) enum Measure {
+        /// Of completed requests, milliseconds.
+        Latency = "latency_ms",
+        /// From the request read to the first byte of answers that were streamed, milliseconds.
+        Ttft = "time_to_first_token_ms",
+        /// Of all that know it, milliseconds.
+        Queue = "queue_ms",
+        /// Tokens per second.
+        DecodeRate = "tokens_per_s",
+        /// Tokens of a prompt.
+        PromptSize = "prompt_size",
+        /// Tokens of a prompt and its answer.
+        TotalSize = "total_size",
+        /// Loading a model that was not in memory, milliseconds.
+        Load = "load_ms",
+    }
 }
-
-/// The columns of [`Measure`], in its order.
-const MEASURES: [&str; 7] =
-    ["latency_ms", "time_to_first_token_ms", "queue_ms", "tokens_per_s", "prompt_size", "total_size", "load_ms"];
 
 /// Columns of which the greatest stays.
 const GREATEST: [&str; 3] = ["num_ctx_max", "context_length_max", "last_ms"];
@@ -98,8 +71,10 @@ const LEAST: &str = "first_ms";
 /// Requests, added up.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Cell {
-    counts: [u64; COUNTS.len()],
-    measures: [Histogram; MEASURES.len()],
+    /// By [`Status`].
+    ended: [u64; Status::ALL.len()],
+    counts: [u64; Count::ALL.len()],
+    measures: [Histogram; Measure::ALL.len()],
     /// The most context that was asked for, tokens; 0 = none.
     pub(super) num_ctx: u64,
     /// The largest window that served, tokens; 0 = none.
@@ -116,21 +91,28 @@ impl Cell {
         self.counts[count as usize]
     }
 
+    /// How many ended with `status`.
+    pub(super) fn ended(&self, status: Status) -> u64 {
+        self.ended[status as usize]
+    }
+
     /// All of `measure`.
     pub(super) fn measure(&self, measure: Measure) -> &Histogram {
         &self.measures[measure as usize]
     }
 
     /// Adds a request.
-    pub(super) fn add(&mut self, record: &TraceRecord) {
-        let reloaded = !record.reload_cause.is_empty();
-        let loaded = matches!(record.context_action.as_str(), "load" | "reload");
-        let cold = loaded || reloaded || record.load_ms.is_some_and(|ms| ms >= COLD_LOAD_MS);
-        let (prompt, completion) = (record.prompt_tokens.unwrap_or(0), record.completion_tokens.unwrap_or(0));
-        let ending = ending(&record.status);
+    pub(super) fn add(&mut self, record: &RequestRecord) {
+        let (reloaded, cold) = (record.reload_cause.is_some(), record.is_cold_load());
+        let counts = &record.counts;
+        let (prompt, completion) = (counts.prompt_tokens.unwrap_or(0), counts.completion_tokens.unwrap_or(0));
+        let status = ending(record);
+        if let Some(status) = status {
+            self.ended[status as usize] = self.ended[status as usize].saturating_add(1);
+        }
         for (count, more) in [
             (Count::Requests, 1),
-            (ending, 1),
+            (Count::Other, u64::from(status.is_none())),
             (Count::PromptTokens, prompt),
             (Count::CompletionTokens, completion),
             (Count::RequestBytes, record.request_bytes),
@@ -145,15 +127,15 @@ impl Cell {
             let sum = &mut self.counts[count as usize];
             *sum = sum.saturating_add(more);
         }
-        let completed = matches!(ending, Count::Completed);
+        let completed = status == Some(Status::Completed);
         for (measure, value) in [
             (Measure::Latency, completed.then_some(record.latency_ms)),
             (Measure::Ttft, record.ttft_ms()),
             (Measure::Queue, record.queue_ms),
             (Measure::DecodeRate, record.tokens_per_s()),
-            (Measure::PromptSize, record.prompt_tokens.map(|tokens| tokens as f64)),
-            (Measure::TotalSize, record.prompt_tokens.map(|tokens| tokens.saturating_add(completion) as f64)),
-            (Measure::Load, record.load_ms.filter(|_| cold && !reloaded)),
+            (Measure::PromptSize, counts.prompt_tokens.map(|tokens| tokens as f64)),
+            (Measure::TotalSize, counts.prompt_tokens.map(|tokens| tokens.saturating_add(completion) as f64)),
+            (Measure::Load, counts.load_ms.filter(|_| cold && !reloaded)),
         ] {
             if let Some(value) = value {
                 self.measures[measure as usize].observe(value);
@@ -166,7 +148,8 @@ impl Cell {
 
     /// Adds all requests of `other`.
     pub(super) fn merge(&mut self, other: &Self) {
-        for (sum, more) in self.counts.iter_mut().zip(other.counts) {
+        let (ended, counts) = (self.ended.iter_mut().zip(other.ended), self.counts.iter_mut().zip(other.counts));
+        for (sum, more) in ended.chain(counts) {
             *sum = sum.saturating_add(more);
         }
         for (measure, more) in self.measures.iter_mut().zip(&other.measures) {
@@ -185,10 +168,10 @@ impl Cell {
 
     /// Adds the cell that `row` holds from column `at` on, as [`columns`] lists them.
     pub(super) fn merge_row(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
-        for (place, sum) in self.counts.iter_mut().enumerate() {
+        for (place, sum) in self.ended.iter_mut().chain(&mut self.counts).enumerate() {
             *sum = sum.saturating_add(from_db(row.get(at + place)?));
         }
-        let at = at + COUNTS.len();
+        let at = at + Status::ALL.len() + Count::ALL.len();
         self.num_ctx = self.num_ctx.max(from_db(row.get(at)?));
         self.context_length = self.context_length.max(from_db(row.get(at + 1)?));
         self.seen(from_db(row.get(at + 3)?), from_db(row.get(at + 2)?));
@@ -203,7 +186,7 @@ impl Cell {
     /// Binds it to an [`upsert_sql`] from parameter `at` on, and runs that.
     pub(super) fn upsert(&self, statement: &mut Statement<'_>, mut at: usize) -> rusqlite::Result<()> {
         let numbers = [self.num_ctx, self.context_length, self.last_ms, self.first_ms];
-        for number in self.counts.into_iter().chain(numbers) {
+        for number in self.ended.into_iter().chain(self.counts).chain(numbers) {
             statement.raw_bind_parameter(at, to_db(number))?;
             at += 1;
         }
@@ -215,24 +198,25 @@ impl Cell {
     }
 }
 
-fn ending(status: &str) -> Count {
-    match status {
-        "completed" => Count::Completed,
+/// How a request ended; `None` = as only another program knows.
+fn ending(record: &RequestRecord) -> Option<Status> {
+    match record.status.as_ref()? {
+        Recorded::Known(status) => Some(*status),
         // A row of ollama-herd that no later one follows: the client got an error.
-        "failed" | "retried" => Count::Failed,
-        "rejected" => Count::Rejected,
-        "incomplete" => Count::Incomplete,
-        "reaped" => Count::Reaped,
-        "client_disconnected" => Count::ClientDisconnected,
-        _ => Count::Other,
+        Recorded::Foreign(text) => (**text == *RETRIED).then_some(Status::Failed),
     }
+}
+
+/// The columns of which the sum stays.
+fn counted() -> impl Iterator<Item = &'static str> {
+    Status::ALL.into_iter().map(Status::name).chain(Count::ALL.into_iter().map(Count::name))
 }
 
 /// The columns of a cell and how each is declared.
 pub(super) fn declared() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let numbers = COUNTS.into_iter().chain(GREATEST).chain([LEAST]);
+    let numbers = counted().chain(GREATEST).chain([LEAST]);
     let numbers = numbers.map(|name| (name, "INTEGER NOT NULL DEFAULT 0"));
-    numbers.chain(MEASURES.into_iter().map(|name| (name, "BLOB NOT NULL DEFAULT x''")))
+    numbers.chain(Measure::ALL.into_iter().map(|one| (one.name(), "BLOB NOT NULL DEFAULT x''")))
 }
 
 /// The columns of a cell, in the order in which [`Cell`] reads and binds them.
@@ -310,10 +294,11 @@ pub(super) fn create_sql(table: &str, key: &[&str]) -> String {
 pub(super) fn upsert_sql(table: &str, key: &[&'static str]) -> String {
     let all: Vec<_> = key.iter().copied().chain(names()).collect();
     let places: Vec<_> = (1..=all.len()).map(|place| format!("?{place}")).collect();
-    let sums = COUNTS.iter().map(|name| format!("{name} = {name} + excluded.{name}"));
+    let sums = counted().map(|name| format!("{name} = {name} + excluded.{name}"));
     let greatest = GREATEST.iter().map(|name| format!("{name} = max({name}, excluded.{name})"));
     let least = [format!("{LEAST} = min({LEAST}, excluded.{LEAST})")];
-    let measures = MEASURES.iter().map(|name| format!("{name} = herd_merge({name}, excluded.{name})"));
+    let measures =
+        Measure::ALL.into_iter().map(Measure::name).map(|name| format!("{name} = herd_merge({name}, excluded.{name})"));
     let sets: Vec<_> = sums.chain(greatest).chain(least).chain(measures).collect();
     format!(
         "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT DO UPDATE SET {}",

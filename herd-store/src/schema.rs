@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, Transaction};
 
-use super::columns::COLUMNS;
+use super::columns::{COLUMNS, Column};
 use super::rollup::{BY, CUBE, Grain, create_sql, declared};
 
 /// A step from one version to the next.
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
-const STEPS: [Step; 2] = [from_nothing_or_ollama_herd, minutes_residency_and_health];
+const STEPS: [Step; 3] = [from_nothing_or_ollama_herd, minutes_residency_and_health, cancelled];
 
 /// What came of bringing a database up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +49,11 @@ fn version(connection: &Connection) -> rusqlite::Result<u32> {
 fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let old = columns_of(transaction, "request_traces")?;
     if old.is_empty() {
-        let declared: Vec<_> = COLUMNS.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+        let declared: Vec<_> = COLUMNS.iter().map(|one| format!("{} {}", one.name, one.kind)).collect();
         let sql = format!("CREATE TABLE request_traces (id INTEGER PRIMARY KEY, {})", declared.join(", "));
         transaction.execute_batch(&sql)?;
     }
-    for (name, kind) in COLUMNS.iter().filter(|(name, _)| !old.is_empty() && !old.contains(*name)) {
+    for Column { name, kind, .. } in COLUMNS.iter().filter(|one| !old.is_empty() && !old.contains(one.name)) {
         // A column that must have a value needs one for the rows that are there.
         let kind = kind.replace("TEXT NOT NULL", "TEXT NOT NULL DEFAULT ''").replace("REAL NOT NULL", "REAL");
         transaction.execute_batch(&format!("ALTER TABLE request_traces ADD COLUMN {name} {kind}"))?;
@@ -83,7 +83,7 @@ fn from_nothing_or_ollama_herd(transaction: &Transaction<'_>) -> rusqlite::Resul
 /// Version 2: what is counted by the minute and by health checks, how long models were in memory, and how healthy the
 /// fleet was.
 fn minutes_residency_and_health(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    add_columns(transaction, "request_traces", COLUMNS.into_iter())?;
+    add_columns(transaction, "request_traces", COLUMNS.iter().map(|one| (one.name, one.kind)))?;
     for grain in [Grain::Hourly, Grain::Daily] {
         for table in grain.cube().into_iter().chain([grain.by()]) {
             add_columns(transaction, table, declared())?;
@@ -92,6 +92,16 @@ fn minutes_residency_and_health(transaction: &Transaction<'_>) -> rusqlite::Resu
     transaction.execute_batch(&create_sql(Grain::Minutely.by(), &BY))?;
     index_by_value(transaction, Grain::Minutely)?;
     transaction.execute_batch(RESIDENCY_AND_HEALTH)
+}
+
+/// Version 3: requests that an operator ended are counted by themselves.
+fn cancelled(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for grain in Grain::ALL {
+        for table in grain.cube().into_iter().chain([grain.by()]) {
+            add_columns(transaction, table, declared())?;
+        }
+    }
+    Ok(())
 }
 
 /// A chart of one value reads its buckets alone, not those of all values.

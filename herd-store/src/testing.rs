@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::TraceRecord;
+use herd_core::answer::Counts;
+use herd_core::record::RequestRecord;
+use herd_core::vocabulary::{Status, Surface};
 
 /// A folder for one test, removed when it is dropped.
 #[derive(Debug)]
@@ -40,22 +42,21 @@ impl Drop for TestDir {
 
 /// A completed request that is over at `timestamp_ms`.
 #[must_use]
-pub fn record(id: u64, timestamp_ms: u64) -> TraceRecord {
-    TraceRecord {
+pub fn record(id: u64, timestamp_ms: u64) -> RequestRecord {
+    RequestRecord {
         request_id: format!("request-{id}"),
         timestamp_ms,
         model: "llama3.2:3b".into(),
         original_model: "llama3.2:3b".into(),
         node_id: "node-a".into(),
-        original_format: "ollama_chat".into(),
-        status: "completed".into(),
+        surface: Some(Surface::OllamaChat.into()),
+        status: Some(Status::Completed.into()),
         latency_ms: 1_000.0,
         time_to_first_token_ms: Some(200.0),
         queue_ms: Some(100.0),
         decode_ms: Some(700.0),
-        prompt_tokens: Some(10),
-        completion_tokens: Some(20),
+        counts: Counts { prompt_tokens: Some(10), completion_tokens: Some(20), ..Counts::default() },
         http_status: 200,
-        ..TraceRecord::default()
+        ..RequestRecord::default()
     }
 }

@@ -10,10 +10,13 @@ mod trouble;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_core::answer::Counts;
+use herd_core::record::{AttemptRecord, RequestRecord};
+use herd_core::vocabulary::{ContextAction, Recorded, ReloadCause, Surface};
 use rusqlite::Connection;
 
 use super::testing::{TestDir, record};
-use super::{AttemptRecord, FILE_NAME, Store, StoreHandle, StoreSettings, StoreThread, TraceRecord, from_db};
+use super::{FILE_NAME, Store, StoreHandle, StoreSettings, StoreThread, from_db};
 
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -53,7 +56,7 @@ async fn open_with(dir: &TestDir, settings: StoreSettings) -> (StoreHandle, Stor
 }
 
 /// Records all of them, as fast as they are written.
-async fn fill(store: &StoreHandle, records: &[TraceRecord]) {
+async fn fill(store: &StoreHandle, records: &[RequestRecord]) {
     for (at, record) in (1_u64..).zip(records) {
         store.record(record.clone());
         if at % 4_096 == 0 {
@@ -92,12 +95,12 @@ impl Dice {
 }
 
 /// Requests of all kinds over `days` days before [`NOON_MS`].
-fn any_requests(count: u64, days: u64) -> Vec<TraceRecord> {
+fn any_requests(count: u64, days: u64) -> Vec<RequestRecord> {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     (0..count).map(|id| any_request(id, days, &mut dice)).collect()
 }
 
-fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
+fn any_request(id: u64, days: u64, dice: &mut Dice) -> RequestRecord {
     let status = dice.pick(&[
         "completed",
         "completed",
@@ -107,6 +110,7 @@ fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
         "rejected",
         "incomplete",
         "reaped",
+        "cancelled",
         "client_disconnected",
         "no_output",
     ]);
@@ -115,19 +119,19 @@ fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
     let some = |dice: &mut Dice, below| (served && dice.chance(80)).then(|| dice.below(below));
     let ms = |ticks: Option<u64>| ticks.map(|ticks| ticks as f64 / 4.0);
     let tags: &[&str] = dice.pick(&[&[], &["ci"], &["ci", "nightly"], &["nightly", "ci", "ci"]]);
-    TraceRecord {
+    let (load_ms, decode_ms) = (ms(some(dice, 8_000)), ms(some(dice, 40_000)));
+    let (prompt_tokens, completion_tokens) = (some(dice, 8_192), some(dice, 1_024));
+    RequestRecord {
         timestamp_ms: NOON_MS - dice.below(days * 86_400_000),
         model: dice.pick(&["llama3.2:3b", "qwen3:8b", "nomic-embed-text:latest"]).into(),
         node_id: node_id.into(),
-        original_format: dice.pick(&["ollama_chat", "openai_chat"]).into(),
-        status: status.into(),
+        surface: Some(dice.pick(&[Surface::OllamaChat, Surface::OpenAiChat]).into()),
+        status: Recorded::parse(status),
         latency_ms: dice.below(100_000) as f64 / 4.0,
         time_to_first_token_ms: ms(some(dice, 8_000)),
         queue_ms: ms(some(dice, 4_000)),
-        load_ms: ms(some(dice, 8_000)),
-        decode_ms: ms(some(dice, 40_000)),
-        prompt_tokens: some(dice, 8_192),
-        completion_tokens: some(dice, 1_024),
+        counts: Counts { prompt_tokens, completion_tokens, load_ms, ..Counts::default() },
+        decode_ms,
         app: dice.pick(&["", "aider", "open-webui"]).into(),
         tags: tags.iter().map(|tag| (*tag).into()).collect(),
         client_ip: dice.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]).into(),
@@ -136,8 +140,8 @@ fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
         stream: dice.pick(&[Some(true), Some(false), None]),
         overflow: dice.chance(5),
         http_status: if served { 200 } else { dice.pick(&[400, 404]) },
-        context_action: dice.pick(&["kept", "pinned", "load", "reload"]).into(),
-        reload_cause: dice.pick(&["", "", "", "num_ctx"]).into(),
+        context_action: ContextAction::parse(dice.pick(&["kept", "pinned", "load", "reload"])),
+        reload_cause: dice.pick(&[None, None, None, Some(ReloadCause::ContextLarger)]),
         num_ctx: dice.chance(30).then_some(8_192),
         context_length: served.then_some(16_384),
         estimated_tokens: dice.chance(90).then(|| dice.below(18_000)),
@@ -145,7 +149,11 @@ fn any_request(id: u64, days: u64, dice: &mut Dice) -> TraceRecord {
         request_bytes: dice.below(10_000),
         response_bytes: dice.below(100_000),
         benchmark: dice.chance(5),
-        attempts: vec![AttemptRecord { node_id: node_id.into(), outcome: status.into(), ..AttemptRecord::default() }],
+        attempts: vec![AttemptRecord {
+            node_id: node_id.into(),
+            outcome: Recorded::parse(status).unwrap(),
+            ..AttemptRecord::default()
+        }],
         ..record(id, 0)
     }
 }

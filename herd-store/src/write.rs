@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 
+use herd_core::record::RequestRecord;
 use rusqlite::{Connection, Statement};
 
 use super::columns;
-use super::record::TraceRecord;
 use super::rollup::{BY, CUBE, Cell, Grain, MINUTE_MS, MINUTES_KEPT_MS, upsert_sql};
 use super::to_db;
 use super::vocabulary::{Dimension, Vocabulary};
 
+/// Rows of one statement.
+const ROWS: usize = 16;
+
 /// Writes batches.
 #[derive(Debug)]
 pub(super) struct Scribe {
+    /// Of [`ROWS`] rows, and of one.
     insert: String,
+    insert_one: String,
     /// By [`Grain`].
     cube: [Option<String>; 3],
     by: [String; 3],
@@ -39,7 +44,8 @@ struct Sums<'a> {
 impl Scribe {
     pub(super) fn new() -> Self {
         Self {
-            insert: columns::insert_sql(),
+            insert: columns::insert_sql(ROWS),
+            insert_one: columns::insert_sql(1),
             cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
             by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
             vocabulary: Vocabulary::default(),
@@ -47,7 +53,7 @@ impl Scribe {
     }
 
     /// Writes `records`, all or none.
-    pub(super) fn write(&mut self, connection: &mut Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+    pub(super) fn write(&mut self, connection: &mut Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
         let transaction = connection.transaction()?;
         let written = self.rows(&transaction, records).and_then(|()| self.add_up(&transaction, records));
         match written.and_then(|()| transaction.commit()) {
@@ -64,25 +70,32 @@ impl Scribe {
         self.vocabulary.forget();
     }
 
-    fn rows(&self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
-        let mut row = connection.prepare_cached(&self.insert)?;
+    fn rows(&self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
+        let mut rows = connection.prepare_cached(&self.insert)?;
+        let mut row = connection.prepare_cached(&self.insert_one)?;
         let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
         let mut tag = connection.prepare_cached(INSERT_TAG)?;
-        for record in records {
-            columns::insert(&mut row, record)?;
-            let id = connection.last_insert_rowid();
-            for (seq, one) in (0_i64..).zip(&record.attempts) {
-                attempt.execute((id, seq, &one.node_id, &one.outcome, one.score, one.started_ms, one.duration_ms))?;
-            }
-            for one in &record.tags {
-                tag.execute((one, record.timestamp_ms as f64 / 1_000.0, id))?;
+        let (many, few) = records.as_chunks::<ROWS>();
+        let statements = many.iter().map(|many| (true, &many[..])).chain(few.chunks(1).map(|one| (false, one)));
+        for (are_many, records) in statements {
+            columns::insert(if are_many { &mut rows } else { &mut row }, records)?;
+            // Rows of one statement have ids in its order: nobody else writes within the transaction.
+            let first = connection.last_insert_rowid() + 1 - i64::try_from(records.len()).unwrap_or(0);
+            for (id, record) in (first..).zip(records) {
+                for (seq, one) in (0_i64..).zip(&record.attempts) {
+                    let outcome = one.outcome.name();
+                    attempt.execute((id, seq, &one.node_id, outcome, one.score, one.started_ms, one.duration_ms))?;
+                }
+                for one in &record.tags {
+                    tag.execute((one, record.timestamp_ms as f64 / 1_000.0, id))?;
+                }
             }
         }
         Ok(())
     }
 
     /// Adds `records` to the roll-ups. Benchmarks are not usage.
-    pub(super) fn add_up(&mut self, connection: &Connection, records: &[TraceRecord]) -> rusqlite::Result<()> {
+    pub(super) fn add_up(&mut self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
         let mut sums = Sums { recent_ms: crate::unix_ms().saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
         for (alike, cell) in group(records.iter().filter(|record| !record.benchmark)) {
             self.sum(connection, &alike, &cell, &mut sums)?;
@@ -158,14 +171,14 @@ struct Alike<'a> {
 }
 
 impl<'a> Alike<'a> {
-    fn of(record: &'a TraceRecord) -> Self {
+    fn of(record: &'a RequestRecord) -> Self {
         Self {
             minute: Grain::Minutely.bucket(record.timestamp_ms),
             model: &record.model,
             asked: &record.original_model,
             node: &record.node_id,
             app: &record.app,
-            surface: &record.original_format,
+            surface: record.surface_name(),
             key: &record.key_id,
             tags: &record.tags,
         }
@@ -174,7 +187,7 @@ impl<'a> Alike<'a> {
 
 /// The sums of `records` that are alike, in the order of the first of each: a request is in some twenty cells, and nearly
 /// all requests of a moment are in the same.
-fn group<'a>(records: impl Iterator<Item = &'a TraceRecord>) -> Vec<(Alike<'a>, Cell)> {
+fn group<'a>(records: impl Iterator<Item = &'a RequestRecord>) -> Vec<(Alike<'a>, Cell)> {
     let mut groups: Vec<(Alike<'a>, Cell)> = Vec::new();
     let mut places = HashMap::new();
     for record in records {

@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use herd_core::record::RequestRecord;
 use rusqlite::Connection;
 
 use super::error::Trouble;
 use super::health::{Shared, StoreState};
-use super::record::TraceRecord;
 use super::write::Scribe;
 use super::{Place, STEPS, backfill, file, recent, retention};
 
@@ -39,7 +39,7 @@ pub(super) const COMMANDS: usize = 64;
 #[derive(Debug)]
 pub(super) enum Letter {
     /// A request that is over.
-    Record(Box<TraceRecord>),
+    Record(Box<RequestRecord>),
     /// There is a command, or it is time to stop.
     Wake,
 }
@@ -75,7 +75,7 @@ pub(super) struct Writer {
     pub(super) commands: Arc<Commands>,
     scribe: Scribe,
     /// Records taken from the channel and not yet written.
-    pending: Vec<TraceRecord>,
+    pending: Vec<RequestRecord>,
     pause: Duration,
     /// No handle is left.
     orphaned: bool,

@@ -1,9 +1,10 @@
 //! The shapes of answers: what the store tells, by the names of the dashboard's API.
 
+use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
+use herd_core::vocabulary::Word;
+use herd_store::{Spread, Summary};
 use serde::Serialize;
 use serde_json::value::RawValue;
-
-use herd_store::{AttemptRecord, Spread, Summary, TraceRecord};
 
 /// Quantiles; null = no data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -34,6 +35,8 @@ pub(crate) struct Totals {
     reaped: u64,
     cancelled: u64,
     client_disconnected: u64,
+    /// Ended as only another program knows, whose rows they are.
+    other: u64,
     errors: u64,
     prompt_tokens: u64,
     completion_tokens: u64,
@@ -67,9 +70,9 @@ impl From<&Summary> for Totals {
             rejected: told.rejected,
             incomplete: told.incomplete,
             reaped: told.reaped,
-            // Ended by an operator; and in what another program wrote, in a way that only it knows.
-            cancelled: told.other,
+            cancelled: told.cancelled,
             client_disconnected: told.client_disconnected,
+            other: told.other,
             errors: told.errors,
             prompt_tokens: told.prompt_tokens,
             completion_tokens: told.completion_tokens,
@@ -129,30 +132,30 @@ fn told(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-impl<'a> From<&'a TraceRecord> for TraceRow<'a> {
-    fn from(record: &'a TraceRecord) -> Self {
+impl<'a> From<&'a RequestRecord> for TraceRow<'a> {
+    fn from(record: &'a RequestRecord) -> Self {
         Self {
             request_id: &record.request_id,
             at_unix_ms: record.timestamp_ms,
-            surface: &record.original_format,
+            surface: record.surface_name(),
             original_model: &record.original_model,
             model: &record.model,
             node_id: told(&record.node_id),
-            status: &record.status,
+            status: record.status_name(),
             http_status: record.http_status,
             latency_ms: record.latency_ms,
             queue_ms: record.queue_ms,
-            ttft_ms: record.time_to_first_token_ms.map(|ms| ms + record.queue_ms.unwrap_or_default()),
-            load_ms: record.load_ms,
+            ttft_ms: record.first_byte_ms(),
+            load_ms: record.counts.load_ms,
             decode_ms: record.decode_ms,
             predicted_ms: record.predicted_ms,
-            prompt_tokens: record.prompt_tokens,
-            completion_tokens: record.completion_tokens,
+            prompt_tokens: record.counts.prompt_tokens,
+            completion_tokens: record.counts.completion_tokens,
             score: record.score,
             retry_count: record.retry_count,
-            stand_in: told(&record.stand_in),
-            context_action: &record.context_action,
-            reload_cause: told(&record.reload_cause),
+            stand_in: record.stand_in.map(Word::word),
+            context_action: record.context_action.map_or("", Word::word),
+            reload_cause: record.reload_cause.map(Word::word),
             num_ctx: record.num_ctx,
             context_length: record.context_length,
             app: &record.app,
@@ -168,9 +171,26 @@ impl<'a> From<&'a TraceRecord> for TraceRow<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct OneTrace<'a> {
     trace: WholeTrace<'a>,
-    attempts: &'a [AttemptRecord],
+    attempts: Vec<AttemptRow<'a>>,
     /// The nodes that were ranked, with their signals; null = no node was.
     candidates: Option<Box<RawValue>>,
+}
+
+/// One node that was asked.
+#[derive(Debug, Serialize)]
+struct AttemptRow<'a> {
+    node_id: &'a str,
+    outcome: &'a str,
+    score: Option<f64>,
+    started_ms: Option<f64>,
+    duration_ms: Option<f64>,
+}
+
+impl<'a> From<&'a AttemptRecord> for AttemptRow<'a> {
+    fn from(attempt: &'a AttemptRecord) -> Self {
+        let AttemptRecord { node_id, outcome, score, started_ms, duration_ms } = attempt;
+        Self { node_id, outcome: outcome.name(), score: *score, started_ms: *started_ms, duration_ms: *duration_ms }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -187,8 +207,8 @@ struct WholeTrace<'a> {
     benchmark: bool,
 }
 
-impl<'a> From<&'a TraceRecord> for OneTrace<'a> {
-    fn from(record: &'a TraceRecord) -> Self {
+impl<'a> From<&'a RequestRecord> for OneTrace<'a> {
+    fn from(record: &'a RequestRecord) -> Self {
         Self {
             trace: WholeTrace {
                 row: record.into(),
@@ -196,13 +216,16 @@ impl<'a> From<&'a TraceRecord> for OneTrace<'a> {
                 response_bytes: record.response_bytes,
                 user_agent: told(&record.user_agent),
                 key_id: told(&record.key_id),
-                priority: &record.priority,
-                finish_reason: told(&record.finish_reason),
+                priority: record.priority.map_or("", Word::word),
+                finish_reason: record.finish_reason.map(Word::word),
                 estimated_tokens: record.estimated_tokens,
                 benchmark: record.benchmark,
             },
-            attempts: &record.attempts,
-            candidates: record.scores_breakdown.clone().and_then(|json| RawValue::from_string(json).ok()),
+            attempts: record.attempts.iter().map(Into::into).collect(),
+            candidates: match &record.candidates {
+                Candidates::Json(json) => RawValue::from_string(json.to_string()).ok(),
+                Candidates::None | Candidates::Ranked(..) => None,
+            },
         }
     }
 }
@@ -214,9 +237,9 @@ mod tests {
     #[test]
     fn the_first_token_is_waited_for_in_the_queue_too() {
         let record =
-            TraceRecord { queue_ms: Some(100.0), time_to_first_token_ms: Some(50.0), ..TraceRecord::default() };
+            RequestRecord { queue_ms: Some(100.0), time_to_first_token_ms: Some(50.0), ..RequestRecord::default() };
         assert_eq!(TraceRow::from(&record).ttft_ms, Some(150.0));
-        let unanswered = TraceRecord { queue_ms: Some(100.0), ..TraceRecord::default() };
+        let unanswered = RequestRecord { queue_ms: Some(100.0), ..RequestRecord::default() };
         assert_eq!(TraceRow::from(&unanswered).ttft_ms, None);
     }
 }

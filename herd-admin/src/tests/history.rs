@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use herd_store::{AttemptRecord, Store, StoreHandle, StoreSettings, StoreThread, TraceRecord};
+use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
+use herd_core::vocabulary::{Outcome, Status, Surface};
+use herd_store::{Store, StoreHandle, StoreSettings, StoreThread};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -44,7 +46,7 @@ impl Kept {
         self.thread.take().is_none_or(|thread| thread.close(limit))
     }
 
-    pub(super) async fn fill(&self, records: impl IntoIterator<Item = TraceRecord>) {
+    pub(super) async fn fill(&self, records: impl IntoIterator<Item = RequestRecord>) {
         let before = self.store.health().written;
         let mut count = 0;
         for record in records {
@@ -71,8 +73,8 @@ impl Drop for Kept {
 }
 
 /// A completed request that is over now.
-pub(super) fn record(id: u64) -> TraceRecord {
-    TraceRecord {
+pub(super) fn record(id: u64) -> RequestRecord {
+    RequestRecord {
         request_id: format!("r{id}"),
         model: "tiny:latest".into(),
         original_model: "tiny:latest".into(),
@@ -83,23 +85,32 @@ pub(super) fn record(id: u64) -> TraceRecord {
 }
 
 /// Five requests: two completed, one failed on another node, one cancelled, one refused.
-fn five() -> Vec<TraceRecord> {
+fn five() -> Vec<RequestRecord> {
     let candidates = json!([{ "node_id": "a", "total": 71.5, "signals": { "thermal": 50.0 }, "last_resort": null }]);
-    let attempts = vec![AttemptRecord { node_id: "b".into(), outcome: "failed".into(), ..AttemptRecord::default() }];
+    let attempts = vec![AttemptRecord {
+        node_id: "b".into(),
+        outcome: Outcome::Ended(Status::Failed).into(),
+        ..AttemptRecord::default()
+    }];
     vec![
-        TraceRecord { tags: vec!["ci".into(), "night".into()], context_length: Some(8_192), ..record(1) },
-        TraceRecord { app: "=cmd()".into(), original_format: "openai_chat".into(), ..record(2) },
-        TraceRecord {
+        RequestRecord { tags: vec!["ci".into(), "night".into()], context_length: Some(8_192), ..record(1) },
+        RequestRecord { app: "=cmd()".into(), surface: Some(Surface::OpenAiChat.into()), ..record(2) },
+        RequestRecord {
             node_id: "b".into(),
-            status: "failed".into(),
+            status: Some(Status::Failed.into()),
             retry_count: 1,
             error_message: Some("gone".into()),
             attempts,
-            scores_breakdown: Some(candidates.to_string()),
+            candidates: Candidates::Json(candidates.to_string().into()),
             ..record(3)
         },
-        TraceRecord { status: "cancelled".into(), tags: vec!["ci".into()], ..record(4) },
-        TraceRecord { status: "rejected".into(), node_id: String::new(), model: "nope:latest".into(), ..record(5) },
+        RequestRecord { status: Some(Status::Cancelled.into()), tags: vec!["ci".into()], ..record(4) },
+        RequestRecord {
+            status: Some(Status::Rejected.into()),
+            node_id: String::new(),
+            model: "nope:latest".into(),
+            ..record(5)
+        },
     ]
 }
 
@@ -308,7 +319,7 @@ async fn time_in_memory_is_told_of_each_node() {
 #[tokio::test]
 async fn contexts_are_told_of_each_node_with_what_exceeded_them() {
     let kept = Kept::open().await;
-    let long = |id, node: &str, window| TraceRecord {
+    let long = |id, node: &str, window| RequestRecord {
         node_id: node.into(),
         context_length: Some(window),
         estimated_tokens: Some(5_000),

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::access::KeyUse;
 use super::body::{Held, hold};
 use super::ctx::{Inference, RequestCtx};
-use super::identify::{caller, identify};
+use super::identify::{identify, note_caller};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
 use crate::route::{Origin, Refusal, Route, route};
@@ -46,7 +46,7 @@ impl Edge {
         let marks = std::mem::take(&mut ctx.marks);
         let mut trace = Trace::begin(ctx.request_id.clone(), surface, Arc::clone(self.recorder_of(&marks)));
         trace.benchmark = marks.benchmark;
-        trace.client = caller(session);
+        note_caller(session, &mut trace);
         if !marks.benchmark {
             self.retries.earn();
         }
@@ -68,10 +68,9 @@ impl Edge {
                 Ok(())
             }
             Err((status, reply)) => {
-                trace.status = Some(status);
+                trace.end(status, &reply.message);
                 // Who has left is not told anything.
                 trace.http_status = if status == Status::ClientDisconnected { 0 } else { reply.status };
-                trace.error.clone_from(&reply.message);
                 Err(reply)
             }
         }
@@ -87,8 +86,8 @@ impl Edge {
             return Err((Status::Rejected, error::stopping()));
         }
         let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| {
-            if let Some(limit) = error.limit() {
-                self.telemetry.body_refused(limit);
+            if let Some(why) = error.limit() {
+                self.telemetry.body_refused(why);
             }
             error::body(&error)
         })?;

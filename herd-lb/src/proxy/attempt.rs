@@ -20,7 +20,7 @@ use super::reply::Reply;
 use super::{Edge, error, refused};
 use crate::dispatch::{Answer, Ask, Handed, Ticket};
 use crate::selector::Choice;
-use crate::telemetry::Chosen;
+use crate::telemetry::{Chosen, QueueRefusal};
 use crate::trace::Status;
 
 /// Making a copy of a larger body than this leaves the worker thread to other requests.
@@ -59,7 +59,7 @@ impl Edge {
         let outcome = self.wait_for_slot(session, ctx, began).await;
         if let Some(inference) = &mut ctx.inference {
             let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            inference.trace.queue_ms = inference.trace.queue_ms.saturating_add(waited_ms);
+            inference.trace.waited(waited_ms as f64);
         }
         match outcome {
             Ok(choice) => Ok(choice),
@@ -103,7 +103,7 @@ impl Edge {
                 }
                 Answer::Nobody(nobody) => Handed::Nobody(nobody),
                 Answer::Refused(full, predicted_ms) => {
-                    self.telemetry_of(&inference.marks).queue_refused("full");
+                    self.telemetry_of(&inference.marks).queue_refused(QueueRefusal::Full);
                     let reply = Reply::new(503, format!("the queue is full: {full}")).retry_after_ms(predicted_ms);
                     return Err(Unserved::Refused(Status::Rejected, reply));
                 }
@@ -148,7 +148,7 @@ impl Edge {
             Ok(Some(handed)) => Ok(handed),
             Ok(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
             Err(_) => {
-                self.telemetry_of(&inference.marks).queue_refused("timeout");
+                self.telemetry_of(&inference.marks).queue_refused(QueueRefusal::Timeout);
                 let message = "no slot became free in time (queue.max_wait_ms)";
                 let reply = Reply::new(503, message).retry_after_ms(ticket.predicted_ms());
                 Err(Unserved::Refused(Status::Rejected, reply))

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::budget::{Budget, Share, Spent};
 use crate::config::Limits;
+use crate::telemetry::BodyRefusal;
 use decode::{Decoder, Encoding};
 
 /// Pingora's retry buffer, which is not configurable.
@@ -59,11 +60,11 @@ pub enum BodyError {
 impl BodyError {
     /// The limit that it was refused for, in the word of metrics; `None` = it was for another reason.
     #[must_use]
-    pub fn limit(&self) -> Option<&'static str> {
+    pub fn limit(&self) -> Option<BodyRefusal> {
         match self {
-            Self::TooLarge(_) | Self::TooDense(_) => Some("too_large"),
-            Self::TooSlow => Some("too_slow"),
-            Self::Budget(_) => Some("too_many"),
+            Self::TooLarge(_) | Self::TooDense(_) => Some(BodyRefusal::TooLarge),
+            Self::TooSlow => Some(BodyRefusal::TooSlow),
+            Self::Budget(_) => Some(BodyRefusal::TooMany),
             Self::Encoding(_) | Self::Corrupt(_) | Self::Client(_) => None,
         }
     }

@@ -11,6 +11,7 @@ use herd_core::patience::GiveUp;
 use herd_core::protect::overflow;
 use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
+use herd_core::vocabulary::Outcome;
 
 use super::access::KeyUse;
 use super::answer::Answer;
@@ -21,7 +22,7 @@ use crate::active::ActiveGuard;
 use crate::connection::Connection;
 use crate::live::LiveGuard;
 use crate::selector::Choice;
-use crate::trace::{Attempted, Status, Trace};
+use crate::trace::{Status, Trace};
 use crate::watch::LastByte;
 
 /// One request.
@@ -131,7 +132,7 @@ impl RequestCtx {
         let mut headers = vec![("X-Request-Id", self.request_id.clone())];
         let Some(inference) = &self.inference else { return headers };
         headers.push(("X-Fleet-Attempts", inference.trace.attempts.len().to_string()));
-        headers.push(("X-Fleet-Queue-Ms", inference.trace.queue_ms.to_string()));
+        headers.push(("X-Fleet-Queue-Ms", format!("{:.0}", inference.trace.queue_ms.unwrap_or_default())));
         if let Some(attempt) = &inference.attempt {
             attempt_headers(&mut headers, inference, &attempt.choice);
         }
@@ -167,7 +168,7 @@ impl Inference {
     /// A request whose body has been read.
     #[must_use]
     pub fn new(profile: RequestProfile, held: Held, mut trace: Trace) -> Self {
-        trace.model = profile.model.to_string();
+        trace.wants(profile.model.as_str());
         trace.num_ctx = profile.num_ctx;
         let spelled = String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned();
         Self {
@@ -214,23 +215,14 @@ impl Inference {
     }
 
     /// Gives up the node that is asked now, and its slot; the trace keeps why.
-    pub fn end_attempt(&mut self, outcome: &'static str) {
-        let age_ms = self.trace.age_ms();
-        if let Some(attempted) = self.trace.attempts.last_mut() {
-            attempted.outcome = outcome;
-            attempted.ended_ms = Some(age_ms);
-        }
+    pub fn end_attempt(&mut self, outcome: Outcome) {
+        let age_ms = self.trace.age_ms() as f64;
+        self.trace.attempt_failed(outcome, age_ms);
         self.attempt = None;
     }
 
     /// Notes how the request ended, once.
     pub fn end(&mut self, status: Status, error: &str) {
-        if self.trace.status.is_none() {
-            self.trace.status = Some(status);
-            error.clone_into(&mut self.trace.error);
-            if let Some(attempted) = self.trace.attempts.last_mut().filter(|last| last.outcome == Attempted::RUNNING) {
-                attempted.outcome = status.name();
-            }
-        }
+        self.trace.end(status, error);
     }
 }

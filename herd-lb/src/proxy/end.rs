@@ -1,7 +1,7 @@
 //! How a request ends: the last byte of its answer, or what the client is told instead; and what is learned from it.
 
 use bytes::Bytes;
-use herd_core::answer::{Observer, Reason};
+use herd_core::answer::Observer;
 use herd_core::estimate::alone;
 use herd_core::fleet::{Loaded, Model};
 use herd_core::lesson::{Timing, lesson, load_ms_at_first_byte, was_loaded};
@@ -22,8 +22,8 @@ impl Edge {
         let Some(answer) = &mut inference.answer else { return Ok(()) };
         if let Some(chunk) = body.as_ref().filter(|chunk| !chunk.is_empty()) {
             let age_ms = inference.trace.age_ms();
-            inference.trace.ttft_ms.get_or_insert(age_ms);
-            inference.trace.response_bytes += chunk.len();
+            inference.trace.first_byte(age_ms as f64);
+            inference.trace.response_bytes += chunk.len() as u64;
             if let Some(attempt) = &inference.attempt {
                 attempt.last_byte.came(self.fleet.now_ms());
             }
@@ -135,7 +135,7 @@ impl Edge {
         if let Some(observer) = inference.answer.as_ref().and_then(|answer| answer.observer()) {
             let model = inference.attempt.as_ref().and_then(|attempt| attempt.choice.model());
             inference.trace.counts = observer.seen().counts(model.and_then(|model| model.load.tokens_per_piece()));
-            inference.trace.finish_reason = observer.seen().reason.map_or("", Reason::name);
+            inference.trace.finish_reason = observer.seen().reason;
             if let (Some(key), Some(tokens)) = (&inference.key, inference.trace.counts.completion_tokens) {
                 key.charge_answer(tokens, self.fleet.now_ms());
             }
@@ -146,7 +146,8 @@ impl Edge {
     }
 
     fn learn(&self, inference: &Inference, observer: &Observer) {
-        let Some(attempt) = inference.attempt.as_ref().filter(|_| inference.trace.status == Some(Status::Completed))
+        let Some(attempt) =
+            inference.attempt.as_ref().filter(|_| inference.trace.known_status() == Some(Status::Completed))
         else {
             return;
         };
@@ -167,14 +168,14 @@ impl Edge {
 
     fn timing(&self, inference: &Inference, attempt: &Attempt, model: &Model) -> Timing {
         let service_ms = attempt.began.elapsed().as_secs_f64() * 1e3;
-        let since_first_ms = |ttft_ms: u64| inference.trace.age_ms().saturating_sub(ttft_ms) as f64;
-        let ttft_ms = inference.trace.ttft_ms.filter(|_| inference.profile.stream);
+        let since_first_ms = |first_ms: f64| (inference.trace.age_ms() as f64 - first_ms).max(0.0);
+        let first_ms = inference.trace.first_byte_ms().filter(|_| inference.profile.stream);
         let (choice, snapshot) = (&attempt.choice, self.fleet.snapshot());
         let node = snapshot.nodes.iter().find(|node| node.number == choice.node().number);
         let after = node.and_then(|node| node.model(&choice.model));
         Timing {
             service_ms,
-            first_byte_ms: ttft_ms.map(|ttft_ms| service_ms - since_first_ms(ttft_ms)),
+            first_byte_ms: first_ms.map(|first_ms| service_ms - since_first_ms(first_ms)),
             loaded: was_loaded(&choice.candidate.plan, model, after),
         }
     }

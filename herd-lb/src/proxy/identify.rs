@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use herd_core::name::fnv1a;
 use herd_core::queue::Class;
+use herd_core::record::RequestRecord;
 use pingora_proxy::Session;
 
 use super::access::KeyUse;
 use super::client_ip;
 use super::ctx::Inference;
-use crate::trace::Client;
 
 /// Tags of one request, and the longest of them, as in a body.
 const TAGS_MAX: usize = 16;
@@ -17,10 +17,10 @@ const TAG_MAX_BYTES: usize = 64;
 /// The application that benchmarks are shown as.
 const BENCHMARK_TAG: &str = "benchmark";
 
-/// What is known of a client before its body is.
-pub(super) fn caller(session: &Session) -> Client {
-    let ip = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
-    Client { ip, user_agent: header(session, "User-Agent").unwrap_or_default().to_owned(), ..Client::default() }
+/// Notes what is known of a client before its body is.
+pub(super) fn note_caller(session: &Session, record: &mut RequestRecord) {
+    record.client_ip = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
+    header(session, "User-Agent").unwrap_or_default().clone_into(&mut record.user_agent);
 }
 
 fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
@@ -39,16 +39,16 @@ pub(super) fn identify(session: &Session, inference: &mut Inference) {
     tags.extend(profile.tags.iter().cloned());
     tags.truncate(TAGS_MAX);
     let key = inference.key.as_ref().map(|key| KeyUse::id(key).to_owned());
-    let client = &mut inference.trace.client;
-    client.app = app(key, &tags, profile.user.as_deref(), &client.user_agent);
-    client.tags = tags;
-    client.class = inference.class.name();
-    client.stream = Some(profile.stream);
-    client.request_bytes = profile.body_bytes;
-    client.estimated_tokens = Some(profile.prompt_tokens);
+    let record = &mut *inference.trace;
+    record.app = app(key, &tags, profile.user.as_deref(), &record.user_agent);
+    record.tags = tags;
+    record.priority = Some(inference.class);
+    record.stream = Some(profile.stream);
+    record.request_bytes = profile.body_bytes as u64;
+    record.estimated_tokens = Some(profile.prompt_tokens);
     // Programs of many people say the same of themselves; where they come from tells them apart.
-    let anonymous = client.tags.is_empty() && profile.user.is_none() && inference.key.is_none();
-    let whose = if anonymous { &client.ip } else { &client.app };
+    let anonymous = record.tags.is_empty() && profile.user.is_none() && inference.key.is_none();
+    let whose = if anonymous { &record.client_ip } else { &record.app };
     inference.app = fnv1a(whose.as_bytes());
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use herd_core::budget::{BudgetLimits, RetryBudget};
 use herd_core::load::{ModelLoad, NodeLoad};
-use herd_core::vocabulary::{Failure, GiveUp};
+use herd_core::vocabulary::{Failure, GiveUp, Outcome};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::ctx::{Inference, RequestCtx};
 use super::marks::Marks;
 use super::{Edge, is_clients};
-use crate::selector::Outcome;
+use crate::selector;
 
 /// A node that failed counts as this slow, so that fast failures do not look like speed.
 const FAILURE_PENALTY_MS: f64 = 60_000.0;
@@ -130,13 +130,13 @@ impl Edge {
         let limits = &self.config.now().retry;
         let may = inference.answer.is_none()
             && inference.sent < limits.max_attempts
-            && inference.trace.began.elapsed() < limits.deadline
+            && inference.trace.began().elapsed() < limits.deadline
             // A benchmark is to see the failures of its node.
             && (!benchmark || lost_alias || failure == Failure::StaleConnection)
             && self.find_another(inference, failure, number);
         if may {
-            self.telemetry_of(&inference.marks).retried(failure.name());
-            inference.end_attempt(failure.name());
+            self.telemetry_of(&inference.marks).retried(failure);
+            inference.end_attempt(Outcome::Failed(failure));
             inference.retrying = true;
         }
         may
@@ -144,20 +144,20 @@ impl Edge {
 
     /// Whether a busy node is not asked again: no more than one attempt is left, and another node can be asked, be it
     /// that it is busy too or must load the model.
-    fn is_left_at_last(&self, inference: &Inference, others: &Outcome) -> bool {
+    fn is_left_at_last(&self, inference: &Inference, others: &selector::Outcome) -> bool {
         let last = inference.sent + 1 == self.config.now().retry.max_attempts;
-        last && !matches!(others, Outcome::Nobody(_))
+        last && !matches!(others, selector::Outcome::Nobody(_))
     }
 
     fn find_another(&self, inference: &mut Inference, failure: Failure, number: u32) -> bool {
         let mut outcome = self.dispatcher.another(&inference.profile, &inference.tried);
-        let free = matches!(outcome, Outcome::Chosen(_));
+        let free = matches!(outcome, selector::Outcome::Chosen(_));
         if failure == Failure::Busy && !free && !self.is_left_at_last(inference, &outcome) {
             // It rests a moment; then it may have room, sooner than the others perhaps.
             inference.tried.retain(|tried| *tried != number);
             outcome = self.dispatcher.another(&inference.profile, &inference.tried);
         }
-        let nobody = matches!(outcome, Outcome::Nobody(_));
+        let nobody = matches!(outcome, selector::Outcome::Nobody(_));
         if nobody && !(failure.is_absence() && (self.awaits_unreached(inference) || self.has_stand_in(inference))) {
             return false;
         }
@@ -167,7 +167,7 @@ impl Edge {
             self.telemetry_of(&inference.marks).budget_exhausted();
             return false;
         }
-        if let Outcome::Chosen(choice) = outcome {
+        if let selector::Outcome::Chosen(choice) = outcome {
             if inference.marks.forbid(&choice) {
                 return false;
             }
@@ -197,9 +197,9 @@ impl Edge {
     /// Whether another model can serve a request whose nodes have been waited for in vain; claimed if it can at once.
     fn has_stand_in(&self, inference: &mut Inference) -> bool {
         match self.dispatcher.last_chance(&inference.profile, &inference.tried) {
-            Outcome::Chosen(choice) => inference.next = Some(choice),
-            Outcome::Full(_) => {}
-            Outcome::Nobody(_) => return false,
+            selector::Outcome::Chosen(choice) => inference.next = Some(choice),
+            selector::Outcome::Full(_) => {}
+            selector::Outcome::Nobody(_) => return false,
         }
         true
     }
@@ -264,5 +264,6 @@ impl Edge {
 
 /// Whether an attempt of this request has ended so before.
 fn has_met(inference: &Inference, failure: Failure) -> bool {
-    inference.trace.attempts.iter().any(|attempted| attempted.outcome == failure.name())
+    let met = Some(Outcome::Failed(failure));
+    inference.trace.attempts.iter().any(|attempt| attempt.outcome.known() == met)
 }

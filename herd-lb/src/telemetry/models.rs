@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use herd_admin::{MODEL_LABELS, OTHER_MODELS};
+use herd_core::record::RequestRecord;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::{Book, SECONDS};
-use crate::trace::Course;
 
 /// Models whose use is counted, so that one that comes up is noticed.
 const TRACKED: usize = 4 * MODEL_LABELS;
@@ -80,13 +80,13 @@ impl Models {
     }
 
     /// A request that a node was asked for has ended.
-    pub(super) fn ended(&self, trace: &Course) {
-        self.used(&trace.served_model, |series| {
+    pub(super) fn ended(&self, record: &RequestRecord) {
+        self.used(&record.model, |series| {
             series.requests.inc();
-            series.prompt_tokens.inc_by(trace.counts.prompt_tokens.unwrap_or(0));
-            series.completion_tokens.inc_by(trace.counts.completion_tokens.unwrap_or(0));
-            if let Some(ttft_ms) = trace.ttft_ms {
-                series.ttft_seconds.observe(ttft_ms as f64 / 1e3);
+            series.prompt_tokens.inc_by(record.counts.prompt_tokens.unwrap_or(0));
+            series.completion_tokens.inc_by(record.counts.completion_tokens.unwrap_or(0));
+            if let Some(first_ms) = record.first_byte_ms() {
+                series.ttft_seconds.observe(first_ms / 1e3);
             }
         });
     }

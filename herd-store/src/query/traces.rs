@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use herd_core::record::{Candidates, RequestRecord};
+use herd_core::vocabulary::Status;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use crate::recent::attempts;
-use crate::record::TraceRecord;
 use crate::{StoreError, StoreHandle, columns};
 
 /// Most requests of a page.
@@ -48,10 +49,10 @@ pub struct TraceFilter {
 }
 
 /// A page of requests, the newest first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TracePage {
     /// The requests. A page can hold fewer than asked for, or none, and yet not be the last.
-    pub traces: Vec<TraceRecord>,
+    pub traces: Vec<RequestRecord>,
     /// What to ask the next page with; null = this is the last.
     pub next_cursor: Option<String>,
 }
@@ -72,7 +73,7 @@ impl StoreHandle {
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn trace(&self, request_id: &str) -> Result<Option<TraceRecord>, StoreError> {
+    pub async fn trace(&self, request_id: &str) -> Result<Option<RequestRecord>, StoreError> {
         let request_id = request_id.to_owned();
         self.read(move |connection| Ok(one(connection, &request_id)?)).await
     }
@@ -140,7 +141,7 @@ impl Search {
         connection: &Connection,
         after: Place,
         (window, limit): (i64, usize),
-    ) -> rusqlite::Result<Vec<(TraceRecord, Place)>> {
+    ) -> rusqlite::Result<Vec<(RequestRecord, Place)>> {
         let (inner, mut values) = self.stretch(after, "LIMIT ?");
         let all = each(&self.all);
         let sql = format!(
@@ -191,7 +192,7 @@ fn along(filter: &TraceFilter) -> ((&'static str, &'static str), Vec<Condition>)
     if let Some(tag) = &filter.tag {
         return (("request_tags", "trace_id"), vec![("tag = ?", text(tag))]);
     }
-    let uncompleted = filter.status.as_ref().filter(|status| *status != "completed");
+    let uncompleted = filter.status.as_ref().filter(|status| *status != Status::Completed.name());
     let (index, along) = if let Some(client) = &filter.client_ip {
         ("request_traces INDEXED BY idx_traces_client_timestamp", vec![("client_ip = ?", text(client))])
     } else if let Some(status) = uncompleted {
@@ -240,7 +241,7 @@ fn page(
     Ok(TracePage { traces, next_cursor: next.map(Place::write) })
 }
 
-fn one(connection: &Connection, request_id: &str) -> rusqlite::Result<Option<TraceRecord>> {
+fn one(connection: &Connection, request_id: &str) -> rusqlite::Result<Option<RequestRecord>> {
     let sql = format!(
         "SELECT {}, t.scores_breakdown, t.id FROM request_traces t WHERE t.request_id = ?1 AND t.superseded = 0 \
          ORDER BY t.id DESC LIMIT 1",
@@ -248,7 +249,9 @@ fn one(connection: &Connection, request_id: &str) -> rusqlite::Result<Option<Tra
     );
     let found = connection.prepare_cached(&sql)?.query_row([request_id], |row| {
         let mut record = columns::read(row);
-        record.scores_breakdown = row.get("scores_breakdown")?;
+        if let Some(json) = row.get::<_, Option<String>>("scores_breakdown")? {
+            record.candidates = Candidates::Json(json.into());
+        }
         Ok((record, row.get::<_, i64>("id")?))
     });
     let Some((mut record, id)) = found.optional()? else { return Ok(None) };

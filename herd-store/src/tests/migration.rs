@@ -1,7 +1,9 @@
 //! A database of ollama-herd becomes ours, and nothing of it is lost.
 
+use herd_core::record::{Candidates, RequestRecord};
+
 use super::{LIMIT, NOON_MS, TestDir, fill, keeping, open, open_with, record};
-use crate::{Range, StoreHandle, TraceFilter, TraceRecord};
+use crate::{Range, StoreHandle, TraceFilter};
 
 /// The tables of ollama-herd 0.11.4.
 const OLD_TABLES: &str = "
@@ -86,7 +88,7 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
     assert_eq!(dir.number("SELECT count(*) FROM ollama_herd_benchmark_runs"), 1);
     assert_eq!(dir.number("SELECT count(*) FROM fleet_briefings"), 1);
     assert_eq!(dir.number("SELECT count(*) FROM latency_observations"), 1);
-    assert_eq!(dir.number("PRAGMA user_version"), 2);
+    assert_eq!(dir.number("PRAGMA user_version"), 3);
     assert_eq!(store.benchmark("bench-1").await.unwrap().unwrap().results["total_requests"], 28);
 
     let range = Range::new(NOON_MS, NOON_MS + 3 * 86_400_000);
@@ -100,9 +102,9 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
     );
 
     let retried = store.trace("old-3").await.unwrap().unwrap();
-    assert_eq!((retried.status.as_str(), retried.node_id.as_str()), ("completed", "node-a"));
-    assert_eq!(retried.attempts.iter().map(|one| one.outcome.as_str()).collect::<Vec<_>>(), ["retried"]);
-    assert_eq!(retried.scores_breakdown.as_deref(), Some(r#"{"total":74.15}"#));
+    assert_eq!((retried.status_name(), retried.node_id.as_str()), ("completed", "node-a"));
+    assert_eq!(retried.attempts.iter().map(|one| one.outcome.name()).collect::<Vec<_>>(), ["retried"]);
+    assert_eq!(retried.candidates, Candidates::Json(r#"{"total":74.15}"#.into()));
     let page =
         store.traces(TraceFilter { tag: Some("x".into()), ..TraceFilter::default() }, None, 1_000).await.unwrap();
     assert_eq!(page.traces.len(), 740);
@@ -156,7 +158,7 @@ async fn a_database_of_the_first_version_gets_what_it_lacks() {
         PRAGMA user_version = 1;";
     dir.sql().execute_batch(first).unwrap();
     let (store, thread) = open(&dir).await;
-    fill(&store, &[TraceRecord { overflow: true, ..record(2, NOON_MS) }]).await;
+    fill(&store, &[RequestRecord { overflow: true, ..record(2, NOON_MS) }]).await;
     let sums = store.overview(Range::new(NOON_MS, NOON_MS)).await.unwrap().summary;
     assert_eq!((sums.requests, sums.overflows), (2, 1));
     assert!(store.trace("request-2").await.unwrap().unwrap().overflow);

@@ -1,68 +1,70 @@
 //! Every answer tells the same requests, and these are the ones that were recorded.
 
+use herd_core::record::RequestRecord;
+use herd_core::vocabulary::{ContextAction, Status};
+
 use std::collections::BTreeMap;
 
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open};
 use crate::unix_ms;
 use crate::{
-    DAY_MS, GroupBy, HOUR_MS, HealthScore, Range, Residency, Spread, StoreHandle, Summary, TraceFilter, TraceRecord,
-    TrendFilter,
+    DAY_MS, GroupBy, HOUR_MS, HealthScore, Range, Residency, Spread, StoreHandle, Summary, TraceFilter, TrendFilter,
 };
 
 /// What `records` add up to, counted one by one.
 #[derive(Debug, Default)]
-struct Counted<'a>(Vec<&'a TraceRecord>);
+struct Counted<'a>(Vec<&'a RequestRecord>);
 
 impl<'a> Counted<'a> {
-    fn of(records: &'a [TraceRecord], range: Range) -> Self {
+    fn of(records: &'a [RequestRecord], range: Range) -> Self {
         let within = range.from_ms()..range.to_ms();
         Self(records.iter().filter(|one| !one.benchmark && within.contains(&one.timestamp_ms)).collect())
     }
 
-    fn only(&self, passes: impl Fn(&TraceRecord) -> bool) -> Self {
+    fn only(&self, passes: impl Fn(&RequestRecord) -> bool) -> Self {
         Self(self.0.iter().copied().filter(|one| passes(one)).collect())
     }
 
-    fn by<K: Ord>(&self, key: impl Fn(&TraceRecord) -> K) -> BTreeMap<K, Self> {
+    fn by<K: Ord>(&self, key: impl Fn(&RequestRecord) -> K) -> BTreeMap<K, Self> {
         let mut groups = BTreeMap::<K, Self>::new();
         self.0.iter().for_each(|one| groups.entry(key(one)).or_default().0.push(one));
         groups
     }
 
-    fn sum(&self, of: impl Fn(&TraceRecord) -> u64) -> u64 {
+    fn sum(&self, of: impl Fn(&RequestRecord) -> u64) -> u64 {
         self.0.iter().map(|one| of(one)).sum()
     }
 
     fn ended(&self, status: &str) -> u64 {
-        self.sum(|one| u64::from(one.status == status))
+        self.sum(|one| u64::from(one.status_name() == status))
     }
 
     #[track_caller]
     fn check(&self, told: &Summary) {
-        let cold = |one: &TraceRecord| {
-            !one.reload_cause.is_empty()
-                || ["load", "reload"].contains(&one.context_action.as_str())
-                || one.load_ms.is_some_and(|ms| ms >= 1_000.0)
+        let cold = |one: &RequestRecord| {
+            one.reload_cause.is_some()
+                || matches!(one.context_action, Some(ContextAction::Load | ContextAction::Reload))
+                || one.counts.load_ms.is_some_and(|ms| ms >= 1_000.0)
         };
-        let (completed, left) = (self.ended("completed"), self.ended("client_disconnected"));
         let counted = [
             (told.requests, self.0.len() as u64),
-            (told.completed, completed),
+            (told.completed, self.ended("completed")),
             (told.failed, self.ended("failed")),
             (told.rejected, self.ended("rejected")),
             (told.incomplete, self.ended("incomplete")),
             (told.reaped, self.ended("reaped")),
-            (told.client_disconnected, left),
+            (told.client_disconnected, self.ended("client_disconnected")),
+            (told.cancelled, self.ended("cancelled")),
             (told.other, self.ended("no_output")),
-            (told.errors, self.0.len() as u64 - completed - left),
-            (told.prompt_tokens, self.sum(|one| one.prompt_tokens.unwrap_or(0))),
-            (told.completion_tokens, self.sum(|one| one.completion_tokens.unwrap_or(0))),
+            (told.errors, self.sum(|one| u64::from(one.known_status().is_some_and(Status::is_error)))),
+            (told.prompt_tokens, self.sum(|one| one.counts.prompt_tokens.unwrap_or(0))),
+            (told.completion_tokens, self.sum(|one| one.counts.completion_tokens.unwrap_or(0))),
             (told.total_tokens, told.prompt_tokens + told.completion_tokens),
             (told.request_bytes, self.sum(|one| one.request_bytes)),
             (told.response_bytes, self.sum(|one| one.response_bytes)),
             (told.retries, self.sum(|one| u64::from(one.retry_count))),
             (told.fallbacks, self.sum(|one| u64::from(one.fallback_used))),
-            (told.reloads, self.sum(|one| u64::from(!one.reload_cause.is_empty()))),
+            (told.reloads, self.sum(|one| u64::from(one.reload_cause.is_some()))),
             (told.cold_loads, self.sum(|one| u64::from(cold(one)))),
             (told.overflows, self.sum(|one| u64::from(one.overflow))),
             (told.unknown_models, self.sum(|one| u64::from(one.http_status == 404))),
@@ -72,21 +74,21 @@ impl<'a> Counted<'a> {
         for (at, (told, counted)) in counted.into_iter().enumerate() {
             assert_eq!(told, counted, "number {at}");
         }
-        self.spread(told.latency_ms, |one| (one.status == "completed").then_some(one.latency_ms));
+        self.spread(told.latency_ms, |one| (one.status_name() == "completed").then_some(one.latency_ms));
         self.spread(told.time_to_first_token_ms, |one| {
             let first = one.time_to_first_token_ms.filter(|_| one.stream != Some(false))?;
             Some(first + one.queue_ms.unwrap_or(0.0))
         });
-        self.spread(told.load_ms, |one| one.load_ms.filter(|_| cold(one) && one.reload_cause.is_empty()));
+        self.spread(told.load_ms, |one| one.counts.load_ms.filter(|_| cold(one) && one.reload_cause.is_none()));
         self.spread(told.queue_ms, |one| one.queue_ms);
         self.spread(told.tokens_per_s, |one| {
-            let (tokens, ms) = (one.completion_tokens?.checked_sub(1)?, one.decode_ms?);
+            let (tokens, ms) = (one.counts.completion_tokens?.checked_sub(1)?, one.decode_ms?);
             (tokens > 0 && ms > 0.0 && one.stream != Some(false)).then(|| tokens as f64 * 1_000.0 / ms)
         });
     }
 
     #[track_caller]
-    fn spread(&self, told: Option<Spread>, of: impl Fn(&TraceRecord) -> Option<f64>) {
+    fn spread(&self, told: Option<Spread>, of: impl Fn(&RequestRecord) -> Option<f64>) {
         let mut values: Vec<_> = self.0.iter().filter_map(|one| of(one)).collect();
         values.sort_by(f64::total_cmp);
         let Some(told) = told else { return assert!(values.is_empty()) };
@@ -129,9 +131,11 @@ async fn the_last_hours_are_told_by_the_minute() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
     let now_ms = unix_ms();
-    let ago = |one: &TraceRecord| (NOON_MS - one.timestamp_ms) / 2;
-    let records: Vec<_> =
-        any_requests(2_000, 1).into_iter().map(|one| TraceRecord { timestamp_ms: now_ms - ago(&one), ..one }).collect();
+    let ago = |one: &RequestRecord| (NOON_MS - one.timestamp_ms) / 2;
+    let records: Vec<_> = any_requests(2_000, 1)
+        .into_iter()
+        .map(|one| RequestRecord { timestamp_ms: now_ms - ago(&one), ..one })
+        .collect();
     fill(&store, &records).await;
     let minute = 60_000;
     for minutes in [15, 60, 90, 360] {
@@ -193,7 +197,7 @@ async fn check_totals(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
         for top in &one.top_models {
             let own = &by_model[&top.model];
             assert_eq!(top.requests, own.0.len() as u64);
-            assert_eq!(top.completion_tokens, own.sum(|record| record.completion_tokens.unwrap_or(0)));
+            assert_eq!(top.completion_tokens, own.sum(|record| record.counts.completion_tokens.unwrap_or(0)));
         }
         assert!(one.top_models.is_sorted_by(|a, b| a.requests >= b.requests));
     }
@@ -216,14 +220,14 @@ async fn check_totals(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
 async fn check_groups(store: &StoreHandle, counted: &Counted<'_>, range: Range) {
     use GroupBy::{App, Day, Model, Node, NodeModel, NodeModelDay, Surface};
     for group_by in [Node, Model, App, Surface, Day, NodeModel, NodeModelDay] {
-        let of = |one: &TraceRecord| {
+        let of = |one: &RequestRecord| {
             let is = |among: &[GroupBy]| among.contains(&group_by);
             (
                 is(&[Day, NodeModelDay]).then(|| day(one)),
                 is(&[Node, NodeModel, NodeModelDay]).then(|| one.node_id.clone()),
                 is(&[Model, NodeModel, NodeModelDay]).then(|| one.model.clone()),
                 is(&[App]).then(|| one.app.clone()),
-                is(&[Surface]).then(|| one.original_format.clone()),
+                is(&[Surface]).then(|| one.surface_name().to_owned()),
             )
         };
         let groups = counted.by(of);
@@ -235,7 +239,7 @@ async fn check_groups(store: &StoreHandle, counted: &Counted<'_>, range: Range) 
     }
 }
 
-async fn check_trends(store: &StoreHandle, records: &[TraceRecord], range: Range, steps: [u64; 3]) {
+async fn check_trends(store: &StoreHandle, records: &[RequestRecord], range: Range, steps: [u64; 3]) {
     let model = Some("qwen3:8b".to_owned());
     let filters = [
         TrendFilter::default(),
@@ -271,11 +275,12 @@ async fn check_context(store: &StoreHandle, counted: &Counted<'_>, range: Range)
     for one in usage {
         let group = &groups[&(one.node_id, one.model)];
         assert_eq!(one.request_count, group.0.len() as u64);
-        let total = |one: &TraceRecord| Some((one.prompt_tokens? + one.completion_tokens.unwrap_or(0)) as f64);
-        group.spread(one.prompt_tokens, |one| one.prompt_tokens.map(|tokens| tokens as f64));
+        let total =
+            |one: &RequestRecord| Some((one.counts.prompt_tokens? + one.counts.completion_tokens.unwrap_or(0)) as f64);
+        group.spread(one.prompt_tokens, |one| one.counts.prompt_tokens.map(|tokens| tokens as f64));
         group.spread(one.total_tokens, total);
         assert_eq!(one.overflows, group.sum(|one| u64::from(one.overflow)));
-        assert_eq!(one.reloads, group.sum(|one| u64::from(!one.reload_cause.is_empty())));
+        assert_eq!(one.reloads, group.sum(|one| u64::from(one.reload_cause.is_some())));
         let lately = group.only(|one| one.timestamp_ms >= range.to_ms() - DAY_MS);
         let greatest = lately.0.iter().filter_map(|one| total(one)).max_by(f64::total_cmp);
         assert_eq!(one.max_24h, greatest);
@@ -303,7 +308,7 @@ async fn check_list(store: &StoreHandle, counted: &Counted<'_>, range: Range) {
     assert_eq!(listed, counted.0.len());
 }
 
-fn day(one: &TraceRecord) -> u64 {
+fn day(one: &RequestRecord) -> u64 {
     (one.timestamp_ms - one.timestamp_ms % DAY_MS) / 1_000
 }
 
@@ -319,7 +324,7 @@ async fn the_scorer_gets_what_requests_took_lately() {
         let mut expected: Vec<_> = records
             .iter()
             .filter(|record| record.node_id == one.node_id && record.model == one.model)
-            .filter(|record| record.status == "completed" && !record.benchmark)
+            .filter(|record| record.status_name() == "completed" && !record.benchmark)
             .filter(|record| record.timestamp_ms >= NOON_MS - DAY_MS)
             .map(|record| (record.timestamp_ms, (record.latency_ms - record.queue_ms.unwrap_or(0.0)).max(0.0)))
             .collect();

@@ -1,9 +1,11 @@
 //! Pages of requests.
 
-use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open, record, written};
-use crate::{StoreError, StoreHandle, StoreSettings, TraceFilter, TraceRecord};
+use herd_core::record::RequestRecord;
 
-type Passes = fn(&TraceRecord) -> bool;
+use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open, record, written};
+use crate::{StoreError, StoreHandle, StoreSettings, TraceFilter};
+
+type Passes = fn(&RequestRecord) -> bool;
 
 async fn all(store: &StoreHandle, filter: &TraceFilter, limit: u32) -> Vec<String> {
     let (mut ids, mut cursor) = (Vec::new(), None::<String>);
@@ -33,16 +35,16 @@ async fn every_filter_finds_what_it_says_in_order() {
         (TraceFilter { node_id: is("node-b"), model: is("qwen3:8b"), ..none.clone() }, |one| {
             one.node_id == "node-b" && one.model == "qwen3:8b"
         }),
-        (TraceFilter { status: is("completed"), ..none.clone() }, |one| one.status == "completed"),
+        (TraceFilter { status: is("completed"), ..none.clone() }, |one| one.status_name() == "completed"),
         (TraceFilter { status: is("failed"), app: is("aider"), ..none.clone() }, |one| {
-            one.status == "failed" && one.app == "aider"
+            one.status_name() == "failed" && one.app == "aider"
         }),
         (TraceFilter { tag: is("nightly"), ..none.clone() }, |one| one.tags.iter().any(|tag| tag == "nightly")),
         (TraceFilter { tag: is("nightly"), status: is("reaped"), ..none.clone() }, |one| {
-            one.status == "reaped" && one.tags.iter().any(|tag| tag == "nightly")
+            one.status_name() == "reaped" && one.tags.iter().any(|tag| tag == "nightly")
         }),
         (TraceFilter { client_ip: is("10.0.0.2"), format: is("openai_chat"), ..none.clone() }, |one| {
-            one.client_ip == "10.0.0.2" && one.original_format == "openai_chat"
+            one.client_ip == "10.0.0.2" && one.surface_name() == "openai_chat"
         }),
         (TraceFilter { benchmark: Some(true), ..none.clone() }, |one| one.benchmark),
         (TraceFilter { model: is("none"), status: is("no such"), ..none.clone() }, |_| false),

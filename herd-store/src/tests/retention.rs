@@ -1,8 +1,10 @@
 //! What is too old or too much goes, and nothing else.
 
+use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
+
 use super::{LIMIT, TestDir, fill, keeping, open, open_with, record};
 use crate::unix_ms;
-use crate::{DAY_MS, HealthScore, Range, Residency, StoreSettings, TraceRecord};
+use crate::{DAY_MS, HealthScore, Range, Residency, StoreSettings};
 
 fn rows(dir: &TestDir, table: &str) -> u64 {
     dir.number(&format!("SELECT count(*) FROM {table}"))
@@ -17,9 +19,9 @@ async fn after_upkeep(dir: &TestDir, settings: StoreSettings, done: impl Fn() ->
     assert!(thread.close(LIMIT));
 }
 
-fn tagged(id: u64, timestamp_ms: u64) -> TraceRecord {
-    let attempts = vec![crate::AttemptRecord { node_id: "node-a".into(), ..Default::default() }];
-    TraceRecord { tags: vec!["ci".into()], attempts, ..record(id, timestamp_ms) }
+fn tagged(id: u64, timestamp_ms: u64) -> RequestRecord {
+    let attempts = vec![AttemptRecord { node_id: "node-a".into(), ..Default::default() }];
+    RequestRecord { tags: vec!["ci".into()], attempts, ..record(id, timestamp_ms) }
 }
 
 #[tokio::test]
@@ -58,7 +60,8 @@ async fn the_oldest_go_when_the_file_is_too_large() {
     let dir = TestDir::new();
     let now = unix_ms();
     let (store, thread) = open(&dir).await;
-    let wide = |id| TraceRecord { scores_breakdown: Some("1".repeat(4_000)), ..tagged(id, now - 3_000 + id) };
+    let wide =
+        |id| RequestRecord { candidates: Candidates::Json("1".repeat(4_000).into()), ..tagged(id, now - 3_000 + id) };
     fill(&store, &(0..3_000).map(wide).collect::<Vec<_>>()).await;
     assert!(thread.close(LIMIT));
     let max_bytes = 8 << 20;

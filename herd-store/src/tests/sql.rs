@@ -1,7 +1,10 @@
 //! The queries that the product documents run unchanged on a database that herd filled.
 
+use herd_core::answer::Counts;
+use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
+use herd_core::vocabulary::{Class, ContextAction, Reason, Recorded, ReloadCause, StandIn};
+
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open, record};
-use crate::{AttemptRecord, TraceRecord};
 
 const SLOWEST: &str = "SELECT model, node_id, AVG(latency_ms)/1000.0 as avg_secs, COUNT(*) as n FROM request_traces WHERE status='completed' GROUP BY node_id, model HAVING n > 10 ORDER BY avg_secs DESC LIMIT 10";
 const FIRST_TOKEN: &str = "SELECT node_id, model, AVG(time_to_first_token_ms) as avg_ttft FROM request_traces WHERE time_to_first_token_ms IS NOT NULL GROUP BY node_id, model";
@@ -21,7 +24,7 @@ async fn the_documented_queries_run_unchanged() {
     for (model, node, seconds, count) in rows {
         let took: Vec<_> = records
             .iter()
-            .filter(|one| (&one.model, &one.node_id, one.status.as_str()) == (&model, &node, "completed"))
+            .filter(|one| (&one.model, &one.node_id, one.status_name()) == (&model, &node, "completed"))
             .map(|one| one.latency_ms)
             .collect();
         assert_eq!(u64::from(count), took.len() as u64);
@@ -38,19 +41,19 @@ async fn a_request_comes_back_as_it_was_recorded() {
     let (store, thread) = open(&dir).await;
     let attempt = |node: &str, outcome: &str, started_ms| AttemptRecord {
         node_id: node.into(),
-        outcome: outcome.into(),
+        outcome: Recorded::parse(outcome).unwrap(),
         score: Some(61.5),
         started_ms: Some(started_ms),
         duration_ms: Some(450.25),
     };
-    let full = TraceRecord {
-        load_ms: Some(31.0),
+    let full = RequestRecord {
+        counts: Counts { load_ms: Some(31.0), ..record(1, 0).counts },
         predicted_ms: Some(812.5),
         score: Some(74.15),
-        scores_breakdown: Some(r#"[{"node_id":"node-a","thermal":50.0}]"#.into()),
+        candidates: Candidates::Json(r#"[{"node_id":"node-a","thermal":50.0}]"#.into()),
         retry_count: 1,
         fallback_used: true,
-        stand_in: "vram".into(),
+        stand_in: Some(StandIn::Vram),
         client_ip: "10.0.0.9".into(),
         tags: vec!["ci".into(), "caf\u{e9}".into()],
         app: "ci".into(),
@@ -60,12 +63,12 @@ async fn a_request_comes_back_as_it_was_recorded() {
         stream: Some(false),
         num_ctx: Some(8_192),
         context_length: Some(16_384),
-        context_action: "raised".into(),
-        reload_cause: "num_ctx".into(),
+        context_action: Some(ContextAction::Raised),
+        reload_cause: Some(ReloadCause::LaunchOptions),
         request_bytes: 1_234,
         response_bytes: 5_678,
-        priority: "interactive".into(),
-        finish_reason: "stop".into(),
+        priority: Some(Class::Interactive),
+        finish_reason: Some(Reason::Stop),
         estimated_tokens: Some(11),
         attempts: vec![attempt("node-b", "error_500", 100.5), attempt("node-a", "completed", 551.0)],
         ..record(1, NOON_MS + 123)
@@ -73,9 +76,6 @@ async fn a_request_comes_back_as_it_was_recorded() {
     fill(&store, &[full.clone(), record(2, NOON_MS)]).await;
     assert_eq!(store.trace("request-1").await.unwrap(), Some(full.clone()));
     assert_eq!(store.trace("request-3").await.unwrap(), None);
-    let json = serde_json::to_value(&full).unwrap();
-    assert_eq!(json["timestamp"], serde_json::json!(1_795_348_800.123));
-    assert_eq!(json["scores_breakdown"][0]["thermal"], serde_json::json!(50.0));
     let columns = "SELECT excluded_nodes, timestamp FROM request_traces WHERE request_id = 'request-1'";
     let told: (String, f64) = dir.sql().query_row(columns, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(told, (r#"["node-b"]"#.into(), 1_795_348_800.123));
@@ -86,13 +86,13 @@ async fn a_request_comes_back_as_it_was_recorded() {
 async fn odd_records_are_bounded() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
-    let odd = TraceRecord {
+    let odd = RequestRecord {
         model: "\u{e9}".repeat(1_000),
         latency_ms: f64::NAN,
         queue_ms: Some(f64::INFINITY),
         time_to_first_token_ms: Some(-5.0),
-        prompt_tokens: Some(u64::MAX),
-        scores_breakdown: Some("x".repeat(1 << 20)),
+        counts: Counts { prompt_tokens: Some(u64::MAX), ..Counts::default() },
+        candidates: Candidates::Json("x".repeat(1 << 20).into()),
         error_message: Some("y".repeat(1 << 20)),
         tags: vec!["t".into(); 1_000],
         attempts: vec![AttemptRecord::default(); 1_000],
@@ -100,7 +100,7 @@ async fn odd_records_are_bounded() {
     };
     fill(&store, &[odd]).await;
     let kept = store.trace("request-1").await.unwrap().unwrap();
-    assert_eq!((kept.model.len(), kept.scores_breakdown, kept.queue_ms), (256, None, None));
+    assert_eq!((kept.model.len(), kept.candidates, kept.queue_ms), (256, Candidates::None, None));
     assert_eq!((kept.latency_ms, kept.time_to_first_token_ms), (0.0, Some(0.0)));
     assert_eq!((kept.tags.len(), kept.attempts.len(), kept.error_message.unwrap().len()), (16, 32, 2_000));
     assert!(thread.close(LIMIT));
@@ -111,7 +111,7 @@ async fn invented_names_do_not_grow_the_roll_ups_without_end() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
     let records: Vec<_> =
-        (0..2_000).map(|id| crate::TraceRecord { model: format!("m{id}"), ..record(id, NOON_MS) }).collect();
+        (0..2_000).map(|id| RequestRecord { model: format!("m{id}"), ..record(id, NOON_MS) }).collect();
     fill(&store, &records).await;
     assert_eq!(dir.number("SELECT count(*) FROM rollup_hourly"), 513);
     assert_eq!(dir.number("SELECT sum(requests) FROM rollup_daily"), 2_000);

@@ -1,14 +1,13 @@
 //! What happens when the disk or the file is bad: traffic goes on, and somebody is told.
 
+use herd_core::record::{Candidates, RequestRecord};
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::{LIMIT, NOON_MS, TestDir, fill, keeping, open, open_with, record, written};
-use crate::{
-    AuditEntry, BenchmarkRun, Range, Store, StoreError, StoreHandle, StoreSettings, StoreState, TraceFilter,
-    TraceRecord,
-};
+use crate::{AuditEntry, BenchmarkRun, Range, Store, StoreError, StoreHandle, StoreSettings, StoreState, TraceFilter};
 
 async fn state(store: &StoreHandle, wanted: StoreState) {
     let mut states = store.shared_state();
@@ -101,7 +100,7 @@ async fn a_full_disk_keeps_what_was_and_counts_what_is_lost() {
     let dir = TestDir::new();
     let settings = StoreSettings { queue: 1_000, max_pages: Some(200), ..keeping() };
     let (store, thread) = open_with(&dir, settings).await;
-    let wide = |id| TraceRecord { scores_breakdown: Some("1".repeat(8_000)), ..record(id, NOON_MS) };
+    let wide = |id| RequestRecord { candidates: Candidates::Json("1".repeat(8_000).into()), ..record(id, NOON_MS) };
     for id in 0..5_000 {
         store.record(wide(id));
     }

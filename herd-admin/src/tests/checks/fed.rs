@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use herd_core::health::CHECKS;
+use herd_core::record::{AttemptRecord, RequestRecord};
+use herd_core::vocabulary::{ContextAction, Recorded, ReloadCause, Status};
 use herd_core::wire::{DiskBytes, Gpu, Heartbeat, OllamaEnv};
-use herd_store::{AttemptRecord, HOUR_MS, TraceRecord};
+use herd_store::HOUR_MS;
 
 use super::super::history::{Kept, record};
 use super::super::pull_jobs::auto;
@@ -49,7 +51,7 @@ async fn found(app: &App) -> BTreeSet<String> {
 }
 
 /// What is found of these requests on two nodes that are otherwise well.
-async fn found_in(records: Vec<TraceRecord>) -> BTreeSet<String> {
+async fn found_in(records: Vec<RequestRecord>) -> BTreeSet<String> {
     let kept = Kept::open().await;
     let app = kept.app();
     join(&app, nodes());
@@ -62,9 +64,9 @@ fn check(found: &BTreeSet<String>, wanted: &[&str]) {
     assert_eq!(*found, wanted.iter().map(|one| (*one).to_owned()).collect());
 }
 
-fn times(count: u64, edit: impl Fn(&mut TraceRecord)) -> Vec<TraceRecord> {
+fn times(count: u64, edit: impl Fn(&mut RequestRecord)) -> Vec<RequestRecord> {
     let records = (0..count).map(|id| {
-        let mut record = TraceRecord { stream: Some(true), predicted_ms: Some(250.0), ..record(id) };
+        let mut record = RequestRecord { stream: Some(true), predicted_ms: Some(250.0), ..record(id) };
         edit(&mut record);
         record
     });
@@ -85,7 +87,7 @@ async fn endings_are_found_at_their_nodes() {
         ("reaped", 2, "zombies a -"),
     ] {
         let mut records = times(60, |_| {});
-        records[..count].iter_mut().for_each(|record| record.status = status.into());
+        records[..count].iter_mut().for_each(|record| record.status = Recorded::parse(status));
         check(&found_in(records).await, &[wanted]);
     }
 }
@@ -100,7 +102,7 @@ async fn reloads_are_found_by_their_cause() {
     ] {
         let mut records = times(60, |_| {});
         for record in &mut records[..8] {
-            (record.context_action, record.reload_cause) = ("reload".into(), cause.into());
+            (record.context_action, record.reload_cause) = (Some(ContextAction::Reload), ReloadCause::parse(cause));
         }
         check(&found_in(records).await, &[wanted]);
     }
@@ -110,7 +112,7 @@ async fn reloads_are_found_by_their_cause() {
 async fn attempts_that_fail_are_found_where_they_were_made() {
     let attempt = |node_id: &str, outcome: &str| AttemptRecord {
         node_id: node_id.into(),
-        outcome: outcome.into(),
+        outcome: Recorded::parse(outcome).unwrap(),
         ..AttemptRecord::default()
     };
     let retried = |outcome: &str| {
@@ -138,7 +140,7 @@ async fn cut_prompts_and_idle_windows_are_found() {
     let [mut a, b] = nodes();
     a.herd.as_mut().unwrap().ollama.loaded[0].context_length = 131_072;
     join(&app, [a, b]);
-    kept.fill(times(40, |record| record.prompt_tokens = Some(3_000))).await;
+    kept.fill(times(40, |record| record.counts.prompt_tokens = Some(3_000))).await;
     check(&found(&app).await, &["context_oversized a tiny:latest"]);
 }
 
@@ -147,7 +149,7 @@ async fn a_node_is_slow_against_its_peers_and_against_itself() {
     let on = |node: &str, decode_ms: f64, ago_ms: u64| {
         times(30, |record| {
             record.node_id = node.into();
-            (record.decode_ms, record.completion_tokens) = (Some(decode_ms), Some(101));
+            (record.decode_ms, record.counts.completion_tokens) = (Some(decode_ms), Some(101));
             record.timestamp_ms -= ago_ms;
         })
     };
@@ -159,7 +161,11 @@ async fn a_node_is_slow_against_its_peers_and_against_itself() {
 
 #[tokio::test]
 async fn loads_and_waits_are_found_with_what_is_in_the_way() {
-    let cold = || times(30, |record| (record.context_action, record.load_ms) = ("load".into(), Some(4_000.0)));
+    let cold = || {
+        times(30, |record| {
+            (record.context_action, record.counts.load_ms) = (Some(ContextAction::Load), Some(4_000.0));
+        })
+    };
     check(&found_in(cold()).await, &["keep_alive_short a tiny:latest"]);
     for (env, size_bytes, wanted) in [
         (OllamaEnv { max_loaded_models: Some(1), ..OllamaEnv::default() }, GIB, "max_loaded_reached"),
@@ -202,7 +208,7 @@ async fn demand_goes_by_the_name_that_was_asked_for() {
     let unknown = times(6, |record| {
         record.model = "misspelt:latest".into();
         record.original_model = "misspelt:latest".into();
-        (record.node_id, record.status, record.http_status) = (String::new(), "rejected".into(), 404);
+        (record.node_id, record.status, record.http_status) = (String::new(), Some(Status::Rejected.into()), 404);
     });
     check(&found_in(unknown).await, &["model_missing - misspelt:latest"]);
     let stands_in = |fallback_used| {
@@ -305,7 +311,7 @@ async fn pulls_for_requests_that_fail_are_a_finding() {
 #[tokio::test]
 async fn the_last_hour_is_known_after_a_restart() {
     let kept = Kept::open().await;
-    kept.fill(times(60, |record| record.status = "failed".into())).await;
+    kept.fill(times(60, |record| record.status = Some(Status::Failed.into()))).await;
     let kept = kept.reopen().await;
     let app = kept.app();
     join(&app, nodes());
