@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use herd_core::access::{Need, need_of};
+use herd_core::vocabulary::{Status, Surface};
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
@@ -182,6 +183,9 @@ fn parameter(name: &str, place: &str) -> Value {
     let schema = match name {
         "range" => json!({ "enum": ["15m", "1h", "6h", "24h", "7d", "30d", "90d", "365d"], "default": "1h" }),
         "format" => json!({ "enum": ["json", "csv"] }),
+        // Rows of another program may have words of their own.
+        "status" => json!({ "type": "string", "examples": Status::ALL.map(Status::name) }),
+        "surface" => json!({ "type": "string", "examples": Surface::ALL.map(Surface::name) }),
         "group_by" => json!({ "enum": ["model", "node", "app", "day", "surface", "node_model", "node_model_day"] }),
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
         "from_unix_ms" | "to_unix_ms" | "step_ms" => json!({ "type": "integer", "minimum": 0 }),

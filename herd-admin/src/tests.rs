@@ -5,6 +5,7 @@ mod alias;
 mod benchmark;
 mod catalogue;
 mod checks;
+mod errors;
 mod events;
 mod explain;
 mod fleet;
