@@ -26,6 +26,7 @@ pub mod launch;
 pub mod lesson;
 pub mod load;
 pub mod name;
+pub mod path;
 pub mod patience;
 pub mod protect;
 pub mod pull;
