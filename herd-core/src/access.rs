@@ -3,6 +3,7 @@
 //! Pure: what a request shows has been looked up before, and time comes in as an argument.
 
 pub mod meter;
+pub mod origins;
 #[cfg(test)]
 mod tests;
 
