@@ -53,8 +53,11 @@ impl Choice {
     pub fn edits(&self, profile: &RequestProfile, name: &ModelName) -> Vec<Edit> {
         let mut edits: Vec<Edit> = profile.places.private.iter().cloned().map(Edit::cut).collect();
         if *name != profile.model {
-            edits.push(Edit { range: profile.places.model.clone(), text: json_string(name.as_str()) });
+            let places = std::iter::once(&profile.places.model).chain(&profile.places.model_again);
+            edits.extend(places.map(|place| Edit { range: place.clone(), text: json_string(name.as_str()) }));
         }
+        let volatile = &profile.places.volatile;
+        edits.extend(volatile.iter().map(|(place, pinned)| Edit { range: place.clone(), text: (*pinned).to_owned() }));
         // A request of its own keep_alive would have a pinned model unloaded.
         if let Some(place) = &profile.places.keep_alive
             && self.model().is_some_and(|model| model.load.is_pinned())

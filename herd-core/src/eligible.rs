@@ -195,7 +195,7 @@ pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> R
     }
     if let Some(max) = model.context_length_max
         && profile.surface.task() == Task::Completion
-        && profile.prompt_tokens > max.saturating_mul(ESTIMATE_SLACK)
+        && profile.text_tokens() > max.saturating_mul(ESTIMATE_SLACK)
     {
         return Err(Ineligible::ContextTooSmall(max));
     }

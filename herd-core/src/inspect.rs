@@ -1,14 +1,16 @@
 //! Reads a request body in place: what a decision needs, and where the bytes stand that may be rewritten.
 //!
-//! Ollama decodes with Go's `encoding/json`, which compares keys without regard to case and lets the last of
-//! duplicates win. A router that read `model` otherwise could be made to route for one model and run another, so keys
-//! compare as Go compares them and a duplicate of a key that matters is refused.
+//! Ollama decodes with Go's `encoding/json`, which compares keys without regard to case, lets the last of duplicates win,
+//! takes text that is not UTF-8 and reads nothing behind the value. So do we, and what Ollama takes is not refused: what
+//! only labels or estimates a request is used as far as it can be. One thing is: a key that stands twice with two
+//! meanings, where a request could be routed as one and run as the other.
 
 mod conversation;
 pub mod json;
 mod members;
 mod text;
 mod value;
+mod volatile;
 
 use std::ops::Range;
 
@@ -17,9 +19,11 @@ use crate::name::{ModelName, NameError};
 use crate::request::{Dialect, Places, RequestProfile, Surface, Task};
 use json::{JsonError, Kind, Scanner};
 use members::Members;
-use value::{boolean, boolean_or_none, has_content, integer, integer_or_none, strings};
+use value::{boolean, boolean_or_none, has_content, integer, integer_or_none, label, labels, strings};
 
-/// Bounds on what a body may make us do.
+pub use volatile::{Line, VOLATILE};
+
+/// How a body is read, and bounds on what it may make us do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InspectLimits {
     /// Deepest nesting, 1 to [`json::DEPTH_CEILING`].
@@ -28,28 +32,30 @@ pub struct InspectLimits {
     pub fallback_models: usize,
     /// Most entries of `metadata.tags`.
     pub tags: usize,
+    /// Whether lines of a system prompt that change with every request are found, to be pinned: see [`VOLATILE`].
+    pub stabilise: bool,
 }
 
 impl Default for InspectLimits {
     fn default() -> Self {
-        Self { json_depth: 64, fallback_models: 8, tags: 16 }
+        Self { json_depth: json::DEPTH_CEILING, fallback_models: 8, tags: 16, stabilise: true }
     }
 }
 
-/// Longest tag in bytes.
+/// So much of a tag is kept, in bytes.
 pub const TAG_MAX_BYTES: usize = 64;
-/// Longest `user` in bytes: more than a hash with a prefix has.
+/// So much of `user` is kept, in bytes: more than a hash with a prefix has.
 pub const USER_MAX_BYTES: usize = 256;
 
-/// Why a body is refused. Each is the client's to mend: 400.
+/// Members that may name the model; further ones are refused, so that a body has few places that must be rewritten.
+const MODELS_MAX: usize = 8;
+
+/// Why a body is refused. Each is the client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     /// There is no body.
     #[error("missing request body")]
     Empty,
-    /// It is not text.
-    #[error("request body is not valid UTF-8")]
-    NotUtf8,
     /// It is not JSON, or nests too deeply.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -59,7 +65,7 @@ pub enum InspectError {
     /// There is no model in it.
     #[error("model is required")]
     NoModel,
-    /// A key that matters stands twice.
+    /// A key that matters stands twice, with two meanings.
     #[error("duplicate key {0:?}")]
     Duplicate(&'static str),
     /// A value has the wrong type.
@@ -70,16 +76,8 @@ pub enum InspectError {
         /// What it should be.
         expected: &'static str,
     },
-    /// A list has too many entries or an entry is too long.
-    #[error("{key:?} exceeds its limit of {limit}")]
-    TooMuch {
-        /// The key, dotted.
-        key: &'static str,
-        /// The limit.
-        limit: usize,
-    },
     /// A model name is not one.
-    #[error("{key:?} {why}")]
+    #[error("{}", told(key, why))]
     Name {
         /// The key.
         key: &'static str,
@@ -94,28 +92,45 @@ impl InspectError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::NoModel => Some("model"),
-            Self::Duplicate(key) | Self::WrongType { key, .. } | Self::TooMuch { key, .. } | Self::Name { key, .. } => {
-                Some(key)
-            }
+            Self::Duplicate(key) | Self::WrongType { key, .. } | Self::Name { key, .. } => Some(key),
             _ => None,
+        }
+    }
+
+    /// The HTTP status that a request on `surface` is refused with, and the words. A request without a model is one for a
+    /// model without a name to some of Ollama's handlers.
+    #[must_use]
+    pub fn told_on(&self, surface: Surface) -> (u16, String) {
+        match surface {
+            Surface::OllamaGenerate | Surface::OllamaEmbed if *self == Self::NoModel => {
+                (404, "model '' not found".to_owned())
+            }
+            _ => (400, self.to_string()),
         }
     }
 }
 
-/// Reads `body`, a request on `surface`.
+/// What is wrong with the name at `key`: of `model` in Ollama's words.
+fn told(key: &str, why: &NameError) -> String {
+    if key == "model" { why.to_string() } else { format!("{key:?}: {why}") }
+}
+
+/// Reads `body`, a request on `surface`. What stands behind its first value does not count.
 ///
 /// # Errors
-/// When the whole of it is not one JSON object, or what matters in it is missing, doubled, of the wrong type or over a
-/// limit.
+/// When it does not begin with a JSON object, or what matters in that is missing, told twice, or of the wrong type.
 pub fn inspect(surface: Surface, body: &[u8], limits: &InspectLimits) -> Result<RequestProfile, InspectError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(InspectError::Empty);
     }
-    std::str::from_utf8(body).map_err(|_| InspectError::NotUtf8)?;
     let mut scanner = Scanner::new(body, limits.json_depth);
-    if scanner.kind()? != Kind::Object {
-        scanner.skip()?;
-        return Err(InspectError::NotAnObject);
+    match scanner.kind()? {
+        Kind::Object => {}
+        kind => {
+            scanner.skip()?;
+            // `null` is an object without members to Ollama.
+            return Err(if kind == Kind::Null { InspectError::NoModel } else { InspectError::NotAnObject });
+        }
     }
     let mut found = Found { limits: *limits, ..Found::default() };
     let mut members = Members::default();
@@ -124,7 +139,6 @@ pub fn inspect(surface: Surface, body: &[u8], limits: &InspectLimits) -> Result<
         members.add(key_start..value.end, known(key, PRIVATE).is_some());
         Ok::<(), InspectError>(())
     })?;
-    scanner.finish()?;
     found.places.start = whole.start + 1;
     found.places.private.extend(members.cuts());
     found.into_profile(surface, body.len())
@@ -161,10 +175,9 @@ const LAUNCH: &[&str] = &[
     "options.num_gpu",
 ];
 
-/// Keys that may stand once, the members of the body first. At most 64.
-const ONCE: &[&str] = &[
+/// Members of the body that are read.
+const READ: &[&str] = &[
     "model",
-    "name",
     "stream",
     "options",
     "fallback_models",
@@ -186,22 +199,13 @@ const ONCE: &[&str] = &[
     "shift",
     "user",
     "keep_alive",
-    "options.num_ctx",
-    "options.num_predict",
-    "options.num_batch",
-    "options.num_thread",
-    "options.main_gpu",
-    "options.draft_num_predict",
-    "options.use_mmap",
-    "options.num_gpu",
-    "metadata.tags",
 ];
 
 #[derive(Default)]
 struct Found {
     limits: InspectLimits,
-    /// One bit per entry of [`ONCE`].
-    seen: u64,
+    /// One bit per entry of [`LAUNCH`] that has been read.
+    launch_seen: u64,
     model: Option<ModelName>,
     fallback_models: Vec<ModelName>,
     fallback: Option<bool>,
@@ -220,23 +224,17 @@ struct Found {
 }
 
 impl Found {
-    fn once(&mut self, key: &'static str) -> Result<(), InspectError> {
-        let bit = ONCE.iter().position(|name| *name == key).map_or(0, |index| 1 << index);
-        if self.seen & bit != 0 {
-            return Err(InspectError::Duplicate(key));
-        }
-        self.seen |= bit;
-        Ok(())
-    }
-
     /// Reads one member of the body; returns the range of its value.
     fn member(&mut self, surface: Surface, scanner: &mut Scanner<'_>, key: &str) -> Result<Range<usize>, InspectError> {
-        let Some(key) = known(key, ONCE).filter(|name| !name.contains('.')) else { return Ok(scanner.skip()?) };
-        self.once(key)?;
+        let Some(key) = known(key, READ) else { return Ok(scanner.skip()?) };
         match key {
             "model" => self.model(scanner),
-            "stream" => Ok(store(&mut self.stream, boolean(scanner, key)?)),
-            "options" => self.options(scanner),
+            "stream" if surface.can_stream() => {
+                let (told, range) = boolean(scanner, key)?;
+                self.stream = told.or(self.stream);
+                Ok(range)
+            }
+            "options" if surface.carries_num_ctx() => self.options(scanner),
             "fallback_models" => self.fallback_models(scanner),
             "fallback" => Ok(store(&mut self.fallback, boolean(scanner, key)?)),
             "metadata" => self.metadata(scanner),
@@ -245,7 +243,7 @@ impl Found {
             "shift" => self.shift(scanner),
             "user" if surface.dialect() == Dialect::OpenAi => self.user(scanner),
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
-                let (value, range) = integer(scanner, key)?;
+                let (value, range) = integer_or_none(scanner)?;
                 self.max_output_tokens = self.max_output_tokens.max(value.and_then(|v| u64::try_from(v).ok()));
                 Ok(range)
             }
@@ -254,27 +252,31 @@ impl Found {
                 self.places.keep_alive = Some(range.clone()).filter(|_| surface.dialect() == Dialect::Ollama);
                 Ok(range)
             }
-            "name" | "user" => Ok(scanner.skip()?),
+            "user" | "stream" | "options" => Ok(scanner.skip()?),
             _ => self.text(surface, scanner, key),
         }
     }
 
     fn model(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
+        const KEY: &str = "model";
         if scanner.kind()? != Kind::String {
             let is_null = scanner.kind()? == Kind::Null;
-            scanner.skip()?;
-            return Err(if is_null {
-                InspectError::NoModel
-            } else {
-                InspectError::WrongType { key: "model", expected: "a string" }
-            });
+            let range = scanner.skip()?;
+            // Ollama reads null as nothing said.
+            return if is_null { Ok(range) } else { Err(InspectError::WrongType { key: KEY, expected: "a string" }) };
         }
         let range = scanner.string()?;
-        let name = scanner.text(&range);
-        if name.is_empty() {
-            return Err(InspectError::NoModel);
+        let name = match ModelName::asked(&scanner.text(&range)) {
+            Ok(name) => name,
+            Err(NameError::Empty) => return Err(InspectError::NoModel),
+            Err(why) => return Err(InspectError::Name { key: KEY, why }),
+        };
+        if self.model.as_ref().is_some_and(|first| *first != name) || self.places.model_again.len() == MODELS_MAX {
+            return Err(InspectError::Duplicate(KEY));
         }
-        self.model = Some(ModelName::new(&name).map_err(|why| InspectError::Name { key: "model", why })?);
+        if self.model.replace(name).is_some() {
+            self.places.model_again.push(std::mem::take(&mut self.places.model));
+        }
         self.places.model = range.clone();
         Ok(range)
     }
@@ -285,19 +287,31 @@ impl Found {
         scanner: &mut Scanner<'_>,
         key: &'static str,
     ) -> Result<Range<usize>, InspectError> {
-        let range = if matches!(key, "messages" | "input") && scanner.kind()? == Kind::Array {
-            let Self { text, conversation, .. } = self;
-            scanner.array(|scanner| {
-                let message = text.value(scanner, false)?;
-                conversation.add(scanner.slice(&message));
-                Ok::<(), JsonError>(())
-            })?
-        } else {
-            self.text.value(scanner, key == "images")?
+        let range = match key {
+            "messages" | "input" if scanner.kind()? == Kind::Array => scanner.array(|scanner| self.message(scanner))?,
+            "images" => self.text.images_member(scanner)?,
+            _ => self.text.value(scanner)?,
         };
+        if self.limits.stabilise && matches!(key, "system" | "instructions") {
+            volatile::in_prompt(scanner, &range, &mut self.places.volatile);
+        }
         let question = if surface == Surface::OllamaChat { "messages" } else { "prompt" };
         self.has_content |= key == question && has_content(scanner, &range);
         Ok(range)
+    }
+
+    fn message(&mut self, scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+        let range = self.text.value(scanner)?;
+        if self.conversation.is_complete() {
+            return Ok(());
+        }
+        let before = self.places.volatile.len();
+        if self.limits.stabilise {
+            volatile::in_message(scanner, &range, &mut self.places.volatile);
+        }
+        let message = scanner.slice(&range);
+        self.conversation.add(&volatile::pinned(message, range.start, &self.places.volatile[before..]));
+        Ok(())
     }
 
     /// `true` or the name of a level; of what else it is, the backend is the judge.
@@ -315,20 +329,9 @@ impl Found {
     }
 
     fn user(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
-        const KEY: &str = "user";
-        match scanner.kind()? {
-            Kind::Null => Ok(scanner.skip()?),
-            Kind::String => {
-                let range = scanner.string()?;
-                let text = scanner.text(&range);
-                if text.len() > USER_MAX_BYTES {
-                    return Err(InspectError::TooMuch { key: KEY, limit: USER_MAX_BYTES });
-                }
-                self.user = Some(text.into_owned()).filter(|text| !text.is_empty());
-                Ok(range)
-            }
-            _ => Err(InspectError::WrongType { key: KEY, expected: "a string" }),
-        }
+        let (told, range) = label(scanner, USER_MAX_BYTES)?;
+        self.user = told;
+        Ok(range)
     }
 
     fn options(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
@@ -354,14 +357,17 @@ impl Found {
         // Options are a map to Ollama, so that these keys compare exactly.
         match key {
             "num_ctx" => {
-                self.once("options.num_ctx")?;
-                let (value, range) = integer(scanner, "options.num_ctx")?;
+                const KEY: &str = "options.num_ctx";
+                let (value, range) = integer(scanner, KEY)?;
                 // Ollama raises anything below 4 to 4, negative numbers included.
-                self.num_ctx = value.map(|v| u64::try_from(v).unwrap_or(0).max(4));
-                self.places.num_ctx = Some(range);
+                let num_ctx = value.map(|v| u64::try_from(v).unwrap_or(0).max(4));
+                let again = self.places.num_ctx.replace(range).is_some();
+                if again && self.num_ctx != num_ctx {
+                    return Err(InspectError::Duplicate(KEY));
+                }
+                self.num_ctx = num_ctx;
             }
             "num_predict" => {
-                self.once("options.num_predict")?;
                 let (value, _) = integer(scanner, "options.num_predict")?;
                 self.max_output_tokens = value.and_then(|v| u64::try_from(v).ok());
             }
@@ -372,33 +378,37 @@ impl Found {
 
     /// Reads one of [`LAUNCH`], or passes over what else it is. Ollama answers a wrong type itself.
     fn launch_option(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<(), InspectError> {
-        let names = LAUNCH.iter().find(|name| name.strip_prefix("options.") == Some(key));
-        let Some(name) = names.copied() else {
+        let Some(name) = LAUNCH.iter().find(|name| name.strip_prefix("options.") == Some(key)) else {
             scanner.skip()?;
             return Ok(());
         };
-        self.once(name)?;
+        let (before, bit) = (self.launch, LAUNCH.iter().position(|one| one == name).map_or(0, |index| 1 << index));
+        let again = self.launch_seen & bit != 0;
+        self.launch_seen |= bit;
         if key == "use_mmap" {
             self.launch.use_mmap = boolean_or_none(scanner)?.0;
-            return Ok(());
+        } else {
+            let (value, _) = integer_or_none(scanner)?;
+            match key {
+                "num_batch" => self.launch.num_batch = value,
+                "num_thread" => self.launch.num_thread = value,
+                "main_gpu" => self.launch.main_gpu = value,
+                "draft_num_predict" => self.launch.draft_num_predict = value,
+                _ => self.launch.num_gpu = value.filter(|layers| *layers >= 0),
+            }
         }
-        let (value, _) = integer_or_none(scanner)?;
-        match key {
-            "num_batch" => self.launch.num_batch = value,
-            "num_thread" => self.launch.num_thread = value,
-            "main_gpu" => self.launch.main_gpu = value,
-            "draft_num_predict" => self.launch.draft_num_predict = value,
-            _ => self.launch.num_gpu = value.filter(|layers| *layers >= 0),
-        }
-        Ok(())
+        if again && self.launch != before { Err(InspectError::Duplicate(name)) } else { Ok(()) }
     }
 
     fn fallback_models(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
         const KEY: &str = "fallback_models";
         let limit = self.limits.fallback_models;
         let mut models = Vec::new();
-        let range = strings(scanner, KEY, limit, |text| {
-            models.push(ModelName::new(text).map_err(|why| InspectError::Name { key: KEY, why })?);
+        let range = strings(scanner, KEY, |text| {
+            let model = ModelName::asked(text).map_err(|why| InspectError::Name { key: KEY, why })?;
+            if models.len() < limit {
+                models.push(model);
+            }
             Ok(())
         })?;
         self.fallback_models = models;
@@ -421,25 +431,15 @@ impl Found {
     }
 
     fn tags(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
-        const KEY: &str = "metadata.tags";
-        self.once(KEY)?;
-        let limit = self.limits.tags;
-        let mut tags = Vec::new();
-        let range = strings(scanner, KEY, limit, |text| {
-            if text.len() > TAG_MAX_BYTES {
-                return Err(InspectError::TooMuch { key: KEY, limit: TAG_MAX_BYTES });
-            }
-            tags.push(text.to_owned());
-            Ok(())
-        })?;
-        self.tags = tags;
+        let (told, range) = labels(scanner, self.limits.tags, TAG_MAX_BYTES)?;
+        self.tags = told;
         Ok(range)
     }
 
     fn tools(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
         let kind = scanner.kind()?;
-        let range = self.text.value(scanner, false)?;
-        self.tools = kind == Kind::Array && has_content(scanner, &range);
+        let range = self.text.plain(scanner)?;
+        self.tools |= kind == Kind::Array && has_content(scanner, &range);
         Ok(range)
     }
 
@@ -458,9 +458,10 @@ impl Found {
             launch: if surface.carries_num_ctx() { Signature::new(&launch) } else { Signature::DEFAULT },
             max_output_tokens: self.max_output_tokens,
             prompt_tokens,
+            attachment_tokens: self.text.attachment_tokens(),
             conversation: self.conversation.hash().filter(|_| !one_by_one),
-            tokens_at_once: if one_by_one { self.text.longest_tokens() } else { prompt_tokens },
-            empty: native && self.text.images() == 0 && !self.has_content,
+            tokens_at_once: if one_by_one { self.text.longest_tokens() } else { self.text.text_tokens() },
+            empty: native && self.text.attachments() == 0 && !self.has_content,
             images: self.text.images(),
             tools: self.tools,
             think: self.think && native,

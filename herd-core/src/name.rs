@@ -1,6 +1,11 @@
 //! Names that come from outside: model names and node ids, checked once and then trusted.
 
+mod near;
+mod spelling;
+
 use std::fmt;
+
+pub use near::nearest;
 
 /// Longest model name, in bytes. Ollama's own names stay far below.
 pub const MODEL_NAME_MAX_BYTES: usize = 256;
@@ -19,6 +24,12 @@ pub enum NameError {
     /// It has a character that no such name has.
     #[error("has a character that is not allowed: {0:?}")]
     Character(char),
+    /// One of its parts is missing or is not as Ollama has it.
+    #[error("invalid model name")]
+    Invalid,
+    /// It says twice where it runs.
+    #[error("use either :local or :cloud, not both: {0:?}")]
+    Conflict(String),
 }
 
 /// A model name as Ollama compares it: lower case, with a tag, without the default host and namespace.
@@ -28,7 +39,21 @@ pub enum NameError {
 pub struct ModelName(Box<str>);
 
 impl ModelName {
-    /// Normalises `text`.
+    /// Reads `text` as Ollama reads the name in a request: every spelling that it takes, and no other.
+    ///
+    /// # Errors
+    /// When it is empty, or is no name to Ollama.
+    pub fn asked(text: &str) -> Result<Self, NameError> {
+        spelling::parse(text).map(|name| Self(name.into()))
+    }
+
+    /// Whether it runs elsewhere: Ollama hands requests for it on.
+    #[must_use]
+    pub fn is_cloud(&self) -> bool {
+        spelling::is_cloud(&self.0)
+    }
+
+    /// Normalises `text`, which may be any name that a node reports.
     ///
     /// # Errors
     /// When it is empty, longer than [`MODEL_NAME_MAX_BYTES`], or has white space or control characters.
@@ -36,6 +61,9 @@ impl ModelName {
         check_length(text, MODEL_NAME_MAX_BYTES)?;
         if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(NameError::Character(bad));
+        }
+        if let Ok(name) = Self::asked(text) {
+            return Ok(name);
         }
         let lower = text.to_lowercase();
         let path = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
@@ -141,6 +169,13 @@ mod tests {
         check("me/tiny", "me/tiny:latest");
         check("localhost:5000/me/tiny", "localhost:5000/me/tiny:latest");
         check("hf.co/Org/Model-GGUF:Q4_K_M", "hf.co/org/model-gguf:q4_k_m");
+    }
+
+    #[test]
+    fn a_reported_name_that_is_none_to_ollama_is_kept() {
+        check("<b>X</b>", "<b>x</b>:latest");
+        check("a/b/c/d/e:1", "a/b/c/d/e:1");
+        check("@cf/meta/llama", "@cf/meta/llama:latest");
     }
 
     #[test]

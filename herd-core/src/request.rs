@@ -137,12 +137,15 @@ pub struct RequestProfile {
     pub launch: Signature,
     /// Most tokens that the answer may have, where given.
     pub max_output_tokens: Option<u64>,
-    /// Estimated tokens of the prompt, images included; 0 when there is none.
+    /// Estimated tokens of the prompt, attachments included; 0 when there is none.
     pub prompt_tokens: u64,
+    /// Those of them that are guessed for attachments: images, audio, files. Nobody knows what an encoder will make of
+    /// them, so that they neither exceed a window nor count against a key.
+    pub attachment_tokens: u64,
     /// Its conversation, the same for every turn, by how it begins; `None` = its surface has none, or there is none.
     pub conversation: Option<u64>,
     /// Estimated tokens that the window must hold at once: those of the longest input of an embedding request, which
-    /// are embedded one by one, else [`Self::prompt_tokens`].
+    /// are embedded one by one, else those of the prompt's text.
     pub tokens_at_once: u64,
     /// There is nothing to answer: it asks Ollama to load the model, or to unload it. Only Ollama's own chat and
     /// generate have such requests.
@@ -170,6 +173,8 @@ pub struct Places {
     pub start: usize,
     /// The value of `model`, quotes included.
     pub model: Range<usize>,
+    /// The same of members before it that say so too.
+    pub model_again: Vec<Range<usize>>,
     /// The value of `options.num_ctx`.
     pub num_ctx: Option<Range<usize>>,
     /// Right after the `{` of `options`; and whether it has members.
@@ -180,6 +185,8 @@ pub struct Places {
     pub keep_alive: Option<Range<usize>>,
     /// Members that are herd's alone and not for the backend: `fallback_models`, `fallback`, `metadata.tags`.
     pub private: Vec<Range<usize>>,
+    /// What changes with every request at the front of the system prompt, and what pins it.
+    pub volatile: Vec<(Range<usize>, &'static str)>,
 }
 
 /// Tokens of the answer that a window must hold when the request names no limit. A judgement: most chat answers are
@@ -187,6 +194,12 @@ pub struct Places {
 pub const DEFAULT_OUTPUT_RESERVE_TOKENS: u64 = 512;
 
 impl RequestProfile {
+    /// Estimated tokens of the prompt's text.
+    #[must_use]
+    pub fn text_tokens(&self) -> u64 {
+        self.prompt_tokens.saturating_sub(self.attachment_tokens)
+    }
+
     /// Window that holds the prompt and a reserve for the answer, in tokens.
     ///
     /// The reserve is at most a prompt's length or the default, whichever is more: clients set huge limits that no

@@ -178,7 +178,7 @@ pub fn upgrades(snapshot: &FleetSnapshot, profile: &RequestProfile, requested: &
 #[must_use]
 pub fn substitutes(snapshot: &FleetSnapshot, profile: &RequestProfile, requested: &ModelName) -> Vec<ModelName> {
     let wanted = Wanted::new(snapshot, profile, requested);
-    let holds = |context_length: Option<u64>| context_length.is_none_or(|tokens| tokens >= profile.prompt_tokens);
+    let holds = |context_length: Option<u64>| context_length.is_none_or(|tokens| tokens >= profile.text_tokens());
     let likeness = wanted.resident(snapshot, holds).into_iter().map(|(name, found)| {
         let apart = wanted.size_bytes.zip(found.size_bytes).map(|(wanted, found)| wanted.abs_diff(found));
         ((Reverse(found.same_family), apart.unwrap_or(u64::MAX)), name)

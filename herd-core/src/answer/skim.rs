@@ -5,10 +5,12 @@
 //! It is a little laxer than the grammar: the inside of a number is not checked, nor is UTF-8.
 
 use super::heard::Key;
-use crate::inspect::json::{DEPTH_CEILING, plain_length};
+use crate::inspect::json::plain_length;
 
 /// Deepest place from which values are reported, in open containers.
 pub(super) const PATH_MAX: usize = 5;
+/// Deepest nesting that is followed: the containers are kept as bits of a `u128`.
+const DEPTH_MAX: usize = 128;
 /// Longest beginning of a text that is kept, in bytes; more than any name that is compared.
 const TEXT_MAX: usize = 40;
 
@@ -143,7 +145,7 @@ impl Skimmer {
 
     fn open(&mut self, is_object: bool, take: &mut impl FnMut(&[Key], Value<'_>)) {
         self.report(Value::Container, take);
-        if self.depth == DEPTH_CEILING as usize {
+        if self.depth == DEPTH_MAX {
             self.state = State::Broken;
             return;
         }

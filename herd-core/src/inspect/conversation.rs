@@ -17,6 +17,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Whether later messages do not count.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Takes the next message in, as it stands in the body.
     pub(super) fn add(&mut self, message: &[u8]) {
         if self.complete {

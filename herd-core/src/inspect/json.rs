@@ -1,19 +1,19 @@
 //! A validating JSON scanner that reports byte ranges and builds nothing.
 //!
-//! It accepts what RFC 8259 accepts, no more, down to a nesting limit. The caller has made sure that the bytes are
-//! UTF-8. Skipping a value takes no recursion and no memory, so that a hostile body costs what its length costs.
+//! It accepts what RFC 8259 accepts, down to a nesting limit, and as Ollama's decoder does it takes strings that are no
+//! UTF-8, whose bad bytes count as U+FFFD. Skipping a value takes no recursion and a bit of memory for each level, so that a hostile body costs what its length costs.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Deepest nesting that a scanner can be asked to accept: the containers are kept as bits of a `u128`.
-pub const DEPTH_CEILING: u32 = 128;
+/// Deepest nesting that a scanner can be asked to accept: that of Ollama's decoder.
+pub const DEPTH_CEILING: u32 = 10_000;
 
 /// What is wrong with a text that should be JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// It ends too early.
-    #[error("unexpected end of JSON input")]
+    #[error("unexpected EOF")]
     End,
     /// It does not follow the grammar.
     #[error("invalid JSON at byte {0}")]
@@ -153,8 +153,14 @@ impl<'a> Scanner<'a> {
     #[must_use]
     pub fn text(&self, string: &Range<usize>) -> Cow<'a, str> {
         let raw = &self.bytes[string.start + 1..string.end - 1];
-        let raw = std::str::from_utf8(raw).unwrap_or_default();
-        if raw.contains('\\') { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+        let raw = String::from_utf8_lossy(raw);
+        if raw.contains('\\') { Cow::Owned(unescape(&raw)) } else { raw }
+    }
+
+    /// A scanner of the same text that goes on at `place`, which this one has passed.
+    #[must_use]
+    pub fn back_at(&self, place: usize) -> Self {
+        Self { at: place, ..self.clone() }
     }
 
     /// The bytes of a range that this scanner returned.
@@ -167,7 +173,8 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// When something does.
-    pub fn finish(&mut self) -> Result<(), JsonError> {
+    #[cfg(test)]
+    pub(crate) fn finish(&mut self) -> Result<(), JsonError> {
         self.blank();
         if self.at == self.bytes.len() { Ok(()) } else { Err(JsonError::Syntax(self.at)) }
     }
@@ -203,10 +210,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips a container without recursion: `kinds` has one bit per open container, 1 = object.
+    /// Skips a container without recursion.
     fn skip_container(&mut self) -> Result<(), JsonError> {
         let base = self.depth;
-        let mut kinds: u128 = 0;
+        let mut kinds = Kinds::default();
         loop {
             self.blank();
             if matches!(self.peek()?, b'{' | b'[') {
@@ -223,7 +230,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Opens the container that starts here and moves to its first value; false when it was empty and has closed.
-    fn enter(&mut self, kinds: &mut u128) -> Result<bool, JsonError> {
+    fn enter(&mut self, kinds: &mut Kinds) -> Result<bool, JsonError> {
         let is_object = self.peek()? == b'{';
         let (open, close) = if is_object { (b'{', b'}') } else { (b'[', b']') };
         self.open(open)?;
@@ -231,7 +238,7 @@ impl<'a> Scanner<'a> {
             self.depth -= 1;
             return Ok(false);
         }
-        *kinds = *kinds << 1 | u128::from(is_object);
+        kinds.push(is_object);
         if is_object {
             self.member_key()?;
         }
@@ -239,9 +246,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// Moves to the next value inside the containers opened since `base`; false when the outermost has closed.
-    fn next_value(&mut self, base: u32, kinds: &mut u128) -> Result<bool, JsonError> {
+    fn next_value(&mut self, base: u32, kinds: &mut Kinds) -> Result<bool, JsonError> {
         while self.depth > base {
-            let in_object = *kinds & 1 == 1;
+            let in_object = kinds.last();
             if self.separated(if in_object { b'}' } else { b']' })? {
                 if in_object {
                     self.member_key()?;
@@ -249,7 +256,7 @@ impl<'a> Scanner<'a> {
                 return Ok(true);
             }
             self.depth -= 1;
-            *kinds >>= 1;
+            kinds.pop();
         }
         Ok(false)
     }
@@ -342,6 +349,39 @@ impl<'a> Scanner<'a> {
     fn blank(&mut self) {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
+        }
+    }
+}
+
+/// Containers that are open, a bit for each: 1 = object. The outer ones of a deep nesting are put aside.
+#[derive(Debug, Default)]
+struct Kinds {
+    inner: u64,
+    count: u32,
+    outer: Vec<u64>,
+}
+
+impl Kinds {
+    fn push(&mut self, is_object: bool) {
+        if self.count == u64::BITS {
+            self.outer.push(self.inner);
+            self.count = 0;
+        }
+        self.inner = self.inner << 1 | u64::from(is_object);
+        self.count += 1;
+    }
+
+    fn last(&self) -> bool {
+        self.inner & 1 == 1
+    }
+
+    fn pop(&mut self) {
+        self.inner >>= 1;
+        self.count -= 1;
+        if self.count == 0
+            && let Some(outer) = self.outer.pop()
+        {
+            (self.inner, self.count) = (outer, u64::BITS);
         }
     }
 }

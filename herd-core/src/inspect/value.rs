@@ -72,7 +72,6 @@ pub(super) fn has_content(scanner: &Scanner<'_>, range: &Range<usize>) -> bool {
 pub(super) fn strings(
     scanner: &mut Scanner<'_>,
     key: &'static str,
-    limit: usize,
     mut each: impl FnMut(&str) -> Result<(), InspectError>,
 ) -> Result<Range<usize>, InspectError> {
     let wrong = InspectError::WrongType { key, expected: "an array of strings" };
@@ -83,20 +82,45 @@ pub(super) fn strings(
             each(&scanner.text(&range))?;
             Ok(range)
         }
-        Kind::Array => {
-            let mut count = 0;
-            scanner.array(|scanner| {
-                count += 1;
-                if count > limit {
-                    return Err(InspectError::TooMuch { key, limit });
-                }
-                if scanner.kind()? != Kind::String {
-                    return Err(wrong.clone());
-                }
-                let range = scanner.string()?;
-                each(&scanner.text(&range))
-            })
-        }
+        Kind::Array => scanner.array(|scanner| {
+            if scanner.kind()? != Kind::String {
+                return Err(wrong.clone());
+            }
+            let range = scanner.string()?;
+            each(&scanner.text(&range))
+        }),
         _ => Err(wrong),
     }
+}
+
+/// What only labels a request: a string or a number, cut to `max_bytes`; `None` = neither, or empty.
+pub(super) fn label(scanner: &mut Scanner<'_>, max_bytes: usize) -> Result<(Option<String>, Range<usize>), JsonError> {
+    let kind = scanner.kind()?;
+    let range = scanner.skip()?;
+    let text = match kind {
+        Kind::String => scanner.text(&range),
+        Kind::Number => String::from_utf8_lossy(scanner.slice(&range)),
+        _ => return Ok((None, range)),
+    };
+    let text = &text[..text.floor_char_boundary(max_bytes)];
+    Ok(((!text.is_empty()).then(|| text.to_owned()), range))
+}
+
+/// A list of labels, `count_max` of them at the most, or one; what else it is has none.
+pub(super) fn labels(
+    scanner: &mut Scanner<'_>,
+    count_max: usize,
+    max_bytes: usize,
+) -> Result<(Vec<String>, Range<usize>), JsonError> {
+    let mut all = Vec::new();
+    let mut each = |scanner: &mut Scanner<'_>| {
+        let (one, range) = label(scanner, max_bytes)?;
+        all.extend(one.filter(|_| all.len() < count_max));
+        Ok::<_, JsonError>(range)
+    };
+    let range = match scanner.kind()? {
+        Kind::Array => scanner.array(|scanner| each(scanner).map(drop))?,
+        _ => each(scanner)?,
+    };
+    Ok((all, range))
 }
