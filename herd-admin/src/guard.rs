@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::FromRequestParts;
 use herd_core::access::Need;
+use herd_core::access::origins::Origins;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
@@ -16,9 +17,6 @@ use crate::caller::Caller;
 use crate::page::{FETCH_SITE, Page, text};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-
-/// What pages inside applications come from, as Ollama has it.
-const APP_SCHEMES: [&str; 5] = ["app", "file", "tauri", "vscode-webview", "vscode-file"];
 
 /// The proof that a request may change the fleet. Only the gate makes one.
 #[derive(Debug, Clone)]
@@ -52,6 +50,8 @@ pub struct Hosts {
     names: Vec<(String, Option<u16>)>,
     addresses: Vec<IpAddr>,
     any_address: bool,
+    /// Pages of other sites that may use the models.
+    origins: Origins,
 }
 
 impl Hosts {
@@ -66,7 +66,14 @@ impl Hosts {
             names: names.into_iter().filter_map(|name| parse(&name)).collect(),
             addresses: addresses.clone().filter(|ip| !ip.is_unspecified()).collect(),
             any_address: addresses.into_iter().any(|ip| ip.is_unspecified()),
+            origins: Origins::default(),
         }
+    }
+
+    /// With another list of pages that may use the models than Ollama's.
+    #[must_use]
+    pub fn with_origins(self, origins: Origins) -> Self {
+        Self { origins, ..self }
     }
 
     /// Whether `text` can be one of the names.
@@ -75,18 +82,14 @@ impl Hosts {
         parse(text).is_some()
     }
 
-    /// Whether a page of `origin` that is not our own may ask models: one on this machine, one that is listed by its
-    /// name, or no web page at all. Ollama is as careful, but never sees where a request comes from.
+    /// Whether a page of `origin` that is not our own may ask models: one of the list, or of a name that is ours.
     #[must_use]
     pub fn trusts_page(&self, origin: &str) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
-        if !matches!(scheme, "http" | "https") {
-            return APP_SCHEMES.contains(&scheme);
-        }
-        let Some((name, port)) = parse(authority) else { return false };
-        let on_this_machine =
-            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-        on_this_machine || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        let by_name = authority
+            .and_then(parse)
+            .is_some_and(|(name, port)| self.names.iter().any(|(known, only)| fits(known, *only, &name, port)));
+        by_name || self.origins.allows(origin)
     }
 
     pub(crate) fn has(&self, host: &str) -> bool {
@@ -301,7 +304,7 @@ mod tests {
         let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], ["herd.example".to_owned()]);
         let rows = [
             ("http://localhost:3000", true),
-            ("http://127.0.0.2", true),
+            ("http://127.0.0.2", false),
             ("https://herd.example", true),
             ("vscode-webview://x", true),
             ("https://evil.example", false),

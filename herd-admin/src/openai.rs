@@ -58,7 +58,7 @@ pub(crate) async fn model(
     let missing = |name: &str| Refusal::not_found("model_not_found", format!("model '{name}' not found"));
     // No name is anything but UTF-8.
     let Path(id) = id.map_err(|_| missing("?"))?;
-    let name = ModelName::new(&id).map_err(|_| missing(&id))?;
+    let name = ModelName::asked(&id).map_err(|_| missing(&id))?;
     let view = state.view();
     let entry = find(&view, &name).ok_or_else(|| missing(name.as_str()))?;
     Ok(json(StatusCode::OK, JSON, &Card::of(&entry, &id)))

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
+use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
 use herd_core::fleet::HeartbeatLimits;
@@ -93,6 +94,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// When API keys are asked for.
     pub require_keys: Require,
+    /// Web pages that may use the models.
+    pub origins: Origins,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Log filter: `error`, `warn`, `info`, `debug`, `trace`.

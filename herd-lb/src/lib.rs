@@ -283,7 +283,7 @@ struct Secrets {
 /// Names and addresses that are this edge's own.
 fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
     let own = herd_agent::host_name().into_iter().flat_map(|name| [format!("{name}.local"), name]);
-    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned()))
+    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned())).with_origins(config.origins.clone())
 }
 
 fn admin_config(

@@ -5,6 +5,7 @@ mod admit;
 mod answer;
 mod attempt;
 pub mod body;
+pub mod cors;
 pub mod ctx;
 mod end;
 mod error;
@@ -100,6 +101,7 @@ impl ProxyHttp for Edge {
         ctx.active = Some(self.active.begin());
         session.set_write_timeout(Some(self.config.now().limits.write_time));
         session.set_ignore_info_resp(true);
+        guard::tidy(session.req_header_mut());
         if let Some(id) = guard::request_id(session.req_header()) {
             ctx.request_id = id;
         }

@@ -1,7 +1,7 @@
 //! The body of a request about one model, as Ollama finds things in it.
 
 use axum::extract::Request;
-use herd_core::name::ModelName;
+use herd_core::name::{ModelName, NameError};
 use serde_json::{Map, Value};
 
 use crate::body::{self, json_error};
@@ -42,7 +42,7 @@ impl ModelAsk {
         let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|error| bad(&json_error(&error)))?;
         let text = text(&fields, "model").or_else(|| text(&fields, "name"));
         let spelling = text.ok_or_else(|| bad("model is required"))?.to_owned();
-        let name = ModelName::new(&spelling).map_err(|_| bad("invalid model name"))?;
+        let name = ModelName::asked(&spelling).map_err(|why| bad(&said(&why)))?;
         Ok(Self { name, spelling, fields })
     }
 
@@ -60,6 +60,11 @@ impl ModelAsk {
     pub(crate) fn streams(&self) -> bool {
         field(&self.fields, "stream").and_then(Value::as_bool).unwrap_or(true)
     }
+}
+
+/// What is wrong with a name, as Ollama says it.
+fn said(why: &NameError) -> String {
+    if *why == NameError::Empty { "model is required".to_owned() } else { why.to_string() }
 }
 
 /// Keys compare as in Go, without case.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use herd_admin::Hosts;
 use herd_agent::log::LogFiles;
 use herd_core::access::Require;
+use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{FallbackPolicy, Order, Policy, RANKED};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -50,6 +51,7 @@ impl ConfigFile {
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
             admin_hosts: hosts(&self.admin.hosts)?,
             require_keys: one_of("access.require", &self.access.require, &Require::NAMES)?,
+            origins: origins(&self.access.origins)?,
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
             log_files: log_files(&self.log)?,
@@ -90,6 +92,7 @@ impl ConfigFile {
                 json_depth: in_range("limits.json_depth", limits.json_depth, 8..=DEPTH_CEILING)?,
                 fallback_models: in_range("limits.fallback_models", limits.fallback_models, 0..=64)?,
                 tags: in_range("limits.tags", limits.tags, 0..=256)?,
+                stabilise: one_of("prompt.stabilise", &self.prompt.stabilise, &SWITCH)?,
             },
             limits: client_limits(limits)?,
             upstream: upstream(&self.upstream)?,
@@ -125,6 +128,12 @@ fn hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
     }
 }
 
+fn origins(entries: &[String]) -> Result<Origins, ConfigError> {
+    let allowed = "origins like https://chat.example, https://*.example, http://ui.example:*, app://* or *";
+    Origins::new(entries).map_err(|entry| not_allowed("access.origins", &entry, allowed))
+}
+
+const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 const OVERFLOW: [(&str, bool); 2] = [("pass", false), ("refuse", true)];
 const OPENAI: [(&str, bool); 2] = [("default", false), ("alias", true)];
 const EXPOSE: [(&str, AdminExpose); 3] =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use herd_agent::log::LogFiles;
+use herd_core::access::origins::DEFAULT_ORIGINS;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{CANDIDATES_MAX, FallbackPolicy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
@@ -41,7 +42,7 @@ section! {
         threads: usize = 0,
         /// The admin service.
         admin: Admin = Admin::default(),
-        /// API keys.
+        /// API keys, and web pages.
         access: Access = Access::default(),
         /// Logging.
         log: Log = Log::default(),
@@ -57,6 +58,8 @@ section! {
         routing: Routing = Routing::default(),
         /// Context protection.
         context: Context = Context::default(),
+        /// What is done to prompts.
+        prompt: Prompt = Prompt::default(),
         /// Single models.
         models: Models = Models::default(),
         /// When another model than the requested one serves.
@@ -97,10 +100,12 @@ section! {
 }
 
 section! {
-    /// API keys.
+    /// API keys, and web pages.
     Access {
         /// When they are asked for: `auto`, `always`, `never`.
         require: String = "auto".into(),
+        /// Web pages that may use the models, by their origins.
+        origins: Vec<String> = DEFAULT_ORIGINS.map(str::to_owned).to_vec(),
     }
 }
 
@@ -205,6 +210,14 @@ section! {
         availability_trend: f64 = Weights::default().availability_trend,
         /// Whether the window holds the prompt.
         context_fit: f64 = Weights::default().context_fit,
+    }
+}
+
+section! {
+    /// What is done to prompts.
+    Prompt {
+        /// Whether lines of a system prompt that change with every request are pinned: `on`, `off`.
+        stabilise: String = "on".into(),
     }
 }
 

@@ -21,10 +21,10 @@ fn the_shipped_file_shows_every_key_at_its_default() {
 fn errors_name_key_value_and_range() {
     refused(
         "listne: x",
-        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `access`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `models`, `fallback`, `queue`, `hold`, `reaper`, `auto_pull`, `store`, `health`, `limits`, `upstream`, `retry`, `shutdown`",
+        "listne: unknown field `listne`, expected one of `listen`, `data_dir`, `threads`, `admin`, `access`, `log`, `agent`, `mdns`, `fleet`, `probe`, `routing`, `context`, `prompt`, `models`, `fallback`, `queue`, `hold`, `reaper`, `auto_pull`, `store`, `health`, `limits`, `upstream`, `retry`, `shutdown`",
     );
     refused("limits: {json_depth: deep}", "limits.json_depth: invalid type: string \"deep\", expected u32");
-    refused("limits: {json_depth: 1000}", "limits.json_depth: \"1000\" is not allowed: must be from 8 to 128");
+    refused("limits: {json_depth: 20000}", "limits.json_depth: \"20000\" is not allowed: must be from 8 to 10000");
     refused(
         "context: {protection: off}",
         "context.protection: \"off\" is not allowed: must be one of strip, warn, passthrough",

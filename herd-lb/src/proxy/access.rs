@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use herd_admin::Page;
 use herd_admin::access::{Key, Keys};
 use herd_core::access::Need;
 use herd_core::access::meter::{Exceeded, InFlight};
 use herd_core::request::RequestProfile;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
@@ -32,9 +30,9 @@ impl KeyUse {
         &self.key.id
     }
 
-    /// Takes the estimated tokens of the prompt.
+    /// Takes the estimated tokens of the prompt's text.
     pub(super) fn take_prompt(&self, profile: &RequestProfile, now_ms: u64) -> Result<(), Reply> {
-        self.key.meter.take_prompt(profile.prompt_tokens, now_ms).map_err(told)
+        self.key.meter.take_prompt(profile.text_tokens(), now_ms).map_err(told)
     }
 
     /// Charges the tokens of the answer, once they are known: at the request's end.
@@ -54,23 +52,10 @@ impl Edge {
         // Where it comes from makes no difference to inference.
         let key = self.keys.check(Need::Infer, false, headers);
         let key = key.map_err(|denied| Reply::new(denied.status(), denied.to_string()).closing())?;
-        // Other sites' pages can have a browser send a request, though not with a key.
-        let Some(key) = key else { return self.refuse_foreign_page(headers).map(|()| None) };
+        let Some(key) = key else { return Ok(None) };
         key.id.as_ref().clone_into(&mut trace.key_id);
         let in_flight = key.meter.admit(self.fleet.now_ms()).map_err(|why| told(why).closing())?;
         Ok(Some(KeyUse { key, _in_flight: in_flight }))
-    }
-
-    fn refuse_foreign_page(&self, headers: &HeaderMap) -> Result<(), Reply> {
-        let trusted = match Page::of(headers, &self.hosts) {
-            Page::None | Page::Own => true,
-            Page::Foreign(Some(origin)) => self.hosts.trusts_page(origin),
-            Page::Foreign(None) | Page::Linked => false,
-        };
-        if trusted {
-            return Ok(());
-        }
-        Err(Reply::new(403, "web pages of other sites may not ask models (admin.hosts)").closing())
     }
 }
 

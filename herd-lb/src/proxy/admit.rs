@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use herd_core::inspect::inspect;
+use herd_core::inspect::{InspectError, inspect};
+use herd_core::path::{self, Reading};
 use herd_core::request::{RequestProfile, Surface};
+use http::Method;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::access::KeyUse;
@@ -18,17 +21,32 @@ use crate::trace::{Status, Trace};
 /// Inspecting a larger body than this leaves the worker thread to other requests.
 const BLOCKING_INSPECT_BYTES: usize = 1 << 20;
 
+/// Sends a client whose path is not clean to the path that is, as Ollama does. What has a body is to be sent again as
+/// it was, not turned into a `GET`.
+fn elsewhere(request: &RequestHeader) -> Result<(), Reply> {
+    let (method, path) = (&request.method, request.uri.path());
+    if method == Method::OPTIONS && path == "*" {
+        return Err(Reply::empty(200));
+    }
+    let Reading::Moved(to) = path::read(method.as_str(), path) else { return Ok(()) };
+    let status = if matches!(*method, Method::GET | Method::HEAD) { 301 } else { 307 };
+    let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Err(Reply::empty(status).header("Location", format!("{to}{query}")).closing())
+}
+
 impl Edge {
     /// Reads what is needed of a request; the reply is what it gets instead of being proxied.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
+        self.admit_page(session, ctx)?;
         let request = session.req_header();
+        elsewhere(request)?;
         let client = client_ip(session);
         let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers) };
         match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::Admin => Ok(()),
             Route::Refused(Refusal::MethodNotAllowed) => {
-                Err(Reply { allow: Some("POST"), ..Reply::new(405, "method not allowed").closing() })
+                Err(Reply::new(405, "method not allowed").header("Allow", "POST").closing())
             }
             Route::Refused(Refusal::Forbidden) => {
                 Err(Reply::new(403, "not allowed from this address (admin.expose)").closing())
@@ -99,8 +117,15 @@ impl Edge {
             let task = tokio::task::spawn_blocking(move || inspect(surface, &bytes, &limits));
             task.await.map_err(|_| (Status::Failed, Reply::new(500, "inspection was cut off")))?
         };
-        let profile =
-            inspected.map_err(|error| (Status::Rejected, Reply::new(400, error.to_string()).param(error.param())))?;
+        let profile = inspected.map_err(|error| {
+            let (status, message) = match (&error, &held.unknown_encoding) {
+                (InspectError::Json(_), Some(encoding)) => {
+                    (415, format!("content-encoding {encoding:?} is not supported"))
+                }
+                _ => error.told_on(surface),
+            };
+            (Status::Rejected, Reply::new(status, message).param(error.param()))
+        })?;
         if let Some(key) = &key {
             key.take_prompt(&profile, self.fleet.now_ms()).map_err(|reply| (Status::Rejected, reply))?;
         }

@@ -46,9 +46,6 @@ pub enum BodyError {
     /// All bodies together are as large as they may be.
     #[error("{0}; try again")]
     Budget(#[from] Spent),
-    /// Its encoding is not one of gzip, deflate, zstd.
-    #[error("content-encoding {0:?} is not supported")]
-    Encoding(String),
     /// It does not decode.
     #[error("request body does not decode as {0}")]
     Corrupt(&'static str),
@@ -65,7 +62,7 @@ impl BodyError {
             Self::TooLarge(_) | Self::TooDense(_) => Some(BodyRefusal::TooLarge),
             Self::TooSlow => Some(BodyRefusal::TooSlow),
             Self::Budget(_) => Some(BodyRefusal::TooMany),
-            Self::Encoding(_) | Self::Corrupt(_) | Self::Client(_) => None,
+            Self::Corrupt(_) | Self::Client(_) => None,
         }
     }
 }
@@ -77,6 +74,8 @@ pub struct Held {
     pub bytes: Bytes,
     /// Whether the client's bytes were encoded.
     pub decoded: bool,
+    /// What the client says of their encoding, if that is none that can be decoded: they are taken as they are.
+    pub unknown_encoding: Option<String>,
     _share: Share,
 }
 
@@ -85,7 +84,7 @@ pub struct Held {
 /// # Errors
 /// When it is over a limit, does not decode, or the client leaves.
 pub async fn hold(session: &mut Session, limits: &Limits, budget: &Budget) -> Result<Held, BodyError> {
-    let encoding = Encoding::of(session)?;
+    let (encoding, unknown_encoding) = Encoding::of(session);
     let length = content_length(session);
     if length.is_some_and(|length| length > limits.request_body_bytes) {
         return Err(BodyError::TooLarge(limits.request_body_bytes));
@@ -101,7 +100,7 @@ pub async fn hold(session: &mut Session, limits: &Limits, budget: &Budget) -> Re
     if body.raw_bytes > 0 && session.downstream_session.get_retry_buffer().is_none() {
         rebuild(session).await?;
     }
-    body.finish()
+    Ok(Held { unknown_encoding, ..body.finish()? })
 }
 
 /// Reads until the end, switching the retry buffer on in time.
@@ -165,6 +164,9 @@ impl Arriving {
 
     /// Takes what has come next.
     async fn take(&mut self, raw: &[u8]) -> Result<(), BodyError> {
+        if self.raw_bytes == 0 && is_plain(raw) {
+            self.decoding = None;
+        }
         let buffered = self.raw_bytes.min(RETRY_BUFFER_BYTES);
         self.raw_bytes += raw.len();
         if self.raw_bytes > self.limit {
@@ -216,8 +218,13 @@ impl Arriving {
         if bytes.capacity() - bytes.len() > RETRY_BUFFER_BYTES {
             bytes.shrink_to_fit();
         }
-        Ok(Held { bytes: bytes.into(), decoded, _share: share })
+        Ok(Held { bytes: bytes.into(), decoded, unknown_encoding: None, _share: share })
     }
+}
+
+/// Whether a body that begins so is JSON as it comes, whatever its header says: Ollama does not look at that.
+fn is_plain(begin: &[u8]) -> bool {
+    begin.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// The bytes that are kept.

@@ -16,6 +16,7 @@ use herd_core::vocabulary::Outcome;
 use super::access::KeyUse;
 use super::answer::Answer;
 use super::body::Held;
+use super::cors::Page;
 use super::marks::Marks;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
@@ -35,6 +36,8 @@ pub struct RequestCtx {
     pub dialect: Dialect,
     /// What the edge's own benchmarks say of it, until it is known to be an inference request.
     pub marks: Marks,
+    /// The web page that it comes from.
+    pub page: Page,
     /// What becomes of it; `None` = not an inference request.
     pub inference: Option<Box<Inference>>,
     /// The edge's own answer when it cannot be proxied.
@@ -122,17 +125,25 @@ impl RequestCtx {
     pub fn new(connection: Arc<Connection>) -> Self {
         let request_id = new_id();
         let dialect = Dialect::Ollama;
-        let marks = Marks::default();
-        Self { connection, request_id, dialect, marks, inference: None, reply: None, active: None }
+        let (marks, page) = (Marks::default(), Page::default());
+        Self { connection, request_id, dialect, marks, page, inference: None, reply: None, active: None }
     }
 
     /// The headers that tell how the request was routed.
     #[must_use]
     pub fn fleet_headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![("X-Request-Id", self.request_id.clone())];
+        headers.extend(self.page.headers());
         let Some(inference) = &self.inference else { return headers };
         headers.push(("X-Fleet-Attempts", inference.trace.attempts.len().to_string()));
         headers.push(("X-Fleet-Queue-Ms", format!("{:.0}", inference.trace.queue_ms.unwrap_or_default())));
+        if !inference.profile.places.volatile.is_empty() {
+            headers.push(("X-Fleet-Prompt", "stabilised".to_owned()));
+        }
+        if inference.profile.stream {
+            // A proxy in front is to pass each word on when it comes.
+            headers.extend([("Cache-Control", "no-cache".to_owned()), ("X-Accel-Buffering", "no".to_owned())]);
+        }
         if let Some(attempt) = &inference.attempt {
             attempt_headers(&mut headers, inference, &attempt.choice);
         }

@@ -1,8 +1,10 @@
 //! Failures to what the client is told: the one mapping.
 
+use herd_core::alias::is_alias;
 use herd_core::decide::Decision;
 use herd_core::explain::refusal;
 use herd_core::fleet::FleetSnapshot;
+use herd_core::name::nearest;
 use herd_core::patience::GiveUp;
 use herd_core::request::{Dialect, Surface};
 use pingora::{Error, ErrorType};
@@ -19,11 +21,12 @@ pub(super) fn nobody(inference: &Inference, decision: &Decision, snapshot: &Flee
         let why = refusal(decision, snapshot);
         return Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1);
     }
-    not_found(inference, None)
+    not_found(inference, snapshot, None)
 }
 
-/// No node has the model: 404 in Ollama's words, with the reason why it was not pulled.
-pub(super) fn not_found(inference: &Inference, why: Option<&str>) -> Reply {
+/// No node has the model: 404 in Ollama's words, with the reason why it was not pulled, and the name that may have been
+/// meant.
+pub(super) fn not_found(inference: &Inference, snapshot: &FleetSnapshot, why: Option<&str>) -> Reply {
     let (profile, asked) = (&inference.profile, &inference.spelled);
     let mut message = match profile.surface {
         Surface::OllamaEmbed | Surface::OllamaEmbeddings => {
@@ -33,6 +36,10 @@ pub(super) fn not_found(inference: &Inference, why: Option<&str>) -> Reply {
     };
     if let Some(why) = why {
         message = format!("{message} ({why})");
+    }
+    let models = snapshot.nodes.iter().flat_map(|node| &node.models).map(|model| &model.name);
+    if let Some(name) = nearest(&profile.model, models.filter(|name| !is_alias(name))) {
+        message = format!("{message}; did you mean {name}?");
     }
     Reply::new(404, message).param((profile.surface.dialect() == Dialect::OpenAi).then_some("model"))
 }
@@ -44,7 +51,6 @@ pub(super) fn body(error: &BodyError) -> (Status, Reply) {
         BodyError::TooLarge(_) | BodyError::TooDense(_) => (status, Reply::new(413, message).closing()),
         BodyError::TooSlow => (status, Reply::new(408, message).closing()),
         BodyError::Budget(_) => (status, Reply::new(503, message).retry_after(1).closing()),
-        BodyError::Encoding(_) => (status, Reply::new(415, message).closing()),
         BodyError::Corrupt(_) => (status, Reply::new(400, message).closing()),
         BodyError::Client(error) if matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError) => {
             (Status::ClientDisconnected, Reply::new(400, "the request body broke off").closing())

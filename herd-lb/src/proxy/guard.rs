@@ -1,5 +1,8 @@
-//! What a request header may not be.
+//! What a request header may not be, and the form in which it goes on.
 
+use std::borrow::Cow;
+
+use herd_core::path::{self, Reading};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -10,6 +13,28 @@ use crate::config::Limits;
 
 /// Longest request id that is taken from a client.
 const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// Brings a request into the form in which it is routed and passed on: its target is a path with its escapes decoded, and
+/// offers to speak another protocol are gone, which a server may ignore (RFC 9110, 7.8).
+pub(super) fn tidy(request: &mut RequestHeader) {
+    request.remove_header(&UPGRADE);
+    request.remove_header("HTTP2-Settings");
+    let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let authority = request.uri.authority().map(ToString::to_string);
+    let path = match path::read(request.method.as_str(), request.uri.path()) {
+        Reading::Routed(Cow::Owned(decoded)) => decoded,
+        _ if authority.is_some() && request.uri.path().starts_with('/') => request.uri.path().to_owned(),
+        _ => return,
+    };
+    // What cannot be written so stays as it was, and no route is there.
+    if request.set_raw_path(format!("{path}{query}").as_bytes()).is_err() {
+        return;
+    }
+    // A request to a proxy names the host twice, and the one in its target counts (RFC 9112, 3.2.2).
+    if let Some(authority) = authority.filter(|_| request.headers.contains_key(HOST)) {
+        drop(request.insert_header(HOST, authority));
+    }
+}
 
 /// Refuses headers that are over a limit, ambiguous, or ask for what the edge does not do.
 pub(super) fn check(session: &Session, limits: &Limits) -> Result<(), Reply> {
@@ -30,9 +55,6 @@ pub(super) fn check(session: &Session, limits: &Limits) -> Result<(), Reply> {
     }
     if headers.contains_key(TRANSFER_ENCODING) && raw.is_some_and(|raw| has_field(&raw, CONTENT_LENGTH.as_str())) {
         return Err(Reply::new(400, "Content-Length and Transfer-Encoding exclude each other").closing());
-    }
-    if headers.contains_key(UPGRADE) {
-        return Err(Reply::new(400, "protocol upgrades are not supported").closing());
     }
     Ok(())
 }
@@ -75,6 +97,29 @@ mod tests {
         for bad in ["", "a b", "<x>", &"x".repeat(129)] {
             assert_eq!(take(bad), None, "{bad}");
         }
+    }
+
+    #[track_caller]
+    fn tidied(target: &str, path: &str, host: &str) {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for (name, value) in [("Host", "here"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAEA"), ("X-Kept", "1")] {
+            request.insert_header(name, value).unwrap();
+        }
+        tidy(&mut request);
+        assert_eq!((request.raw_path(), &request.headers[HOST]), (path.as_bytes(), &host.parse().unwrap()), "{target}");
+        let names: Vec<_> = request.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-kept"], "{target}");
+    }
+
+    #[test]
+    fn a_request_goes_on_as_a_path_without_offers() {
+        tidied("/api/tags", "/api/tags", "here");
+        tidied("/api/%74ags?a=%20b", "/api/tags?a=%20b", "here");
+        tidied("/api/ta%20gs", "/api/ta%20gs", "here");
+        tidied("http://there:80/api/tags?a=b", "/api/tags?a=b", "there:80");
+        tidied("HTTP://there/api/%74ags", "/api/tags", "there");
+        tidied("//api/tags", "//api/tags", "here");
+        tidied("*", "*", "here");
     }
 
     #[test]

@@ -86,8 +86,8 @@ fn family(user_agent: &str) -> &str {
 
 /// Tags from a header: separated by commas.
 fn listed(text: &str) -> Vec<String> {
-    let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty() && tag.len() <= TAG_MAX_BYTES);
-    tags.take(TAGS_MAX).map(str::to_owned).collect()
+    let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    tags.take(TAGS_MAX).map(|tag| tag[..tag.floor_char_boundary(TAG_MAX_BYTES)].to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -103,5 +103,6 @@ mod tests {
         assert_eq!(app(None, &[], None, "OpenAI/Python 1.2"), "OpenAI");
         assert_eq!(app(None, &[], None, ""), "unknown");
         assert_eq!(listed(" a , ,b"), ["a", "b"]);
+        assert_eq!(listed(&"x".repeat(99)), ["x".repeat(64)]);
     }
 }

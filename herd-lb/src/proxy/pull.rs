@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use herd_admin::{FailureKind, PullAsk, PullHandle, PullPhase, PullReason, PullState};
 use herd_core::answer::{Progress, comment, status_line};
+use herd_core::fleet::FleetSnapshot;
 use herd_core::name::ModelName;
 use herd_core::pull::PullRefusal;
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
@@ -38,7 +39,8 @@ impl Edge {
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
         let model = inference.profile.model.clone();
         let ask = PullAsk::new(&model, PullReason::Auto { request_id }).spelled(&inference.spelled);
-        let mut handle = self.pulls.start(ask).map_err(|refusal| refused(inference, &refusal))?;
+        let mut handle =
+            self.pulls.start(ask).map_err(|refusal| refused(inference, &self.fleet.snapshot(), &refusal))?;
         self.telemetry.auto_pull();
         let state = tokio::select! {
             biased;
@@ -53,7 +55,7 @@ impl Edge {
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
         match state.phase {
             PullPhase::Succeeded => self.until_reported(session, &model).await,
-            phase => Err(failed(inference, &phase)),
+            phase => Err(failed(inference, &self.fleet.snapshot(), &phase)),
         }
     }
 
@@ -155,24 +157,26 @@ fn come_back(model: &ModelName, handle: &PullHandle) -> Unserved {
 }
 
 /// Why no pull is begun: what cannot be had is not found, what is busy may be had later.
-fn refused(inference: &Inference, refusal: &PullRefusal) -> Unserved {
+fn refused(inference: &Inference, snapshot: &FleetSnapshot, refusal: &PullRefusal) -> Unserved {
     let reply = match refusal {
-        PullRefusal::Disabled | PullRefusal::NoNode => error::not_found(inference, None),
+        PullRefusal::Disabled | PullRefusal::NoNode => error::not_found(inference, snapshot, None),
         PullRefusal::BackingOff { retry_after_ms, .. } => {
-            error::not_found(inference, Some(&refusal.to_string())).retry_after_ms(*retry_after_ms as f64)
+            error::not_found(inference, snapshot, Some(&refusal.to_string())).retry_after_ms(*retry_after_ms as f64)
         }
         PullRefusal::Busy | PullRefusal::TooMany { .. } => Reply::new(503, refusal.to_string()).retry_after(30),
-        _ => error::not_found(inference, Some(&refusal.to_string())),
+        _ => error::not_found(inference, snapshot, Some(&refusal.to_string())),
     };
     Unserved::Refused(Status::Rejected, reply)
 }
 
-fn failed(inference: &Inference, phase: &PullPhase) -> Unserved {
+fn failed(inference: &Inference, snapshot: &FleetSnapshot, phase: &PullPhase) -> Unserved {
     let why = phase.error().unwrap_or("the pull was cancelled").to_owned();
     let unknown = matches!(phase, PullPhase::Failed(failure) if failure.kind == FailureKind::UnknownModel);
     let reply = match phase {
-        _ if unknown => error::not_found(inference, Some(&why)),
-        PullPhase::Failed(failure) if failure.kind == FailureKind::TooLarge => error::not_found(inference, Some(&why)),
+        _ if unknown => error::not_found(inference, snapshot, Some(&why)),
+        PullPhase::Failed(failure) if failure.kind == FailureKind::TooLarge => {
+            error::not_found(inference, snapshot, Some(&why))
+        }
         _ => Reply::new(503, format!("{} could not be pulled: {why}", inference.spelled)).retry_after(30),
     };
     // A name that no registry knows is the client's mistake, not the fleet's.

@@ -1,4 +1,4 @@
-//! Answers that the edge gives itself, in the error form of the surface that was asked.
+//! Answers that the edge gives itself: errors, in the form of the surface that was asked, and what it knows best.
 
 use bytes::Bytes;
 use herd_core::request::Dialect;
@@ -9,7 +9,16 @@ use serde_json::json;
 
 use super::response_headers::mark_as_data;
 
-/// An error as the client will see it.
+/// What an answer says that is no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Its media type; empty = there is nothing in it.
+    pub media_type: &'static str,
+    /// The body.
+    pub bytes: Bytes,
+}
+
+/// An answer as the client will see it: an error, unless it has content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status.
@@ -20,17 +29,43 @@ pub struct Reply {
     pub param: Option<&'static str>,
     /// Seconds after which to try again.
     pub retry_after_s: Option<u64>,
-    /// The methods that would be right.
-    pub allow: Option<&'static str>,
     /// Whether the connection can serve another request: not when part of this one is still under way.
     pub reusable: bool,
+    /// What few answers have.
+    extra: Option<Box<Extra>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Extra {
+    headers: Vec<(&'static str, String)>,
+    content: Option<Content>,
 }
 
 impl Reply {
     /// An error with `status`.
     #[must_use]
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, retry_after_s: None, allow: None, reusable: true }
+        Self { status, message: message.into(), param: None, retry_after_s: None, reusable: true, extra: None }
+    }
+
+    /// An answer of `status` that has no body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, "").content(Content { media_type: "", bytes: Bytes::new() })
+    }
+
+    /// With `content` instead of an error.
+    #[must_use]
+    pub fn content(mut self, content: Content) -> Self {
+        self.extra.get_or_insert_default().content = Some(content);
+        self
+    }
+
+    /// With a header field.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.extra.get_or_insert_default().headers.push((name, value.into()));
+        self
     }
 
     /// With the field that is at fault.
@@ -114,10 +149,19 @@ impl Reply {
         request_id: &str,
         fleet: &[(&'static str, String)],
     ) -> pingora::Result<()> {
-        let body = self.body(dialect, request_id);
+        let extra = self.extra.as_deref();
+        let (media_type, body) = match extra.and_then(|extra| extra.content.as_ref()) {
+            Some(content) => (content.media_type, content.bytes.clone()),
+            None => ("application/json; charset=utf-8", self.body(dialect, request_id)),
+        };
         let mut header = ResponseHeader::build(self.status, Some(10 + fleet.len()))?;
-        header.insert_header(CONTENT_TYPE, "application/json; charset=utf-8")?;
-        header.insert_header(CONTENT_LENGTH, body.len())?;
+        if !media_type.is_empty() {
+            header.insert_header(CONTENT_TYPE, media_type)?;
+        }
+        // A 204 has no length, not even none.
+        if self.status != 204 {
+            header.insert_header(CONTENT_LENGTH, body.len())?;
+        }
         mark_as_data(&mut header)?;
         if let Some(seconds) = self.retry_after_s {
             header.insert_header(RETRY_AFTER, seconds)?;
@@ -125,16 +169,13 @@ impl Reply {
         if self.status == 401 {
             header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"herd\"")?;
         }
-        if let Some(methods) = self.allow {
-            header.insert_header(http::header::ALLOW, methods)?;
-        }
-        for (name, value) in fleet {
+        for (name, value) in fleet.iter().chain(extra.into_iter().flat_map(|extra| &extra.headers)) {
             header.insert_header(*name, value)?;
         }
         if !self.reusable {
             session.set_keepalive(None);
         }
-        let without_body = session.req_header().method == http::Method::HEAD;
+        let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
         session.write_response_header(Box::new(header), without_body).await?;
         if without_body { Ok(()) } else { session.write_response_body(Some(body), true).await }
     }

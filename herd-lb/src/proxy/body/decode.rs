@@ -28,20 +28,22 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// That of the request of `session`; `None` = its body is as it is.
-    pub(super) fn of(session: &Session) -> Result<Option<Self>, BodyError> {
+    /// That of the request of `session`, and what it says where that is none that can be decoded: Ollama does not look at
+    /// that header, so that such a body is taken as it is.
+    pub(super) fn of(session: &Session) -> (Option<Self>, Option<String>) {
         let mut values = session.req_header().headers.get_all(http::header::CONTENT_ENCODING).iter();
-        let Some(value) = values.next() else { return Ok(None) };
-        let name = value.to_str().unwrap_or("?").trim().to_ascii_lowercase();
-        if values.next().is_some() {
-            return Err(BodyError::Encoding(format!("{name}, and others")));
-        }
+        let Some(value) = values.next() else { return (None, None) };
+        let name = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
+        if values.next().is_some() { (None, Some(format!("{name}, and others"))) } else { Self::named(name) }
+    }
+
+    fn named(name: String) -> (Option<Self>, Option<String>) {
         match name.as_str() {
-            "" | "identity" => Ok(None),
-            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
-            "deflate" => Ok(Some(Self::Deflate)),
-            "zstd" => Ok(Some(Self::Zstd)),
-            _ => Err(BodyError::Encoding(name)),
+            "" | "identity" => (None, None),
+            "gzip" | "x-gzip" => (Some(Self::Gzip), None),
+            "deflate" => (Some(Self::Deflate), None),
+            "zstd" => (Some(Self::Zstd), None),
+            _ => (None, Some(name)),
         }
     }
 
