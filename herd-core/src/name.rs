@@ -59,11 +59,11 @@ impl ModelName {
     /// When it is empty, longer than [`MODEL_NAME_MAX_BYTES`], or has white space or control characters.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check_length(text, MODEL_NAME_MAX_BYTES)?;
-        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            return Err(NameError::Character(bad));
-        }
         if let Ok(name) = Self::asked(text) {
             return Ok(name);
+        }
+        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+            return Err(NameError::Character(bad));
         }
         let lower = text.to_lowercase();
         let path = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);

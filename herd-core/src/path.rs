@@ -43,6 +43,12 @@ pub fn read<'a>(method: &str, path: &'a str) -> Reading<'a> {
     }
 }
 
+/// Whether `path` tells which models there are, and what of them is in memory.
+#[must_use]
+pub fn is_catalogue(path: &str) -> bool {
+    READ.contains(&path) || path.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty())
+}
+
 /// Whether Ollama's router has `path` for `method`.
 fn has(method: &str, path: &str) -> bool {
     match method {

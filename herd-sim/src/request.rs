@@ -105,6 +105,10 @@ impl Prompt {
     }
 }
 
+/// Members that native surfaces do not have, so that they are of any kind there.
+const NOT_NATIVE: [&str; 7] =
+    ["max_tokens", "max_output_tokens", "seed", "temperature", "top_p", "stream_options", "instructions"];
+
 impl Ask {
     /// Reads `body`, or says why not in the words of `surface`.
     pub(crate) fn parse(body: &[u8], surface: Surface) -> Result<Self, ApiError> {
@@ -118,7 +122,21 @@ impl Ask {
             let text = format!("json: cannot unmarshal array into Go value of type api.{}", surface.go_struct());
             return Err(ApiError::unreadable(text));
         }
-        serde_json::from_slice(body).map_err(|error| ApiError::unreadable(go_error::text(body, surface, &error)))
+        serde_json::from_slice(body).or_else(|error| {
+            Self::parse_odd(body, surface).ok_or_else(|| ApiError::unreadable(go_error::text(body, surface, &error)))
+        })
+    }
+
+    /// Reads what Go's decoder takes and ours does not: bytes behind the value, text that is not UTF-8, keys that stand
+    /// twice, and members that the surface does not have.
+    fn parse_odd(body: &[u8], surface: Surface) -> Option<Self> {
+        let text = String::from_utf8_lossy(body);
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Map<String, Value>>();
+        let mut fields = values.next()?.ok()?;
+        if matches!(surface, Surface::Chat | Surface::Generate | Surface::Embed | Surface::Embeddings) {
+            fields.retain(|name, _| !NOT_NATIVE.contains(&name.as_str()));
+        }
+        serde_json::from_value(Value::Object(fields)).ok()
     }
 
     /// What `/v1` looks at before it knows the model.

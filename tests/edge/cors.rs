@@ -75,7 +75,7 @@ fn a_listed_page_reads_answers_errors_and_streams() {
     let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
     edge.wait_for(&["a"]);
     let origin = LISTED[0];
-    let page = format!("Origin: {origin}\r\nSec-Fetch-Site: same-site\r\n");
+    let page = format!("Origin: {origin}\r\nSec-Fetch-Site: same-site\r\nContent-Type: application/json\r\n");
     let chat = |model: &str, stream| {
         format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#)
     };

@@ -11,6 +11,7 @@ fn started(env: &[(&str, &str)], args: &[&str]) -> (Edge, Sim) {
     (edge, sim)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "literals are shorter so")]
 fn chat(edge: &Edge, path: &str, members: Value) -> Answer {
     let mut body = json!({"model": "tiny", "stream": false, "messages": [{"role": "user", "content": "hi"}]});
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -84,14 +85,14 @@ fn every_spelling_of_a_name_reaches_the_model() {
         "http://registry.ollama.ai/library/tiny:local",
     ] {
         for path in ["/api/chat", "/v1/chat/completions", "/v1/messages", "/api/show"] {
-            let answer = chat(&edge, path, json!({"model": name}));
+            let answer = chat(&edge, path, json!({"model": name, "max_tokens": 8}));
             assert_eq!(answer.status, 200, "{path} {name:?} {answer:?}");
         }
     }
     let digest = format!("tiny@sha256:{}", "a".repeat(64));
     for name in ["tiny:", digest.as_str(), "a b", "a/b/c/d", "/tiny", "tiny: 7b"] {
         for path in ["/api/chat", "/api/generate", "/api/show"] {
-            let answer = chat(&edge, path, json!({"model": name}));
+            let answer = chat(&edge, path, json!({"model": name, "max_tokens": 8}));
             assert_eq!(
                 (answer.status, answer.json()["error"].as_str()),
                 (400, Some("invalid model name")),
@@ -111,7 +112,7 @@ fn a_name_that_is_near_a_known_one_is_answered_with_that() {
     let rows = [
         ("llama3.1", "model 'llama3.1' not found; did you mean llama3.1:8b?"),
         ("lama3.1:8b", "model 'lama3.1:8b' not found; did you mean llama3.1:8b?"),
-        ("tyni", "model 'tyni' not found; did you mean tiny:latest?"),
+        ("tniy", "model 'tniy' not found; did you mean tiny:latest?"),
         ("nope", "model 'nope' not found"),
     ];
     for (name, message) in rows {
@@ -123,7 +124,7 @@ fn a_name_that_is_near_a_known_one_is_answered_with_that() {
 #[test]
 fn attachments_neither_overflow_a_window_nor_use_up_a_key() {
     let (edge, _sim) = started(&[("FLEET_CONTEXT_OVERFLOW", "refuse")], &[]);
-    let key = edge.add_key(&["k", "--scope", "infer", "--tokens-per-minute", "2000"]);
+    let key = edge.add_key(&["k", "--scope", "infer", "--tokens-per-min", "2000"]);
     herd_harness::eventually("the key counts", || chat(&edge, "/api/chat", json!({})).status == 401);
     let data = "QUJD".repeat(1_000_000);
     for part in [

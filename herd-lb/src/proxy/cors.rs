@@ -5,6 +5,7 @@
 
 use herd_admin::Page as From;
 use herd_core::access::{Need, need_of};
+use herd_core::path::is_catalogue;
 use herd_core::request::Surface;
 use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN, TRANSFER_ENCODING,
@@ -61,7 +62,10 @@ impl Edge {
         let before = request.method == Method::OPTIONS && headers.contains_key(ORIGIN);
         let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).and_then(|method| method.to_str().ok());
         let method = if before { asked.unwrap_or("POST") } else { request.method.as_str() };
-        let Some(need) = open_need(method, request.uri.path()) else { return Ok(()) };
+        let path = request.uri.path();
+        // Beforehand it is the path that is open, as with Ollama; what the page then may do is asked when it does it.
+        let catalogue = (before && is_catalogue(path)).then_some(Need::Catalogue);
+        let Some(need) = open_need(method, path).or(catalogue) else { return Ok(()) };
         ctx.page.open = true;
         let trusted = match From::of(headers, &self.hosts) {
             From::None | From::Own => true,
