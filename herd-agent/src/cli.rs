@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, unread_variables};
 use crate::flags::Flags;
-use crate::log::Logging;
+use crate::log::{Logging, StderrLines};
 use crate::{HostSource, run};
 
 /// `EX_USAGE` of `sysexits.h`: flags or configuration are wrong, and starting again will not help.
@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let logs = Logging {
+        stderr: StderrLines::All,
         program: "herd-agent",
         filter: &config.log_level,
         data_dir: &config.data_dir,

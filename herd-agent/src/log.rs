@@ -17,6 +17,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
@@ -65,6 +66,34 @@ pub struct Logging<'a> {
     pub data_dir: &'a Path,
     /// Bounds on the files; `None` = there are none.
     pub files: Option<LogFiles>,
+    /// What goes to standard error.
+    pub stderr: StderrLines,
+}
+
+/// Which events have a line on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StderrLines {
+    /// All on a terminal, and where there are no files; else warnings and errors: the files have the rest.
+    #[default]
+    Auto,
+    /// All that the filter lets pass.
+    All,
+    /// Warnings and errors.
+    Warn,
+}
+
+impl StderrLines {
+    /// Every one with its name in the configuration.
+    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("all", Self::All), ("warn", Self::Warn)];
+
+    /// The least grave of what is shown, where standard error is a terminal or not, and there are files or not.
+    fn most(self, is_terminal: bool, has_files: bool) -> Level {
+        match self {
+            Self::All => Level::TRACE,
+            Self::Auto if is_terminal || !has_files => Level::TRACE,
+            Self::Auto | Self::Warn => Level::WARN,
+        }
+    }
 }
 
 /// Writes what is left when it is dropped.
@@ -80,8 +109,9 @@ impl Logging<'_> {
     pub fn start(self) -> Logs {
         let filter: Targets = self.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
         let (console, console_worker) = Sink::start("log-console", Console);
-        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        let people = PeopleLines { sink: console, colours };
+        let is_terminal = std::io::stderr().is_terminal();
+        let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let people = PeopleLines { sink: console, colours, most: self.stderr.most(is_terminal, self.files.is_some()) };
         let mut workers = Vec::new();
         let lines = self.files.map(|limits| {
             let files = Files::new(&self.data_dir.join(FOLDER), self.program, limits);
@@ -99,4 +129,23 @@ impl Logging<'_> {
 #[must_use]
 pub fn lost_lines() -> u64 {
     LOST.load(Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_on_standard_error_where_somebody_looks_or_nothing_else_has_them() {
+        let [auto, all, warn] = StderrLines::NAMES.map(|(_, lines)| lines);
+        for (lines, is_terminal, has_files, most) in [
+            (auto, true, true, Level::TRACE),
+            (auto, false, false, Level::TRACE),
+            (auto, false, true, Level::WARN),
+            (all, false, true, Level::TRACE),
+            (warn, true, false, Level::WARN),
+        ] {
+            assert_eq!(lines.most(is_terminal, has_files), most, "{lines:?} {is_terminal} {has_files}");
+        }
+    }
 }

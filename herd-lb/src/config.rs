@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herd_agent::log::LogFiles;
+use herd_agent::log::{LogFiles, StderrLines};
 use herd_core::access::Require;
 use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
@@ -102,6 +102,8 @@ pub struct Config {
     pub log_level: String,
     /// Bounds on the log files; `None` = none is written.
     pub log_files: Option<LogFiles>,
+    /// What goes to standard error.
+    pub log_stderr: StderrLines,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// Whether a local Ollama is reported.

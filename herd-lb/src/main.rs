@@ -73,7 +73,14 @@ fn log(config: &Config) -> Logs {
     // Pingora reports each client that leaves as an error of its own; every request has our line at its end.
     let filter =
         format!("{},pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off", config.log_level);
-    Logging { program: "herd", filter: &filter, data_dir: &config.data_dir, files: config.log_files }.start()
+    Logging {
+        program: "herd",
+        filter: &filter,
+        data_dir: &config.data_dir,
+        files: config.log_files,
+        stderr: config.log_stderr,
+    }
+    .start()
 }
 
 /// Two lines that scripts can read, and in the demo what to try.

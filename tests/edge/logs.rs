@@ -69,6 +69,7 @@ fn prompts_and_answers_are_in_no_log_at_any_level() {
     drop(edge.admin("POST", "/fleet/explain", &bodies[0].1));
     let path = file(&edge);
     eventually("all have ended", || ended(&path).len() == bodies.len() + 3);
+    eventually("people are told too", || edge.log().matches("request ended").count() == bodies.len() + 3);
     let written = std::fs::read_to_string(&path).unwrap();
     for (name, text) in [("the file", written), ("standard error", edge.log())] {
         assert!(text.contains("request ended"), "{name}: {text}");
@@ -150,6 +151,15 @@ fn files_are_put_aside_by_size_and_can_be_switched_off() {
     assert_eq!(quiet.post("/api/chat", b"{").status, 400);
     eventually("people are told", || quiet.log().contains("request ended"));
     assert!(!quiet.data_dir().join("logs").exists());
+}
+
+#[test]
+fn a_standard_error_that_is_no_terminal_has_warnings_alone() {
+    let edge = Edge::launch(&Start { log: "info", env: &[("FLEET_LOG_STDERR", "auto")], ..Start::default() });
+    assert_eq!(edge.post("/api/chat", b"{").status, 400);
+    let path = file(&edge);
+    eventually("the file has the request", || !ended(&path).is_empty());
+    assert!(edge.log().lines().all(|line| line.contains(" WARN ") || line.contains("ERROR")), "{}", edge.log());
 }
 
 #[test]

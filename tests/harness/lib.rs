@@ -296,7 +296,12 @@ fn edge_command(start: &Start<'_>, data_dir: &Path) -> Command {
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--no-mdns", "--log-level", level]);
     // On a loaded machine a healthy node may take long to answer a probe; a dead one still refuses at once.
     // Tests join their nodes before they ask for models.
-    let quiet = [("FLEET_AGENT_EMBEDDED", "off"), ("FLEET_PROBE_TIMEOUT_MS", "10000"), ("FLEET_HOLD_START_MS", "0")];
+    let quiet = [
+        ("FLEET_AGENT_EMBEDDED", "off"),
+        ("FLEET_PROBE_TIMEOUT_MS", "10000"),
+        ("FLEET_HOLD_START_MS", "0"),
+        ("FLEET_LOG_STDERR", "all"),
+    ];
     if !start.own_data_dir {
         command.arg("--data-dir").arg(data_dir);
     }

@@ -24,10 +24,15 @@ pub(super) struct PeopleLines {
     pub(super) sink: Sink,
     /// It is a terminal that shows colours.
     pub(super) colours: bool,
+    /// The least grave of what is shown.
+    pub(super) most: Level,
 }
 
 impl<S: Subscriber> Layer<S> for PeopleLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() > self.most {
+            return;
+        }
         let form = Pairs { colours: self.colours, ..Pairs::default() };
         let mut fields = Fields { msg: String::new(), target: None, form };
         event.record(&mut fields);
@@ -110,8 +115,12 @@ mod tests {
     use crate::log::sink::tests::kept;
 
     fn logged(colours: bool, log: impl FnOnce()) -> String {
+        logged_up_to(Level::TRACE, colours, log)
+    }
+
+    fn logged_up_to(most: Level, colours: bool, log: impl FnOnce()) -> String {
         let text = kept(|sink| {
-            let lines = PeopleLines { sink, colours };
+            let lines = PeopleLines { sink, colours, most };
             tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
         });
         String::from_utf8(text).unwrap()
@@ -129,6 +138,17 @@ mod tests {
         let expected = " WARN herd::x: it then failed request_id=r/1 ms=7 score=105.781 nan=NaN ok=false debug=[1] \
             odd=\"a b=c\" error=\"no \\\"space\\\"\\nleft\"\n";
         assert_eq!(rest, expected);
+    }
+
+    #[test]
+    fn what_is_less_grave_than_is_wanted_is_not_shown() {
+        let text = logged_up_to(Level::WARN, false, || {
+            tracing::info!("a request ended");
+            tracing::warn!("a disk is full");
+            tracing::error!("and now");
+        });
+        let lines: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(lines, ["a disk is full", "and now"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use herd_admin::Hosts;
-use herd_agent::log::LogFiles;
+use herd_agent::log::{LogFiles, StderrLines};
 use herd_core::access::Require;
 use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
@@ -55,6 +55,7 @@ impl ConfigFile {
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
             log_files: log_files(&self.log)?,
+            log_stderr: one_of("log.stderr", &self.log.stderr, &StderrLines::NAMES)?,
             threads: threads(self.threads)?,
             embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
             ollama_url: Some(self.agent.ollama_url.clone()).filter(|url| !url.is_empty()),

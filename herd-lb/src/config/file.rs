@@ -114,6 +114,8 @@ section! {
     Log {
         /// `error`, `warn`, `info`, `debug`, `trace`.
         level: String = "info".into(),
+        /// What goes to standard error: `auto`, `all`, `warn`.
+        stderr: String = "auto".into(),
         /// JSON lines in `logs/` below `data_dir`.
         file: bool = true,
         /// Size at which a file is put aside.
