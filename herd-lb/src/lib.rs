@@ -36,6 +36,7 @@ use anyhow::Context as _;
 use herd_admin::access::{Keys, random_hex};
 use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
+use herd_core::record::RequestRecord;
 use herd_store::{Store, StoreHandle, StoreThread};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -55,7 +56,7 @@ use fleet::Fleet;
 use live::Live;
 use proxy::Edge;
 use proxy::retry::Retries;
-use record::{Clerk, Desk, Recorder};
+use record::{Observers, Recorder};
 use selector::{RankedSelection, Selector, balancer};
 use services::{AdminService, Clock, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
@@ -108,8 +109,9 @@ pub fn run(
     let live = Live::default();
     let registry = Registry::new();
     let telemetry = Telemetry::new(&registry)?;
-    let (store, desk, writers) = records(config)?;
-    let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), Some(desk)));
+    let observers = Observers::default();
+    let (store, writer) = records(config, observers.clone());
+    let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), observers));
     let source = EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
@@ -155,34 +157,22 @@ pub fn run(
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    writers.close();
+    close(writer);
     Ok(())
 }
 
-/// The threads that write traces.
-struct Writers {
-    clerk: Clerk,
-    store: Option<StoreThread>,
+/// Where records go, and the thread that writes them. An edge without a place to keep them serves all the same.
+fn records(config: &Config, observers: Observers) -> (Option<StoreHandle>, Option<StoreThread>) {
+    let show = move |record: &RequestRecord| observers.show(record);
+    let opened = Store::open_observed(&config.data_dir, config.store.clone(), show);
+    opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok().unzip()
 }
 
-impl Writers {
-    /// Has the last traces written.
-    fn close(self) {
-        // It gives them to the store.
-        drop(self.clerk);
-        if !self.store.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
-            tracing::warn!("the last traces could not be kept");
-        }
+/// Has the last records written.
+fn close(writer: Option<StoreThread>) {
+    if !writer.is_none_or(|thread| thread.close(STORE_CLOSES_WITHIN)) {
+        tracing::warn!("the last traces could not be kept");
     }
-}
-
-/// Where traces go. An edge without a place to keep them serves all the same.
-fn records(config: &Config) -> anyhow::Result<(Option<StoreHandle>, Desk, Writers)> {
-    let opened = Store::open(&config.data_dir, config.store.clone());
-    let opened = opened.inspect_err(|error| tracing::error!(%error, "traces are not kept")).ok();
-    let (handle, store) = opened.unzip();
-    let (desk, clerk) = Desk::open().context("a thread for traces")?;
-    Ok((handle, desk, Writers { clerk, store }))
 }
 
 /// The threads that serve clients, each with a proxy.

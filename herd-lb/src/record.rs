@@ -1,7 +1,5 @@
 //! From a request's end to what is counted and kept of it.
 
-mod desk;
-
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -13,19 +11,35 @@ use prometheus::Registry;
 use crate::telemetry::Telemetry;
 use crate::trace;
 
-pub use desk::{Clerk, Desk};
-
-/// Where traces go: they are counted, kept where there is a store, and told to who watches. None makes a request wait.
+/// Where records go: they are counted at once, and written and shown to observers by the store's thread, which takes
+/// what has come together. None makes a request wait.
 pub struct Recorder {
     /// The edge's counters.
     pub telemetry: Arc<Telemetry>,
     /// Counters that have the requests which `telemetry` counts as those of benchmarks; `None` = they are none.
     benchmarks: Option<Arc<Telemetry>>,
     store: Option<StoreHandle>,
-    /// Set once it is there: the admin service is made after the first counters are.
-    watched: OnceLock<AdminState>,
-    /// Who writes; `None` = whoever has served the request.
-    desk: Option<Desk>,
+    observers: Observers,
+}
+
+/// Who is shown each record: the log, and the admin service once it is there. Cloning is cheap.
+#[derive(Clone, Default)]
+pub struct Observers(Arc<OnceLock<AdminState>>);
+
+impl Observers {
+    /// Shows them `record`.
+    pub fn show(&self, record: &RequestRecord) {
+        trace::log(record);
+        if let Some(admin) = self.0.get().filter(|_| !record.benchmark) {
+            admin.request_ended(record);
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observers").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Recorder {
@@ -35,61 +49,75 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Counts with `telemetry`, and keeps traces in `store`, `None` = nowhere; they are written at `desk`, `None` = by
-    /// whoever has served the request.
+    /// Counts with `telemetry`, and keeps records in `store`, whose thread shows them to `observers`; `None` = nowhere.
     #[must_use]
-    pub fn new(telemetry: Arc<Telemetry>, store: Option<StoreHandle>, desk: Option<Desk>) -> Self {
-        Self { telemetry, benchmarks: None, store, watched: OnceLock::new(), desk }
+    pub fn new(telemetry: Arc<Telemetry>, store: Option<StoreHandle>, observers: Observers) -> Self {
+        Self { telemetry, benchmarks: None, store, observers }
     }
 
-    /// From now on the admin service tells its clients of requests that end, and its metrics of traces that were not
+    /// From now on the admin service tells its clients of requests that end, and its metrics of records that were not
     /// kept. Only the first call counts.
     pub fn watched_by(&self, admin: AdminState) {
         let store = self.store.clone();
         admin.feed_store_drops(move || store.as_ref().map_or(0, |store| store.health().dropped));
-        self.watched.get_or_init(|| admin);
+        self.observers.0.get_or_init(|| admin);
     }
 
-    /// Where traces of benchmarks go: what their requests count is seen by nobody but for how they ended.
+    /// Where records of benchmarks go: what their requests count is seen by nobody but for how they ended.
     ///
     /// # Errors
     /// When the counters cannot be made.
     pub fn for_benchmarks(&self) -> prometheus::Result<Arc<Self>> {
         let telemetry = Telemetry::new(&Registry::new())?;
         let benchmarks = Some(Arc::clone(&self.telemetry));
-        Ok(Arc::new(Self { benchmarks, ..Self::new(telemetry, self.store.clone(), self.desk.clone()) }))
+        Ok(Arc::new(Self { benchmarks, ..Self::new(telemetry, self.store.clone(), self.observers.clone()) }))
     }
 
-    /// A request has ended: it is counted, and left on the desk.
-    pub fn ended(recorder: &Arc<Self>, record: RequestRecord) {
-        recorder.telemetry.ended(&record);
-        if let Some(telemetry) = &recorder.benchmarks {
+    /// A request has ended: it is counted, and left for the store's thread. Where that takes no more, whoever served the
+    /// request writes its line, so that the log has every request.
+    pub fn ended(&self, record: RequestRecord) {
+        self.telemetry.ended(&record);
+        if let Some(telemetry) = &self.benchmarks {
             telemetry.benchmark_ended(&record);
         }
-        let ended = Ended { record, recorder: Arc::clone(recorder) };
-        match &recorder.desk {
-            Some(desk) => desk.leave(ended),
-            None => ended.write(),
+        let refused = match &self.store {
+            Some(store) => store.record(record).err(),
+            None => Some(Box::new(record)),
+        };
+        if let Some(record) = refused {
+            self.observers.show(&record);
         }
     }
 }
 
-/// A request that has ended and is not written yet.
-struct Ended {
-    record: RequestRecord,
-    recorder: Arc<Recorder>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::Duration;
 
-impl Ended {
-    /// Puts it into the log and the store.
-    fn write(self) {
-        trace::log(&self.record);
-        let Recorder { store, watched, .. } = &*self.recorder;
-        if let Some(admin) = watched.get() {
-            admin.request_ended(&self.record);
-        }
-        if let Some(store) = store {
-            store.record(self.record);
-        }
+    use herd_core::request::Surface;
+    use herd_store::testing::TestDir;
+    use herd_store::{Store, StoreSettings};
+
+    use super::*;
+    use crate::trace::Trace;
+
+    /// Some requests end when the store is closed already.
+    #[test]
+    fn every_request_is_shown_once_and_kept_before_the_store_closes() {
+        let dir = TestDir::new();
+        let shown = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&shown);
+        let observer = move |_: &RequestRecord| {
+            counted.fetch_add(1, Relaxed);
+        };
+        let (store, thread) = Store::open_observed(dir.path(), StoreSettings::default(), observer).unwrap();
+        let telemetry = Telemetry::new(&Registry::new()).unwrap();
+        let recorder = Arc::new(Recorder::new(telemetry, Some(store.clone()), Observers::default()));
+        let end = || drop(Trace::begin("r".into(), Surface::OllamaChat, Arc::clone(&recorder)));
+        (0..100).for_each(|_| end());
+        assert!(thread.close(Duration::from_secs(20)));
+        end();
+        assert_eq!((store.health().written, store.health().dropped, shown.load(Relaxed)), (100, 1, 100));
     }
 }

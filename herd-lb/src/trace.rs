@@ -72,7 +72,7 @@ impl Drop for Trace {
     fn drop(&mut self) {
         let latency_ms = self.began.elapsed().as_secs_f64() * 1e3;
         self.record.close(latency_ms, unix_ms());
-        Recorder::ended(&self.recorder, std::mem::take(&mut self.record));
+        self.recorder.ended(std::mem::take(&mut self.record));
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use herd_core::record::RequestRecord;
@@ -12,10 +12,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::health::{Shared, StoreHealth, StoreState};
+use super::queue::{Command, Queue};
 use super::reader::Readers;
 use super::recent::LastHour;
-use super::record::bounded;
-use super::writer::{Command, Commands, Letter, Writer};
+use super::writer::{Observer, Writer};
 use super::{Place, StoreError, StoreSettings};
 
 /// Longest wait for the writer to do something: it may be bringing a large database up to date.
@@ -32,32 +32,57 @@ impl Store {
     /// # Errors
     /// When the system refuses a thread.
     pub fn open(dir: &Path, settings: StoreSettings) -> std::io::Result<(StoreHandle, StoreThread)> {
-        let queue = settings.queue.max(1);
+        Self::open_observed(dir, settings, |_| {})
+    }
+
+    /// The same; the writer's thread shows each record to `observer` as it leaves the queue, some tenths of a second
+    /// after it was given, whether or not it can be written.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn open_observed(
+        dir: &Path,
+        settings: StoreSettings,
+        observer: impl FnMut(&RequestRecord) + Send + 'static,
+    ) -> std::io::Result<(StoreHandle, StoreThread)> {
+        let limit = settings.queue.max(1);
         let place = Place { dir: dir.into(), settings };
-        let (sender, letters) = sync_channel(queue);
         let shared = Arc::new(Shared::new());
-        let commands = Arc::new(Commands::default());
+        let queue = Arc::new(Queue::default());
         let readers = Arc::new(Readers::new(place.clone(), Arc::clone(&shared)));
-        let writer = Writer::new(place, Arc::clone(&shared), letters, Arc::clone(&commands));
+        let observer: Observer = Box::new(observer);
+        let writer = Writer::new(place, Arc::clone(&shared), Arc::clone(&queue), observer);
         let (ended, end) = channel();
         let thread = thread::Builder::new().name("herd-store-writer".into()).spawn(move || {
             writer.run();
             drop(ended);
-        })?;
-        let handle = StoreHandle { sender, shared: Arc::clone(&shared), commands, readers, queue };
-        let closer = StoreThread { sender: handle.sender.clone(), shared, thread, end };
-        Ok((handle, closer))
+        });
+        drop(thread?);
+        let handles = Arc::new(LastHandle(Arc::clone(&queue)));
+        let handle = StoreHandle { queue: Arc::clone(&queue), shared: Arc::clone(&shared), handles, readers, limit };
+        Ok((handle, StoreThread { queue, shared, end }))
     }
 }
 
 /// The store, to write and to ask. Cloning is cheap.
 #[derive(Clone)]
 pub struct StoreHandle {
-    sender: SyncSender<Letter>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
-    commands: Arc<Commands>,
     readers: Arc<Readers>,
-    queue: usize,
+    /// Records that may wait.
+    limit: usize,
+    #[expect(dead_code, reason = "its end is its use")]
+    handles: Arc<LastHandle>,
+}
+
+/// Has the writer end when the last handle is gone.
+struct LastHandle(Arc<Queue>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl std::fmt::Debug for StoreHandle {
@@ -67,23 +92,25 @@ impl std::fmt::Debug for StoreHandle {
 }
 
 impl StoreHandle {
-    /// Hands over a request that is over. Never waits: when the queue is full, it is dropped and counted.
-    pub fn record(&self, record: RequestRecord) {
-        if self.shared.closing() {
-            return self.shared.drop_records(1);
-        }
+    /// Hands over a request that is over. Never waits: when the queue is full or closed, it is counted as dropped and
+    /// given back.
+    ///
+    /// # Errors
+    /// With the record, which will not be kept and is shown to no observer.
+    pub fn record(&self, record: RequestRecord) -> Result<(), Box<RequestRecord>> {
         // First counted, so that the writer never counts down what was not counted up.
-        self.shared.queue_len.fetch_add(1, Relaxed);
-        if self.sender.try_send(Letter::Record(Box::new(bounded(record)))).is_err() {
+        let before = self.shared.queue_len.fetch_add(1, Relaxed);
+        let left = if before < self.limit { self.queue.leave(record) } else { Err(Box::new(record)) };
+        left.inspect_err(|_| {
             self.shared.queue_len.fetch_sub(1, Relaxed);
             self.shared.drop_records(1);
-        }
+        })
     }
 
     /// How the store is. Never waits.
     #[must_use]
     pub fn health(&self) -> StoreHealth {
-        self.shared.health(self.queue)
+        self.shared.health(self.limit)
     }
 
     /// What requests of the last hour did, by what the writer has taken: it lags a quarter of a second, and after a start
@@ -154,24 +181,21 @@ impl StoreHandle {
         if self.shared.closing() {
             return Err(StoreError::Unavailable);
         }
-        if !self.commands.push(command) {
-            return Err(StoreError::Busy);
-        }
-        // A full channel wakes it as well.
-        match self.sender.try_send(Letter::Wake) {
-            Err(TrySendError::Disconnected(_)) => Err(StoreError::Unavailable),
-            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
-        }
+        if self.queue.command(command) { Ok(()) } else { Err(StoreError::Busy) }
     }
 }
 
 /// The writer's thread, to end it.
-#[derive(Debug)]
 pub struct StoreThread {
-    sender: SyncSender<Letter>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
     end: Receiver<()>,
+}
+
+impl std::fmt::Debug for StoreThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreThread").finish_non_exhaustive()
+    }
 }
 
 impl StoreThread {
@@ -182,9 +206,7 @@ impl StoreThread {
         let dropped = self.shared.dropped.load(Relaxed);
         let until = Instant::now() + limit;
         self.shared.closing.store(true, Relaxed);
-        self.sender.try_send(Letter::Wake).ok();
-        self.thread.thread().unpark();
-        drop(self.sender);
+        self.queue.close();
         // Nothing is ever sent: the end of the channel is the end of the thread.
         self.end.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
         let ended = *self.shared.state.borrow() == StoreState::Closed;

@@ -14,6 +14,7 @@ mod file;
 mod handle;
 mod health;
 mod query;
+mod queue;
 mod reader;
 mod recent;
 mod record;

@@ -198,15 +198,8 @@ impl Summary {
         let spread = |measure| Spread::of(cell.measure(measure));
         let errors = Status::ALL.into_iter().filter(|status| status.is_error()).map(|status| cell.ended(status));
         let (prompt_tokens, completion_tokens) = (count(Count::PromptTokens), count(Count::CompletionTokens));
-        Self {
+        let mut summary = Self {
             requests: count(Count::Requests),
-            completed: cell.ended(Status::Completed),
-            failed: cell.ended(Status::Failed),
-            rejected: cell.ended(Status::Rejected),
-            incomplete: cell.ended(Status::Incomplete),
-            reaped: cell.ended(Status::Reaped),
-            cancelled: cell.ended(Status::Cancelled),
-            client_disconnected: cell.ended(Status::ClientDisconnected),
             other: count(Count::Other),
             errors: errors.fold(0, u64::saturating_add),
             prompt_tokens,
@@ -227,6 +220,24 @@ impl Summary {
             load_ms: spread(Measure::Load),
             first_ms: cell.first_ms,
             last_ms: cell.last_ms,
+            ..Self::default()
+        };
+        for status in Status::ALL {
+            *summary.ended(status) = cell.ended(status);
+        }
+        summary
+    }
+
+    /// How many ended with `status`.
+    fn ended(&mut self, status: Status) -> &mut u64 {
+        match status {
+            Status::Completed => &mut self.completed,
+            Status::Failed => &mut self.failed,
+            Status::Rejected => &mut self.rejected,
+            Status::Incomplete => &mut self.incomplete,
+            Status::Reaped => &mut self.reaped,
+            Status::Cancelled => &mut self.cancelled,
+            Status::ClientDisconnected => &mut self.client_disconnected,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::rollup::{BY, CUBE, Grain, create_sql, declared};
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// The steps, in order; the version of a database is how many were taken. A step that was released never changes.
-const STEPS: [Step; 3] = [from_nothing_or_ollama_herd, minutes_residency_and_health, cancelled];
+const STEPS: [Step; 3] = [from_nothing_or_ollama_herd, minutes_residency_and_health, fewer_indexes];
 
 /// What came of bringing a database up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated>
         }
         transaction.commit()?;
     }
+    add_counts(connection)?;
     Ok(Migrated::Current)
 }
 
@@ -94,11 +95,21 @@ fn minutes_residency_and_health(transaction: &Transaction<'_>) -> rusqlite::Resu
     transaction.execute_batch(RESIDENCY_AND_HEALTH)
 }
 
-/// Version 3: requests that an operator ended are counted by themselves.
-fn cancelled(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for grain in Grain::ALL {
-        for table in grain.cube().into_iter().chain([grain.by()]) {
-            add_columns(transaction, table, declared())?;
+/// Version 3: two indexes go that cost every write and answered what others answer well enough.
+fn fewer_indexes(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "DROP INDEX IF EXISTS idx_traces_node_model_timestamp; DROP INDEX IF EXISTS idx_traces_client_timestamp;",
+    )
+}
+
+/// What is counted by the vocabulary has a column for each word: a new word is a new column, and no version.
+fn add_counts(connection: &mut Connection) -> rusqlite::Result<()> {
+    for table in Grain::ALL.into_iter().flat_map(|grain| grain.cube().into_iter().chain([grain.by()])) {
+        let known = columns_of(connection, table)?;
+        if declared().any(|(name, _)| !known.contains(name)) {
+            let transaction = connection.transaction()?;
+            add_columns(&transaction, table, declared())?;
+            transaction.commit()?;
         }
     }
     Ok(())
@@ -161,18 +172,24 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE herd_upkeep (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
-/// Each starts with what a page of traces may be filtered by and ends with the time, so that a page reads one stretch.
-/// Most requests complete, so those that did not have an index of their own. Indexes of ollama-herd that these replace
-/// go: each costs every write.
+/// Every index costs every write, so each has a question that is asked often and that the time's index would answer by
+/// reading far back:
+///
+/// - by request id: one request, from a log line or the header of an answer;
+/// - by time: pages of all requests, and what is to be forgotten;
+/// - by model: pages of a model, and at the start what its last requests took on each node;
+/// - by application: pages of an application;
+/// - by status of those that did not complete, which are few: what goes wrong.
+///
+/// Each ends with the time, so that a page reads one stretch. Other filters (node, surface, address, key) look at the
+/// requests along the narrowest of these. Indexes of ollama-herd that these replace go.
 const INDEXES: &str = "
 DROP INDEX IF EXISTS idx_traces_tags;
 DROP INDEX IF EXISTS idx_traces_node_model;
 CREATE INDEX IF NOT EXISTS idx_traces_request_id ON request_traces (request_id);
 CREATE INDEX IF NOT EXISTS idx_traces_timestamp ON request_traces (timestamp);
 CREATE INDEX IF NOT EXISTS idx_traces_model_timestamp ON request_traces (model, timestamp);
-CREATE INDEX IF NOT EXISTS idx_traces_node_model_timestamp ON request_traces (node_id, model, timestamp);
 CREATE INDEX IF NOT EXISTS idx_traces_app_timestamp ON request_traces (app, timestamp);
-CREATE INDEX IF NOT EXISTS idx_traces_client_timestamp ON request_traces (client_ip, timestamp);
 CREATE INDEX IF NOT EXISTS idx_traces_uncompleted ON request_traces (status, timestamp) WHERE status <> 'completed';
 ";
 

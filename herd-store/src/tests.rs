@@ -58,7 +58,7 @@ async fn open_with(dir: &TestDir, settings: StoreSettings) -> (StoreHandle, Stor
 /// Records all of them, as fast as they are written.
 async fn fill(store: &StoreHandle, records: &[RequestRecord]) {
     for (at, record) in (1_u64..).zip(records) {
-        store.record(record.clone());
+        store.record(record.clone()).unwrap();
         if at % 4_096 == 0 {
             written(store, at).await;
         }

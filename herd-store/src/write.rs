@@ -19,6 +19,8 @@ pub(super) struct Scribe {
     /// Of [`ROWS`] rows, and of one.
     insert: String,
     insert_one: String,
+    attempts: Rows,
+    tags: Rows,
     /// By [`Grain`].
     cube: [Option<String>; 3],
     by: [String; 3],
@@ -46,6 +48,8 @@ impl Scribe {
         Self {
             insert: columns::insert_sql(ROWS),
             insert_one: columns::insert_sql(1),
+            attempts: Rows::new(INSERT_ATTEMPT_INTO, 7),
+            tags: Rows::new(INSERT_TAG_INTO, 3),
             cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
             by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
             vocabulary: Vocabulary::default(),
@@ -71,27 +75,33 @@ impl Scribe {
     }
 
     fn rows(&self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
-        let mut rows = connection.prepare_cached(&self.insert)?;
-        let mut row = connection.prepare_cached(&self.insert_one)?;
-        let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
-        let mut tag = connection.prepare_cached(INSERT_TAG)?;
         let (many, few) = records.as_chunks::<ROWS>();
-        let statements = many.iter().map(|many| (true, &many[..])).chain(few.chunks(1).map(|one| (false, one)));
-        for (are_many, records) in statements {
-            columns::insert(if are_many { &mut rows } else { &mut row }, records)?;
-            // Rows of one statement have ids in its order: nobody else writes within the transaction.
-            let first = connection.last_insert_rowid() + 1 - i64::try_from(records.len()).unwrap_or(0);
-            for (id, record) in (first..).zip(records) {
-                for (seq, one) in (0_i64..).zip(&record.attempts) {
-                    let outcome = one.outcome.name();
-                    attempt.execute((id, seq, &one.node_id, outcome, one.score, one.started_ms, one.duration_ms))?;
-                }
-                for one in &record.tags {
-                    tag.execute((one, record.timestamp_ms as f64 / 1_000.0, id))?;
-                }
-            }
+        let mut first = None;
+        for records in many.iter().map(|many| &many[..]).chain(few.chunks(1)) {
+            let sql = if records.len() == ROWS { &self.insert } else { &self.insert_one };
+            columns::insert(&mut *connection.prepare_cached(sql)?, records)?;
+            // Rows of one transaction have ids in their order: nobody else writes meanwhile.
+            let last = connection.last_insert_rowid();
+            first.get_or_insert(last + 1 - i64::try_from(records.len()).unwrap_or(0));
         }
-        Ok(())
+        let with_id = || (first.unwrap_or(0)..).zip(records);
+        let attempts =
+            with_id().flat_map(|(id, record)| (0_i64..).zip(&record.attempts).map(move |(seq, one)| (id, seq, one)));
+        in_rows(connection, &self.attempts, attempts, |statement, place, (id, seq, one)| {
+            statement.raw_bind_parameter(place, id)?;
+            statement.raw_bind_parameter(place + 1, seq)?;
+            statement.raw_bind_parameter(place + 2, &one.node_id)?;
+            statement.raw_bind_parameter(place + 3, one.outcome.name())?;
+            statement.raw_bind_parameter(place + 4, one.score)?;
+            statement.raw_bind_parameter(place + 5, one.started_ms)?;
+            statement.raw_bind_parameter(place + 6, one.duration_ms)
+        })?;
+        let tags = with_id().flat_map(|(id, record)| record.tags.iter().map(move |tag| (id, record.timestamp_ms, tag)));
+        in_rows(connection, &self.tags, tags, |statement, place, (id, timestamp_ms, tag)| {
+            statement.raw_bind_parameter(place, tag)?;
+            statement.raw_bind_parameter(place + 1, timestamp_ms as f64 / 1_000.0)?;
+            statement.raw_bind_parameter(place + 2, id)
+        })
     }
 
     /// Adds `records` to the roll-ups. Benchmarks are not usage.
@@ -231,7 +241,45 @@ fn bucket(grain: Grain, begin: u64) -> i64 {
     to_db(grain.bucket(begin * 1_000))
 }
 
+/// A statement that inserts many rows, and that for one.
+#[derive(Debug)]
+struct Rows {
+    many: String,
+    one: String,
+    /// Parameters of a row.
+    width: usize,
+}
+
+impl Rows {
+    fn new(into: &str, width: usize) -> Self {
+        let sql = |rows| format!("{into} VALUES {}", columns::places(rows, width));
+        Self { many: sql(ROWS), one: sql(1), width }
+    }
+}
+
+/// Inserts `items`, as many as there are in one statement; `bind` binds one from a parameter on.
+fn in_rows<T: Copy>(
+    connection: &Connection,
+    rows: &Rows,
+    items: impl Iterator<Item = T>,
+    mut bind: impl FnMut(&mut Statement<'_>, usize, T) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let items: Vec<T> = items.collect();
+    let (many, few) = items.as_chunks::<ROWS>();
+    for items in many.iter().map(|many| &many[..]).chain(few.chunks(1)) {
+        let sql = if items.len() == ROWS { &rows.many } else { &rows.one };
+        let mut statement = connection.prepare_cached(sql)?;
+        for (at, item) in items.iter().enumerate() {
+            bind(&mut statement, 1 + at * rows.width, *item)?;
+        }
+        statement.raw_execute()?;
+    }
+    Ok(())
+}
+
+/// One attempt of a row that is there.
 pub(super) const INSERT_ATTEMPT: &str = "INSERT INTO request_attempts \
     (trace_id, seq, node_id, outcome, score, started_ms, duration_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-
-const INSERT_TAG: &str = "INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id) VALUES (?1, ?2, ?3)";
+const INSERT_ATTEMPT_INTO: &str =
+    "INSERT INTO request_attempts (trace_id, seq, node_id, outcome, score, started_ms, duration_ms)";
+const INSERT_TAG_INTO: &str = "INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id)";

@@ -1,9 +1,7 @@
 //! The thread that writes: batches, commands and upkeep, and what it does when it cannot.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use herd_core::record::RequestRecord;
@@ -11,16 +9,20 @@ use rusqlite::Connection;
 
 use super::error::Trouble;
 use super::health::{Shared, StoreState};
+use super::queue::{Queue, Waiting};
+use super::record::bounded;
 use super::write::Scribe;
 use super::{Place, STEPS, backfill, file, recent, retention};
 
-/// Records in one transaction.
+/// Records from which on a batch is written without waiting for more.
 const BATCH: usize = 512;
+/// Most records in one transaction.
+const BATCH_MAX: usize = 4_096;
 /// Longest time from a record to its being written.
 const BATCH_TIME: Duration = Duration::from_millis(250);
-/// How long the writer rests between two looks at the channel while it fills a batch. Woken for every record, it would
-/// take a core from whoever serves requests.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long records come together before the writer takes them from the queue. Woken for every record, it would take a
+/// core from whoever serves requests.
+const GATHER: Duration = Duration::from_millis(50);
 /// Records up to which the writer lets others go first: with more it would fall behind for good, where all cores are
 /// taken.
 const KEEPS_UP: usize = 512;
@@ -32,77 +34,39 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 /// And between two steps of it.
 const UPKEEP_PAUSE: Duration = Duration::from_millis(5);
-/// Commands that may wait.
-pub(super) const COMMANDS: usize = 64;
 
-/// What reaches the writer in its channel.
-#[derive(Debug)]
-pub(super) enum Letter {
-    /// A request that is over.
-    Record(Box<RequestRecord>),
-    /// There is a command, or it is time to stop.
-    Wake,
-}
-
-/// Something to do with the writer's connection; none = it has none.
-pub(super) type Command = Box<dyn FnOnce(Option<&mut Connection>) + Send>;
-
-/// Commands that wait.
-#[derive(Default)]
-pub(super) struct Commands(Mutex<VecDeque<Command>>);
-
-impl Commands {
-    /// Puts `command` last; returns whether there was room.
-    pub(super) fn push(&self, command: Command) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = waiting.len() < COMMANDS;
-        if room {
-            waiting.push_back(command);
-        }
-        room
-    }
-
-    fn take(&self) -> VecDeque<Command> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
+/// Is shown each record as it leaves the queue, whether or not it can be written.
+pub(super) type Observer = Box<dyn FnMut(&RequestRecord) + Send>;
 
 /// The writer.
 pub(super) struct Writer {
     pub(super) place: Place,
     pub(super) shared: Arc<Shared>,
-    pub(super) letters: Receiver<Letter>,
-    pub(super) commands: Arc<Commands>,
+    pub(super) queue: Arc<Queue>,
+    observer: Observer,
     scribe: Scribe,
-    /// Records taken from the channel and not yet written.
+    /// What was taken from the queue last.
+    taken: Waiting,
+    /// Records taken from the queue and not yet written.
     pending: Vec<RequestRecord>,
     pause: Duration,
-    /// No handle is left.
-    orphaned: bool,
     /// A file was set aside and nothing has been written since.
     fresh: bool,
     /// Requests from before the start that are still to join the last hour; `None` = it is not known which.
     replay: Option<recent::Replay>,
 }
 
-/// What one round of waiting for records brought.
-enum Round {
-    Go,
-    /// Nothing will come any more.
-    Over,
-}
-
 impl Writer {
-    pub(super) fn new(place: Place, shared: Arc<Shared>, letters: Receiver<Letter>, commands: Arc<Commands>) -> Self {
+    pub(super) fn new(place: Place, shared: Arc<Shared>, queue: Arc<Queue>, observer: Observer) -> Self {
         Self {
             place,
             shared,
-            letters,
-            commands,
+            queue,
+            observer,
             scribe: Scribe::new(),
+            taken: Waiting::default(),
             pending: Vec::with_capacity(BATCH),
             pause: FIRST_PAUSE,
-            orphaned: false,
             fresh: false,
             replay: None,
         }
@@ -125,9 +89,9 @@ impl Writer {
                 last_try = true;
             }
         }
-        self.commands.take().into_iter().for_each(|command| command(None));
-        let lost = self.pending.len() + self.letters.try_iter().filter(|l| matches!(l, Letter::Record(_))).count();
-        self.shared.drop_records(lost);
+        self.take();
+        self.refuse_commands();
+        self.shared.drop_records(self.pending.len());
         self.shared.queue_len.store(0, Relaxed);
         self.shared.set_state(StoreState::Closed);
     }
@@ -166,10 +130,11 @@ impl Writer {
         let mut upkeep_at = Instant::now();
         let mut more_upkeep = true;
         loop {
-            let round = self.collect(if more_upkeep { UPKEEP_PAUSE } else { BATCH_TIME });
-            self.commands.take().into_iter().for_each(|command| command(Some(connection)));
+            self.collect(if more_upkeep { UPKEEP_PAUSE } else { BATCH_TIME });
+            let closed = self.taken.closed;
+            self.taken.commands.drain(..).for_each(|command| command(Some(connection)));
             self.flush(connection)?;
-            if matches!(round, Round::Over) {
+            if closed {
                 return Ok(());
             }
             if self.shared.suspected.swap(false, Relaxed) && !file::is_whole(connection) {
@@ -182,79 +147,61 @@ impl Writer {
         }
     }
 
-    /// Takes records as [`Self::take`] does; what they did counts from now on, whether or not it can be written.
-    fn collect(&mut self, patience: Duration) -> Round {
-        let known = self.pending.len();
-        let round = self.take(patience);
-        self.shared.add_recent(&self.pending[known..]);
-        round
-    }
-
-    /// Takes records from the channel until there is a batch: enough of them, or the first has waited long enough.
-    /// Waits for the first one for `patience`.
-    fn take(&mut self, patience: Duration) -> Round {
-        let closing = self.shared.closing();
-        let mut until = Instant::now() + if closing { Duration::ZERO } else { patience };
-        while self.pending.len() < BATCH {
-            let letter = match self.next(until, closing) {
-                Ok(letter) => letter,
-                // Closing, and nothing has been there since: what comes now is too late.
-                Err(RecvTimeoutError::Timeout) if closing => return Round::Over,
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.orphaned = true;
-                    return Round::Over;
-                }
-            };
-            match letter {
-                Letter::Record(record) => {
-                    if self.pending.is_empty() && !closing {
-                        until = Instant::now() + BATCH_TIME;
-                    }
-                    self.shared.queue_len.fetch_sub(1, Relaxed);
-                    self.pending.push(*record);
-                }
-                Letter::Wake if closing => {}
-                Letter::Wake => break,
-            }
+    /// Takes records until there is a batch: enough of them, or the first has waited long enough, or somebody wants
+    /// something else done. Waits for the first one for `patience`.
+    fn collect(&mut self, patience: Duration) {
+        if !self.queue.wait(patience) {
+            return self.take();
         }
-        Round::Go
-    }
-
-    /// The next letter. While a batch fills, those that come are not waited for one by one.
-    fn next(&self, until: Instant, closing: bool) -> Result<Letter, RecvTimeoutError> {
+        let until = Instant::now() + BATCH_TIME;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if self.pending.is_empty() || closing {
-                return self.letters.recv_timeout(left);
-            }
-            match self.letters.try_recv() {
-                Ok(letter) => return Ok(letter),
-                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-                Err(TryRecvError::Empty) if left.is_zero() => return Err(RecvTimeoutError::Timeout),
-                Err(TryRecvError::Empty) => std::thread::park_timeout(left.min(LOOK)),
+            self.queue.gather(left.min(GATHER));
+            self.take();
+            let is_enough = self.pending.is_empty() || self.pending.len() >= BATCH || left.is_zero();
+            if is_enough || self.is_wanted() {
+                return;
             }
         }
+    }
+
+    /// Takes what is in the queue. What the records did counts from now on, whether or not it can be written.
+    fn take(&mut self) {
+        self.queue.take(&mut self.taken);
+        let known = self.pending.len();
+        for record in self.taken.records.drain(..) {
+            (self.observer)(&record);
+            self.pending.push(bounded(record));
+        }
+        self.shared.add_recent(&self.pending[known..]);
+    }
+
+    /// Whether something else than records is to be seen to.
+    fn is_wanted(&self) -> bool {
+        !self.taken.commands.is_empty() || self.taken.closed
+    }
+
+    fn refuse_commands(&mut self) {
+        self.taken.commands.drain(..).for_each(|command| command(None));
     }
 
     fn flush(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let count = self.pending.len();
-        if let Err(error) = self.scribe.write(connection, &self.pending) {
-            if Trouble::of(&error) == Trouble::Other {
-                // It would fail again for ever.
-                self.pending.clear();
-                self.shared.drop_records(count);
+        while !self.pending.is_empty() {
+            let count = self.pending.len().min(BATCH_MAX);
+            let written = self.scribe.write(connection, &self.pending[..count]);
+            // One that fails for a reason of its own would fail again for ever.
+            if written.as_ref().map_or_else(|error| Trouble::of(error) == Trouble::Other, |()| true) {
+                self.pending.drain(..count);
+                self.shared.queue_len.fetch_sub(count, Relaxed);
+                self.shared.drop_records(if written.is_ok() { 0 } else { count });
             }
-            return Err(error);
+            written?;
+            self.pause = FIRST_PAUSE;
+            self.fresh = false;
+            self.shared.written.fetch_add(count as u64, Relaxed);
+            self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
         }
-        self.pending.clear();
-        self.pause = FIRST_PAUSE;
-        self.fresh = false;
-        self.shared.written.fetch_add(count as u64, Relaxed);
-        self.shared.file_bytes.store(file::bytes(&self.place), Relaxed);
+        self.pending.shrink_to(BATCH_MAX);
         Ok(())
     }
 
@@ -290,16 +237,16 @@ impl Writer {
         let until = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
         loop {
-            self.commands.take().into_iter().for_each(|command| command(None));
-            if self.shared.closing() || self.orphaned {
+            self.take();
+            self.refuse_commands();
+            if self.taken.closed {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            // Records stay in the channel, which is bounded.
-            std::thread::park_timeout(left.min(BATCH_TIME));
+            self.queue.gather(left.min(BATCH_TIME));
         }
     }
 

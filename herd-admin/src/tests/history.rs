@@ -50,7 +50,7 @@ impl Kept {
         let before = self.store.health().written;
         let mut count = 0;
         for record in records {
-            self.store.record(record);
+            self.store.record(record).unwrap();
             count += 1;
         }
         while self.store.health().written < before + count {

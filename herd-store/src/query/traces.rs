@@ -193,17 +193,12 @@ fn along(filter: &TraceFilter) -> ((&'static str, &'static str), Vec<Condition>)
         return (("request_tags", "trace_id"), vec![("tag = ?", text(tag))]);
     }
     let uncompleted = filter.status.as_ref().filter(|status| *status != Status::Completed.name());
-    let (index, along) = if let Some(client) = &filter.client_ip {
-        ("request_traces INDEXED BY idx_traces_client_timestamp", vec![("client_ip = ?", text(client))])
-    } else if let Some(status) = uncompleted {
+    let (index, along) = if let Some(status) = uncompleted {
         // What the index is limited to has to be said for it to be used.
         let known = "status <> 'completed' AND status = ?";
         ("request_traces INDEXED BY idx_traces_uncompleted", vec![(known, text(status))])
     } else if let Some(app) = &filter.app {
         ("request_traces INDEXED BY idx_traces_app_timestamp", vec![("app = ?", text(app))])
-    } else if let (Some(node), Some(model)) = (&filter.node_id, &filter.model) {
-        let pair = vec![("node_id = ?", text(node)), ("model = ?", text(model))];
-        ("request_traces INDEXED BY idx_traces_node_model_timestamp", pair)
     } else if let Some(model) = &filter.model {
         ("request_traces INDEXED BY idx_traces_model_timestamp", vec![("model = ?", text(model))])
     } else {

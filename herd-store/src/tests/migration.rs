@@ -154,7 +154,7 @@ async fn a_database_of_the_first_version_gets_what_it_lacks() {
     drop(store);
     let first = "ALTER TABLE request_traces DROP COLUMN overflow; DROP TABLE health_scores; DROP TABLE residency;
         DROP TABLE rollup_minutely_by;
-        ALTER TABLE rollup_hourly_by DROP COLUMN overflows; ALTER TABLE rollup_hourly_by DROP COLUMN load_ms;
+        ALTER TABLE rollup_hourly_by DROP COLUMN overflows; ALTER TABLE rollup_daily_by DROP COLUMN cancelled; ALTER TABLE rollup_hourly_by DROP COLUMN load_ms;
         PRAGMA user_version = 1;";
     dir.sql().execute_batch(first).unwrap();
     let (store, thread) = open(&dir).await;

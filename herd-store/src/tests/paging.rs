@@ -74,7 +74,7 @@ async fn pages_stay_the_same_while_requests_are_written() {
         seen.extend(page.traces.into_iter().map(|trace| trace.request_id));
         let Some(next) = page.next_cursor else { break };
         cursor = Some(next);
-        (more..more + 20).for_each(|id| store.record(record(id, NOON_MS + id)));
+        (more..more + 20).for_each(|id| drop(store.record(record(id, NOON_MS + id))));
         more += 20;
         written(&store, more).await;
     }

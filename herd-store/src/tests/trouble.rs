@@ -58,13 +58,13 @@ async fn a_database_that_was_damaged_is_set_aside_while_herd_runs() {
     // It still begins like a database; a read or a write finds the damage.
     let (store, thread) = Store::open(dir.path(), keeping()).unwrap();
     while store.health().set_aside.is_none() {
-        store.record(record(7, NOON_MS));
+        drop(store.record(record(7, NOON_MS)));
         drop(store.traces(TraceFilter::default(), None, 1_000).await);
         drop(store.write(|_| Ok(())).await);
     }
     assert!(store.ready(LIMIT).await);
     let before = store.health().written;
-    store.record(record(8, NOON_MS));
+    drop(store.record(record(8, NOON_MS)));
     while store.health().written == before {
         store.write(|_| Ok(())).await.unwrap();
     }
@@ -80,7 +80,7 @@ async fn a_place_that_cannot_be_written_is_told_and_tried_again() {
     let settings = StoreSettings { queue: 10, ..keeping() };
     let (store, thread) = Store::open(dir.path(), settings).unwrap();
     state(&store, StoreState::Unwritable).await;
-    (0..25).for_each(|id| store.record(record(id, NOON_MS)));
+    (0..25).for_each(|id| drop(store.record(record(id, NOON_MS))));
     let health = store.health();
     assert_eq!((health.dropped, health.queue_len, health.written), (15, 10, 0));
     assert!(health.last_error.is_some());
@@ -102,7 +102,7 @@ async fn a_full_disk_keeps_what_was_and_counts_what_is_lost() {
     let (store, thread) = open_with(&dir, settings).await;
     let wide = |id| RequestRecord { candidates: Candidates::Json("1".repeat(8_000).into()), ..record(id, NOON_MS) };
     for id in 0..5_000 {
-        store.record(wide(id));
+        drop(store.record(wide(id)));
     }
     state(&store, StoreState::Full).await;
     let health = store.health();
@@ -112,7 +112,7 @@ async fn a_full_disk_keeps_what_was_and_counts_what_is_lost() {
     assert!(!thread.close(LIMIT));
     let health = store.health();
     assert_eq!((health.state, health.written + health.dropped), (StoreState::Closed, 5_000));
-    store.record(wide(1));
+    drop(store.record(wide(1)));
     assert_eq!(store.health().dropped + store.health().written, 5_001);
     // Room again: all is as it was.
     let (store, thread) = open(&dir).await;
@@ -128,7 +128,7 @@ async fn a_locked_database_is_waited_for() {
     let (store, thread) = open(&dir).await;
     let other = dir.sql();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    store.record(record(1, NOON_MS));
+    drop(store.record(record(1, NOON_MS)));
     state(&store, StoreState::Locked).await;
     assert!(store.trace("request-1").await.unwrap().is_none());
     other.execute_batch("ROLLBACK").unwrap();
@@ -153,7 +153,7 @@ async fn a_newer_herds_database_is_left_alone() {
 async fn closing_writes_what_waits() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
-    (0..3_000).for_each(|id| store.record(record(id, NOON_MS)));
+    (0..3_000).for_each(|id| drop(store.record(record(id, NOON_MS))));
     assert!(thread.close(LIMIT));
     assert_eq!((store.health().written, store.health().dropped), (3_000, 0));
 }
@@ -164,7 +164,7 @@ async fn closing_does_not_wait_for_ever() {
     let (store, thread) = open(&dir).await;
     let other = dir.sql();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    store.record(record(1, NOON_MS));
+    drop(store.record(record(1, NOON_MS)));
     assert!(!thread.close(Duration::from_millis(50)));
     state(&store, StoreState::Closed).await;
     assert_eq!((store.health().written, store.health().dropped), (0, 1));
