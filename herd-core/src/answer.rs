@@ -1,7 +1,9 @@
 //! Watches answers on their way to the client: did they end as their surface ends answers, and what do they tell.
 //!
 //! A clean end of the HTTP body proves nothing, as Ollama ends it cleanly when its engine dies. An answer is complete
-//! when its own last word was seen. Nothing here delays or changes a byte; [`Renamer`] alone does, where it is asked.
+//! when its own last word was seen. What cannot be read from its beginning on, because it is compressed or no JSON at all,
+//! is not judged: nothing is said of its end and nothing is appended to it.
+//! Nothing here delays or changes a byte; [`Renamer`] alone does, where it is asked.
 //! Memory does not grow with the answer, and a line that only carries a token is not parsed.
 
 mod framing;
@@ -22,7 +24,7 @@ pub use rename::Renamer;
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// With its last word.
+    /// With its last word, or in a form that is not read here.
     Complete,
     /// Without it, and without an error.
     Truncated,
@@ -116,6 +118,8 @@ pub struct Observation {
     pub pieces: u64,
     /// Something that had to be read was not JSON.
     pub garbage: bool,
+    /// It was none from its beginning on: it is compressed, or another program answers. Such an answer is not judged.
+    pub unreadable: bool,
     /// The backend's error in the body.
     pub backend_error: Option<BackendError>,
     /// Why the model stopped, where told.
@@ -204,6 +208,7 @@ impl Observer {
     pub fn is_between_lines(&self) -> bool {
         match &self.framing {
             Framing::Whole => false,
+            _ if self.seen().unreadable => false,
             Framing::Lines(lines) => !lines.mid_line,
             Framing::Events(events) => !events.mid_line,
         }
@@ -214,6 +219,7 @@ impl Observer {
     pub fn finish(&self) -> Ending {
         let seen = self.seen();
         match (seen.backend_error, seen.terminated) {
+            _ if seen.unreadable => Ending::Complete,
             (Some(_), _) => Ending::BackendError,
             (None, true) => Ending::Complete,
             (None, false) => Ending::Truncated,
@@ -223,13 +229,13 @@ impl Observer {
     /// What to send behind a streamed answer that broke off here, so that the client sees `message` as an error in the
     /// form of its surface.
     ///
-    /// `None` when the answer is complete, when its backend told an error itself, or when it is not streamed: then the
-    /// framing must show the break. A line that broke off is ended first; it cannot be taken back, so that a client
+    /// `None` when the answer is complete, when its backend told an error itself, or when it is not streamed or cannot be
+    /// read: then the framing must show the break. A line that broke off is ended first; it cannot be taken back, so that a client
     /// that parses it fails there, which is an error as well.
     #[must_use]
     pub fn epilogue(&self, message: &str) -> Option<Vec<u8>> {
         let seen = self.seen();
-        if seen.terminated || seen.backend_error == Some(BackendError::Told) {
+        if seen.unreadable || seen.terminated || seen.backend_error == Some(BackendError::Told) {
             return None;
         }
         let mut bytes = match &self.framing {

@@ -18,10 +18,10 @@ pub(super) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     bytes[free..].iter().position(|b| *b == byte).map(|at| free + at)
 }
 
-/// Newline-delimited JSON.
+/// Newline-delimited JSON. A text that is printed over several lines ends with its last.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lines {
-    /// A line has begun and not ended.
+    /// A text has begun and not ended.
     pub(super) mid_line: bool,
 }
 
@@ -31,11 +31,15 @@ impl Lines {
             let line = &chunk[..at];
             if self.mid_line || !reader.skips(line) {
                 reader.feed(line, Kind::Unnamed);
-                reader.end(true);
+                self.mid_line = reader.continues();
+                if self.mid_line {
+                    reader.feed(b"\n", Kind::Unnamed);
+                } else {
+                    reader.end(true);
+                }
             } else {
                 reader.count_piece();
             }
-            self.mid_line = false;
             chunk = &chunk[at + 1..];
         }
         if !chunk.is_empty() {

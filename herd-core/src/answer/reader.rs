@@ -24,6 +24,8 @@ pub(super) struct Reader {
     tail: Tail,
     /// Bytes of the current text so far.
     text_bytes: u64,
+    /// A text has been read to its end.
+    any_read: bool,
 }
 
 impl Reader {
@@ -36,6 +38,7 @@ impl Reader {
             heard: Heard::default(),
             tail: Tail::default(),
             text_bytes: 0,
+            any_read: false,
         }
     }
 
@@ -76,14 +79,25 @@ impl Reader {
         }
         if !self.streamed {
             self.seen.first_token |= !self.skimmer.is_fresh();
-            self.seen.garbage |= self.skimmer.is_broken();
+            self.note_garbage(self.skimmer.is_broken());
         }
+    }
+
+    /// Whether the current text goes on behind the line that has ended: it is sound so far, and has not come to its end.
+    pub(super) fn continues(&self) -> bool {
+        let over = self.skimmer.is_fresh() || self.skimmer.is_closed() || self.skimmer.is_broken();
+        !over && !self.skips(self.tail.bytes())
+    }
+
+    fn note_garbage(&mut self, garbage: bool) {
+        self.seen.garbage |= garbage;
+        self.seen.unreadable |= garbage && !self.any_read;
     }
 
     /// Ends the current text and starts the next. `expected` is false for a text that need not be JSON.
     pub(super) fn end(&mut self, expected: bool) {
         let sound = self.skimmer.is_fresh() || self.skimmer.is_closed();
-        self.seen.garbage |= expected && !sound && !self.skips(self.tail.bytes());
+        self.note_garbage(expected && !sound && !self.skips(self.tail.bytes()));
         self.skimmer = Skimmer::new();
         self.heard = Heard::default();
         self.tail = Tail::default();
@@ -102,6 +116,7 @@ impl Reader {
 
     /// Takes what the text that has just been read to its end says.
     fn commit(&mut self, kind: Kind) {
+        self.any_read = true;
         // The same rule as for texts in one piece, or else an answer would be read otherwise when cut otherwise.
         if self.skips(self.tail.bytes()) {
             return self.count_piece();

@@ -170,7 +170,8 @@ fn garbage_is_noticed_where_it_matters() {
         ("\n  \n\r\n", false),
         ("{\"done\":false}\n", false),
         ("<html>\n", true),
-        ("{\"done\":true\n", true),
+        ("{\"done\":true\n", false),
+        ("{\"done\":true\n{\"done\":true}\n", true),
         ("{\"done\":true}}\n", true),
         ("[1]\n", true),
         ("{\"a\":1", false),
@@ -249,4 +250,48 @@ fn lines_of_ones_own_stand_between_lines_only() {
         let seen = observed(surface, true, std::str::from_utf8(&line).unwrap()).seen().clone();
         assert_eq!(seen, Observation::default(), "it is no token and no end");
     }
+}
+
+/// Answers that cannot be read: what a proxy has compressed unasked, a web page, another program's words.
+#[test]
+fn what_cannot_be_read_is_not_judged() {
+    let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], CHAT.as_bytes()].concat();
+    let zstd = [&[0x28, 0xb5, 0x2f, 0xfd][..], CHAT.as_bytes()].concat();
+    let (brotli, deflate) = (b"\x0b\x02\x80{\"done\":false}\n\x03", b"\x78\x9c\xab\x56\n\x0a");
+    let page = b"<html>\n<body>Bad Gateway</body>\n";
+    for body in [&gzip[..], &zstd[..], brotli, deflate, page, b"data: x\n", b"OK", b"[]\n"] {
+        for (surface, streamed) in
+            [(Surface::OllamaChat, true), (Surface::OllamaChat, false), (Surface::OllamaEmbed, false)]
+        {
+            let mut observer = Observer::new(surface, streamed);
+            body.iter().for_each(|byte| observer.observe(&[*byte]));
+            let long = [body, b"\n"].concat();
+            let mut at_once = Observer::new(surface, streamed);
+            at_once.observe(&long);
+            for observer in [observer, at_once].iter().filter(|observer| observer.seen().garbage) {
+                let (ending, words) = (observer.finish(), observer.epilogue("lost"));
+                assert_eq!((ending, words, observer.is_between_lines()), (Ending::Complete, None, false), "{body:?}");
+            }
+        }
+    }
+    let mut events = Observer::new(Surface::OpenAiChat, true);
+    events.observe(b"data: <html>\n\n");
+    assert_eq!((events.finish(), events.epilogue("lost")), (Ending::Complete, None));
+    // Garbage in the middle of what could be read is the backend's fault.
+    let broken =
+        observed(Surface::OllamaChat, true, &format!("{}\n<html>\n", r#"{"message":{"content":"a"},"done":false}"#));
+    assert_eq!(broken.finish(), Ending::Truncated);
+    assert!(broken.epilogue("lost").is_some());
+}
+
+#[test]
+fn a_text_over_several_lines_is_one_text() {
+    let printed = "{\n  \"message\": {\n    \"content\": \"a\"\n  },\n  \"done\": false\n}\n";
+    let last = "{\n \"done_reason\": \"stop\",\r\n \"done\": true\n}\n";
+    let whole = observed(Surface::OllamaChat, true, &[printed, printed, last].concat());
+    assert_eq!((whole.finish(), whole.seen().reason), (Ending::Complete, Some(Reason::Stop)));
+    assert!(whole.seen().first_token && !whole.seen().garbage && whole.is_between_lines());
+    let cut = observed(Surface::OllamaChat, true, &[printed, "{\n  \"message\": {\n"].concat());
+    assert_eq!((cut.finish(), cut.is_between_lines()), (Ending::Truncated, false));
+    assert!(cut.epilogue("lost").unwrap().starts_with(b"\n"));
 }
