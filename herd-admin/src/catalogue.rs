@@ -68,7 +68,8 @@ fn entry<'a>(holders: &Holders<'a>, view: &View) -> Option<Entry<'a>> {
     let (_, first) = *holders.first()?;
     let models = || holders.iter().map(|(_, model)| *model);
     let details = models().find(|model| !model.details.digest.is_empty()).unwrap_or(first).details.as_ref();
-    let on_disk = models().find_map(|model| model.size_bytes);
+    let stub = || Some(details.size_bytes).filter(|bytes| *bytes > 0);
+    let on_disk = models().find_map(|model| model.size_bytes).or_else(stub);
     let in_memory = || models().find_map(|model| model.resident.as_ref()?.size_bytes);
     let (modified_at, modified) = modified(details, holders, view);
     Some(Entry {

@@ -10,6 +10,10 @@ use crate::answer::{self, JSON};
 use crate::node_facts::{takes_requests, why};
 use crate::state::{AdminState, View};
 
+/// What to do about a fleet without nodes.
+const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url http://THIS-MACHINE:11435\" on \
+     a machine that runs it";
+
 /// Nodes that are named when none can serve.
 const NODES_NAMED: usize = 16;
 
@@ -49,7 +53,7 @@ fn readiness(view: &View) -> Readiness {
         reasons.push(Reason { code: "draining", message: "this edge is stopping".into() });
     }
     if nodes.is_empty() {
-        reasons.push(Reason { code: "no_nodes", message: "no node has joined yet".into() });
+        reasons.push(Reason { code: "no_nodes", message: NO_NODES.into() });
     } else if nodes_ready == 0 {
         let named = nodes.iter().take(NODES_NAMED).filter_map(|node| {
             let why = why(node, &view.policy, view.now_ms)?;

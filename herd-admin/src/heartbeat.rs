@@ -3,7 +3,8 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use herd_core::access::Need;
-use herd_core::fleet::{HeartbeatError, Sender};
+use herd_core::fleet::{Condition, HeartbeatError, Sender};
+use herd_core::name::NodeId;
 use herd_core::wire::{Heartbeat, HeartbeatReply};
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -22,15 +23,65 @@ pub(crate) async fn heartbeat(
     caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let mut node_id = String::new();
+    let taken = take(&state, caller, request, &mut node_id).await;
+    match &taken {
+        Ok(_) => state.joins().accepted(caller.ip, &node_id),
+        Err(refusal) => turned_away(&state, caller, &node_id, refusal),
+    }
+    taken
+}
+
+/// Takes a heartbeat; `node_id` is the node's name as soon as that is known.
+async fn take(state: &AdminState, caller: Caller, request: Request, node_id: &mut String) -> Result<Response, Refusal> {
     let config = state.config();
     let (parts, body) = request.into_parts();
-    let trusted = admit(&parts.headers, caller, &state)?;
+    let trusted = admit(&parts.headers, caller, state)?;
     let body = body::read(body, config.heartbeat_body_bytes, config.body_timeout).await?;
     let heartbeat = parse(&body)?;
+    if let Ok(id) = NodeId::new(&heartbeat.node_id) {
+        id.as_str().clone_into(node_id);
+    }
     let leaving = heartbeat.draining.then(|| heartbeat.node_id.clone());
-    let sender = Sender { ip: caller.ip, trusted, allow_public: config.allow_public_nodes };
+    let networks = state.source().networks();
+    let sender = Sender {
+        ip: caller.ip,
+        trusted,
+        welcome: config.allow_public_nodes || networks.contains(caller.ip),
+        here: networks.is_own(caller.ip) && !caller.proxied,
+        edge_port: config.edge.map(|edge| edge.port()),
+    };
     let node_state = state.source().heartbeat(heartbeat, sender).map_err(|error| refusal(&error))?;
-    Ok(json(StatusCode::OK, JSON, &reply(node_state, leaving)))
+    let notice = notice(state, node_id);
+    Ok(json(StatusCode::OK, JSON, &reply(node_state, leaving, notice)))
+}
+
+/// What keeps the edge from using the node named `id`, although its agent is heard; `None` = nothing.
+fn notice(state: &AdminState, id: &str) -> Option<String> {
+    let view = state.view();
+    let node = view.snapshot.node(id).filter(|node| !node.draining)?;
+    let (address, port) = (node.address, node.address.port());
+    match node.condition(view.now_ms, &view.policy.life) {
+        Condition::ProbeFails => Some(format!(
+            "the edge gets no answer from Ollama at {address}: start it with OLLAMA_HOST=0.0.0.0:{port}, and let the edge \
+             through the firewall"
+        )),
+        Condition::SameOllama => {
+            let first = node.same_ollama_as.as_ref().map(ToString::to_string).unwrap_or_default();
+            Some(format!(
+                "node {first} reports the same Ollama at {address}; requests go there: stop one of the two agents"
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Says who was turned away and why, where an operator looks.
+fn turned_away(state: &AdminState, caller: Caller, node_id: &str, refusal: &Refusal) {
+    let (code, message) = (refusal.code(), refusal.message());
+    if state.joins().refused(caller.ip, code, node_id, message, state.source().now_ms()) {
+        tracing::warn!(node_id, address = %caller.ip, code, reason = message, "an agent is turned away");
+    }
 }
 
 /// Whether the sender is trusted, decided before its body is read.
@@ -47,13 +98,14 @@ fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool
     }
     let guarded = config.join_token.is_some() || keys.posture().asks_for_key(Need::Node, true);
     if shows(&config.own_agent) {
-        // Where anybody may join, it is nobody special.
-        return Ok(guarded);
+        // The operator has told this process where its Ollama is.
+        return Ok(true);
     }
     match key {
         Err(denied) => Err(refused(denied, "/heartbeat")),
         Ok(_) if guarded => {
-            let message = "a join token is required: Authorization: Bearer <token>";
+            let message = "a join token is required: give the agent the edge's fleet.join_token \
+                           (FLEET_JOIN_TOKEN, --join-token) or a key of the scope node";
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
                 .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
         }
@@ -66,10 +118,12 @@ fn parse(body: &[u8]) -> Result<Heartbeat, Refusal> {
         .map_err(|error| Refusal::bad_request("invalid_json", format!("not a heartbeat: {}", body::json_error(&error))))
 }
 
-fn reply(node_state: &str, leaving: Option<String>) -> HeartbeatReply {
+fn reply(node_state: &str, leaving: Option<String>, notice: Option<String>) -> HeartbeatReply {
     match leaving {
-        Some(node_id) => HeartbeatReply { status: "draining".into(), node_status: None, node_id: Some(node_id) },
-        None => HeartbeatReply { status: "ok".into(), node_status: Some(node_state.into()), node_id: None },
+        Some(node_id) => {
+            HeartbeatReply { status: "draining".into(), node_status: None, node_id: Some(node_id), notice: None }
+        }
+        None => HeartbeatReply { status: "ok".into(), node_status: Some(node_state.into()), node_id: None, notice },
     }
 }
 
@@ -82,7 +136,9 @@ fn refusal(error: &HeartbeatError) -> Refusal {
         HeartbeatError::NoOllama => (StatusCode::BAD_REQUEST, "no_ollama"),
         HeartbeatError::Source(_) => (StatusCode::FORBIDDEN, "source"),
         HeartbeatError::NotYours => (StatusCode::FORBIDDEN, "not_yours"),
-        HeartbeatError::Taken(_) => (StatusCode::CONFLICT, "taken"),
+        HeartbeatError::Taken { .. } => (StatusCode::CONFLICT, "taken"),
+        HeartbeatError::Elsewhere { .. } => (StatusCode::FORBIDDEN, "elsewhere"),
+        HeartbeatError::Itself(_) => (StatusCode::FORBIDDEN, "itself"),
         HeartbeatError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "fleet_full"),
     };
     let refusal = Refusal::new(status, code, error.to_string());

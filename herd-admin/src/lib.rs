@@ -25,6 +25,7 @@ mod health;
 mod heartbeat;
 mod history;
 mod identity;
+mod joins;
 mod kept;
 mod live;
 mod metrics;
@@ -50,6 +51,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod via;
 mod write_limit;
 
 use std::sync::Arc;
@@ -60,6 +62,7 @@ use axum::routing::{delete, get, post};
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::name::ModelName;
+use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
 
 pub use alias::{AliasError, AliasSettings, Aliases};
@@ -140,6 +143,11 @@ pub trait FleetSource: Send + Sync + 'static {
     /// # Errors
     /// When it is refused.
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError>;
+
+    /// The networks that are local, as the edge knows them now.
+    fn networks(&self) -> Arc<Networks> {
+        Arc::new(Networks::lan())
+    }
 
     /// Takes the node named `id` out for new requests, or puts it back. Returns whether there is such a node.
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool;

@@ -34,6 +34,11 @@ struct List<T> {
 struct Tag<'a> {
     name: &'a str,
     model: &'a str,
+    /// What runs elsewhere, and where; by these clients know a model of the cloud.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    remote_model: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    remote_host: &'a str,
     modified_at: Cow<'a, str>,
     size: u64,
     digest: Cow<'a, str>,
@@ -93,6 +98,8 @@ fn tag(entry: Entry<'_>) -> Tag<'_> {
     Tag {
         name: entry.shown,
         model: entry.shown,
+        remote_model: &entry.details.remote_model,
+        remote_host: &entry.details.remote_host,
         modified_at: entry.modified_at,
         size: entry.size_bytes,
         digest: entry.digest,

@@ -39,9 +39,14 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    #[cfg(test)]
+    /// Stable, for programs.
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// For people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// With one more header.

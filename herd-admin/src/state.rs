@@ -8,6 +8,8 @@ use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::ModelName;
 use herd_core::record::RequestRecord;
 pub(crate) use herd_store::unix_ms;
+use http::HeaderMap;
+use http::header::VIA;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
@@ -17,10 +19,12 @@ use crate::benchmark::Benchmarks;
 use crate::checks::Checks;
 use crate::config::AdminConfig;
 use crate::events::Events;
+use crate::joins::Joins;
 use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pins::Pins;
 use crate::pull::Pulls;
+use crate::via;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
@@ -53,6 +57,7 @@ struct Shared {
     checks: Checks,
     pins: Pins,
     events: Events,
+    joins: Joins,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -91,6 +96,7 @@ impl AdminState {
             checks: Checks::default(),
             pins: Pins::default(),
             events: Events::default(),
+            joins: Joins::default(),
             epoch_unix_ms,
         };
         Ok(Self(Arc::new(shared)))
@@ -138,6 +144,11 @@ impl AdminState {
     /// What is told as it changes.
     pub(crate) fn events(&self) -> &Events {
         &self.0.events
+    }
+
+    /// Agents that were turned away.
+    pub(crate) fn joins(&self) -> &Joins {
+        &self.0.joins
     }
 
     /// Models that stay in memory.
@@ -191,6 +202,7 @@ pub(crate) fn node_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         // A proxy from the environment, or a redirect from a node, would take requests to where no node is.
         .no_proxy()
+        .default_headers(via::MARK.parse().map(|mark| HeaderMap::from_iter([(VIA, mark)])).unwrap_or_default())
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(connect_timeout)
 }
@@ -216,12 +228,12 @@ impl View {
     /// The models of `node` that catalogues show.
     pub(crate) fn models<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a Model> + use<'a> {
         let hides = self.hides;
-        node.models.iter().filter(move |model| !hides(&model.name))
+        node.models.iter().filter(move |model| !model.unlisted && !hides(&model.name))
     }
 
     /// The same for the model named `name`.
     pub(crate) fn model<'a>(&self, node: &'a Node, name: &ModelName) -> Option<&'a Model> {
-        node.model(name).filter(|model| !(self.hides)(&model.name))
+        node.model(name).filter(|model| !model.unlisted && !(self.hides)(&model.name))
     }
 
     /// A moment of the edge's clock in Unix milliseconds. The same for the same moment as long as the process lives,

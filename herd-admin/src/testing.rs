@@ -145,7 +145,7 @@ impl App {
     #[track_caller]
     pub(crate) fn join(&self, heartbeat: Heartbeat) {
         let ip = IpAddr::from([127, 0, 0, 1]);
-        let joined = self.source.heartbeat(heartbeat, Sender { ip, trusted: false, allow_public: false });
+        let joined = self.source.heartbeat(heartbeat, Sender::at(ip));
         joined.unwrap();
     }
 

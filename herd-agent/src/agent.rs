@@ -1,6 +1,7 @@
 //! The agent's tasks and how they are tied together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,8 +19,8 @@ use crate::config::{Config, MdnsConfig};
 use crate::discover::{self, LINGER};
 use crate::identity::{IdentityError, node_id};
 use crate::ollama::{Essence, OllamaFacts, Poller, watch_ollama};
-use crate::reach::{Reach, own_address};
-use crate::send::{Outbox, Post, Router, deliver, stopped};
+use crate::reach::{Reach, offered_address, own_address};
+use crate::send::{Outbox, Post, Router, TELL_AGAIN, deliver, stopped};
 
 /// How long mDNS rests after a failure before it is tried anew.
 const MDNS_REST: Duration = Duration::from_secs(30);
@@ -85,11 +86,22 @@ pub async fn run_pausable(
     let identity = identity(&config, &node_id);
     let collector = Collector::new(source, client.clone(), &config.ollama.url, config.ollama.env);
     let (routers_seen, reach) = (routers.clone(), Reach::default());
-    let beat = Beat { identity, seq: 0, collector, facts, routers: routers_seen, reach, outbox: outbox_in };
+    let boot = identity.boot.clone();
+    let beat = Beat {
+        identity,
+        seq: 0,
+        collector,
+        facts,
+        routers: routers_seen,
+        reach,
+        ollama_address: String::new(),
+        herd_told_at: None,
+        outbox: outbox_in,
+    };
     tasks.spawn(beat.run());
 
     let (timeout, interval) = (config.heartbeat.timeout, config.heartbeat.interval);
-    let post = Post { client, node_id, token: config.join_token, timeout, interval, paused };
+    let post = Post { client, node_id, boot, token: config.join_token, timeout, interval, paused };
     tokio::select! {
         () = deliver_to_all(post, routers, outbox, shutdown) => Ok(()),
         Some(ended) = tasks.join_next() => {
@@ -163,6 +175,10 @@ struct Beat {
     facts: watch::Receiver<Option<Arc<OllamaFacts>>>,
     routers: watch::Receiver<BTreeSet<Router>>,
     reach: Reach,
+    /// Where Ollama was last found; empty = nowhere yet.
+    ollama_address: String,
+    /// When the log was last told that a herd answers in Ollama's place.
+    herd_told_at: Option<Instant>,
     outbox: watch::Sender<Option<Bytes>>,
 }
 
@@ -188,9 +204,19 @@ impl Beat {
     }
 
     async fn beat(&mut self, ollama: &OllamaFacts) {
+        if ollama.is_herd {
+            self.refuse_herd();
+            return;
+        }
         let machine = self.collector.collect(ollama).await;
         self.seq += 1;
-        let moment = Moment { seq: self.seq, timestamp: unix_seconds(), lan_ip: self.lan_ip(ollama.state).await };
+        let own = self.own_address(ollama.state).await;
+        let moment = Moment {
+            seq: self.seq,
+            timestamp: unix_seconds(),
+            lan_ip: own.map(|own| own.to_string()).unwrap_or_default(),
+            ollama_address: self.ollama_address(own).await,
+        };
         let heartbeat = heartbeat(&self.identity, moment, &machine, ollama);
         match serde_json::to_vec(&heartbeat) {
             Ok(json) => {
@@ -200,15 +226,37 @@ impl Beat {
         }
     }
 
-    /// The address that this machine has towards the first edge; empty = there is none.
-    async fn lan_ip(&mut self, ollama: OllamaState) -> String {
-        let url = self.routers.borrow().first().and_then(|router| router.urls.first().cloned());
-        let Some(url) = url else { return String::new() };
-        let Some(own) = own_address(&url).await else { return String::new() };
+    /// A herd is no node: its requests would come back to it, for ever.
+    fn refuse_herd(&mut self) {
+        if self.herd_told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+            self.herd_told_at = Some(Instant::now());
+            tracing::error!(
+                url = %self.identity.ollama_url,
+                "this is a herd, not an Ollama, and is not reported: give the agent Ollama's own address (--ollama-url, \
+                 usually http://127.0.0.1:11434). OLLAMA_HOST may name a herd for clients, not for agents"
+            );
+        }
+    }
+
+    /// The address that this machine has towards the first edge; `None` = there is none.
+    async fn own_address(&mut self, ollama: OllamaState) -> Option<IpAddr> {
+        let url = self.routers.borrow().first().and_then(|router| router.urls.first().cloned())?;
+        let own = own_address(&url).await?;
         if ollama == OllamaState::Ok {
             self.reach.check(&self.identity.ollama_url, own).await;
         }
-        own.to_string()
+        Some(own)
+    }
+
+    /// Where Ollama is, as edges are to be told; a name that cannot be resolved now is where it was.
+    async fn ollama_address(&mut self, own: Option<IpAddr>) -> String {
+        let url = &self.identity.ollama_url;
+        if let Some(address) = offered_address(url, own).await {
+            self.ollama_address = address;
+        } else if self.ollama_address.is_empty() {
+            return format!("127.0.0.1:{}", url.port_or_known_default().unwrap_or_default());
+        }
+        self.ollama_address.clone()
     }
 }
 

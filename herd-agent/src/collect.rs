@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::ollama::OllamaFacts;
 pub(crate) use bandwidth::memory_bandwidth_gbps;
 use host::Machine;
-pub use host::host_name;
+pub use host::{host_name, interfaces};
 
 /// How long a heartbeat waits for the machine's facts before it goes with the last known ones.
 ///

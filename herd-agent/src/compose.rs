@@ -33,6 +33,8 @@ pub(crate) struct Moment {
     /// Unix seconds.
     pub(crate) timestamp: f64,
     pub(crate) lan_ip: String,
+    /// Where Ollama is, as edges are to be told, `host:port`.
+    pub(crate) ollama_address: String,
 }
 
 /// Writes one heartbeat.
@@ -55,11 +57,11 @@ pub(crate) fn heartbeat(who: &Identity, when: Moment, machine: &MachineFacts, ol
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         chip: chip(machine),
         memory_bandwidth_gbps: memory_bandwidth_gbps(&machine.gpus, &machine.chip).unwrap_or(0.0),
-        herd: Some(report(who, when.seq, machine, ollama)),
+        herd: Some(report(who, when.seq, when.ollama_address, machine, ollama)),
     }
 }
 
-fn report(who: &Identity, seq: u64, machine: &MachineFacts, ollama: &OllamaFacts) -> HerdReport {
+fn report(who: &Identity, seq: u64, address: String, machine: &MachineFacts, ollama: &OllamaFacts) -> HerdReport {
     HerdReport {
         schema: wire::SCHEMA,
         boot: who.boot.clone(),
@@ -71,7 +73,7 @@ fn report(who: &Identity, seq: u64, machine: &MachineFacts, ollama: &OllamaFacts
         gpus: machine.gpus.clone(),
         ollama: wire::OllamaReport {
             state: ollama.state,
-            address: address(&who.ollama_url),
+            address,
             version: ollama.version.clone(),
             env: machine.ollama_env,
             loaded: ollama.loaded.iter().map(Into::into).collect(),
@@ -172,12 +174,6 @@ fn chip(machine: &MachineFacts) -> String {
     let mut names: Vec<&str> = names.into_iter().flatten().filter(|name| !name.is_empty()).collect();
     names.dedup();
     names.join(" + ")
-}
-
-/// `host:port`.
-fn address(url: &Url) -> String {
-    let port = url.port_or_known_default().unwrap_or_default();
-    format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
 fn gib(bytes: u64) -> f64 {

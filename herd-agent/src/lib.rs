@@ -26,7 +26,8 @@ mod send;
 mod test_dir;
 
 pub use agent::{RunError, run, run_pausable};
-pub use collect::{CpuFacts, HostSource, MachineFacts, Temperature, host_name};
+pub use collect::{CpuFacts, HostSource, MachineFacts, Temperature, host_name, interfaces};
+pub use config::ollama_host::ollama_url;
 pub use config::{
     Config, ConfigError, HeartbeatConfig, Interfaces, JoinToken, MdnsConfig, OllamaConfig, Problem, SERVICE_TYPE,
     TokenError, unread_variables,

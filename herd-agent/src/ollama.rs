@@ -13,6 +13,7 @@ use std::time::Duration;
 use herd_core::wire::OllamaState;
 use reqwest::{Client, StatusCode, Url};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -37,6 +38,8 @@ pub(crate) struct OllamaFacts {
     pub(crate) version: String,
     pub(crate) loaded: Vec<Loaded>,
     pub(crate) available: Vec<Tag>,
+    /// It is a herd that answers: no node of any herd.
+    pub(crate) is_herd: bool,
 }
 
 /// What an edge should hear at once: state, loaded models with their sizes, models on disk.
@@ -72,13 +75,14 @@ pub(crate) async fn watch_ollama(
                 continue;
             }
         }
-        let was = poller.facts.state;
+        let was = poller.answers;
         poller.watch().await;
-        let back = was != OllamaState::Ok && poller.facts.state == OllamaState::Ok;
+        let back = was != OllamaState::Ok && poller.answers == OllamaState::Ok;
         let due = back || Instant::now() >= refresh_at;
-        if poller.facts.state == OllamaState::Ok && due && poller.refresh().await {
+        if poller.answers == OllamaState::Ok && due && poller.refresh().await {
             refresh_at = Instant::now() + interval;
         }
+        poller.tell();
         if let Some(next) = poller.next_question().filter(|_| question.is_empty()) {
             question.spawn(next.ask());
         }
@@ -98,6 +102,10 @@ pub(crate) struct Poller {
     url: Url,
     timeout: Duration,
     facts: OllamaFacts,
+    /// How it answers, whatever it tells.
+    answers: OllamaState,
+    /// What the log has told last: the state, and whether it is a herd.
+    told: Option<(OllamaState, bool)>,
     answered_once: bool,
     listed_once: bool,
     failures: u32,
@@ -135,10 +143,10 @@ impl Question {
     /// Asks; a model that cannot be shown has no details.
     async fn ask(self) -> (Key, Option<ShownDetails>) {
         let request = self.client.post(self.url).json(&serde_json::json!({ "model": self.key.0 }));
-        let show: Option<api::Show> = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok();
-        let details = show.map(|show| ShownDetails {
-            context_length: show.context_length(),
-            num_ctx: show.num_ctx(),
+        let show: Option<Value> = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok();
+        let details = show.map(api::Show::from).map(|show| ShownDetails {
+            context_length: show.context_length,
+            num_ctx: show.num_ctx,
             capabilities: show.capabilities,
         });
         (self.key, details)
@@ -153,6 +161,8 @@ impl Poller {
             url,
             timeout,
             facts,
+            answers: OllamaState::Ok,
+            told: None,
             answered_once: false,
             listed_once: false,
             failures: 0,
@@ -160,11 +170,12 @@ impl Poller {
         }
     }
 
-    /// Asks for the loaded models; this call alone decides the state.
+    /// Asks for the loaded models; this call decides whether it answers.
     async fn watch(&mut self) {
-        let state = match self.ask::<api::Ps>("api/ps").await {
-            Ok(ps) => {
-                self.facts.loaded = ps.models.unwrap_or_default();
+        let asked = self.ask("api/ps").await;
+        self.answers = match &asked {
+            // Whatever it says of its models, it is there. What a version cannot tell is not known.
+            Ok(_) | Err(CallError::Garbled) => {
                 self.answered_once = true;
                 self.failures = 0;
                 OllamaState::Ok
@@ -173,34 +184,59 @@ impl Poller {
             Err(_) => {
                 self.failures += 1;
                 let certain = !self.answered_once || self.failures >= FAILURES_TO_HUNG;
-                if certain { OllamaState::Hung } else { self.facts.state }
+                if certain { OllamaState::Hung } else { self.answers }
             }
         };
-        if state != self.facts.state {
-            match state {
-                OllamaState::Ok => tracing::info!(url = %self.url, "Ollama answers again"),
-                OllamaState::Hung => tracing::warn!(url = %self.url, "Ollama does not answer in time"),
-                OllamaState::Down => tracing::warn!(url = %self.url, "nothing listens where Ollama should be"),
-            }
+        if let Ok(answer) = asked {
+            self.facts.loaded = api::models(&answer, Loaded::read);
         }
-        self.facts.state = state;
+        self.settle();
+    }
+
+    /// What is told of the state: an Ollama that has not yet told its models is not ready, as an empty list would read as
+    /// "no models", which nobody has said.
+    fn settle(&mut self) {
+        let unlisted = self.answers == OllamaState::Ok && !self.listed_once;
+        self.facts.state = if unlisted { OllamaState::Hung } else { self.answers };
+    }
+
+    /// Logs what has changed since it was last told.
+    fn tell(&mut self) {
+        let now = (self.facts.state, self.facts.is_herd);
+        if self.told == Some(now) {
+            return;
+        }
+        let url = &self.url;
+        match now {
+            (_, true) => {} // Told by who would report it.
+            (OllamaState::Ok, _) => {
+                let (version, models) = (self.facts.version.as_str(), self.facts.available.len());
+                tracing::info!(%url, version, models, "Ollama answers");
+            }
+            (OllamaState::Hung, _) if self.answers == OllamaState::Ok => {
+                tracing::warn!(%url, "it answers and does not tell its models (GET /api/tags): is it an Ollama?");
+            }
+            (OllamaState::Hung, _) => tracing::warn!(%url, "Ollama takes connections and does not answer in time"),
+            (OllamaState::Down, _) => tracing::warn!(
+                %url,
+                "nothing listens where Ollama should be: start it (ollama serve), or say where it is (--ollama-url, \
+                 OLLAMA_HOST)"
+            ),
+        }
+        self.told = Some(now);
     }
 
     /// Asks for version and models on disk. What fails stays as it was. True = the list is fresh.
     async fn refresh(&mut self) -> bool {
-        let (version, tags) = tokio::join!(self.ask::<api::Version>("api/version"), self.ask::<api::Tags>("api/tags"));
+        let (version, tags) = tokio::join!(self.ask("api/version"), self.ask("api/tags"));
         if let Ok(answer) = version {
-            self.facts.version = answer.version;
+            let answer = api::Version::from(answer);
+            (self.facts.version, self.facts.is_herd) = (answer.version, answer.is_herd);
         }
-        let Ok(tags) = tags else {
-            if !self.listed_once {
-                // An empty list would read as "no models", which nobody has said.
-                self.facts.state = OllamaState::Hung;
-            }
-            return false;
-        };
-        self.listed_once = true;
-        self.facts.available = newest(tags.models.unwrap_or_default());
+        self.listed_once |= tags.is_ok();
+        self.settle();
+        let Ok(tags) = tags else { return false };
+        self.facts.available = newest(api::models(&tags, Tag::read));
         let present: HashSet<Key> = self.facts.available.iter().map(key).collect();
         self.shown.retain(|key, _| present.contains(key));
         self.fill_in();
@@ -220,7 +256,10 @@ impl Poller {
     /// The model to be asked about next: one whose list entry lacks what a recent Ollama tells there, those that were
     /// asked in vain last.
     fn next_question(&self) -> Option<Question> {
-        let lacking = |tag: &&Tag| tag.capabilities.is_none() || tag.details.context_length.is_none();
+        let lacking = |tag: &&Tag| {
+            let lacks = tag.capabilities.is_none() || tag.details.context_length.is_none();
+            lacks && tag.remote_model.is_empty()
+        };
         let open = |tag: &Tag| {
             let (key, shown) = (key(tag), self.shown.get(&key(tag)));
             match shown {
@@ -249,7 +288,7 @@ impl Poller {
         self.fill_in();
     }
 
-    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+    async fn ask(&self, path: &str) -> Result<Value, CallError> {
         let url = self.url.join(path).map_err(|_| CallError::Garbled)?;
         get_json(&self.client, url, self.timeout, ANSWER_MAX_BYTES).await
     }

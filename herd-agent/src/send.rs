@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use herd_core::name::NodeId;
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -18,8 +19,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_ATTEMPT: Duration = Duration::from_millis(500);
 /// How long the goodbye itself may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How much of an answer is read, so that the connection can be used again.
+/// How much of an answer is read.
 const ANSWER_MAX_BYTES: usize = 64 << 10;
+/// What has not changed is said in the log again after so long.
+pub(crate) const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// Longest piece of an answer that is repeated in the log, in characters.
+const QUOTE_MAX: usize = 400;
 
 /// The newest heartbeat as JSON; `None` until there is one.
 pub(crate) type Outbox = watch::Receiver<Option<Bytes>>;
@@ -38,6 +43,8 @@ pub(crate) struct Router {
 pub(crate) struct Post {
     pub(crate) client: Client,
     pub(crate) node_id: NodeId,
+    /// Name of this run.
+    pub(crate) boot: String,
     pub(crate) token: Option<JoinToken>,
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,
@@ -50,13 +57,17 @@ pub(crate) struct Post {
 enum SendError {
     #[error("no answer: {}", root_cause(.0))]
     Unreachable(#[from] reqwest::Error),
-    #[error("refused with {0}")]
-    Refused(StatusCode),
+    /// By an edge, with its reason.
+    #[error("{message}")]
+    Refused { status: StatusCode, message: String },
+    /// What answers is not an edge.
+    #[error("{0}")]
+    NoEdge(String),
 }
 
 /// Sends every new heartbeat until `stop` is true or its sender is gone; then tells the edge that this node leaves.
 pub(crate) async fn deliver(post: Post, router: Router, mut outbox: Outbox, mut stop: watch::Receiver<bool>) {
-    let mut link = Link { post, router, url: 0, failures: 0, retry_at: None, known: None };
+    let mut link = Link { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() };
     outbox.mark_changed();
     loop {
         tokio::select! {
@@ -82,12 +93,14 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-/// What was last said in the log about an edge; said again only when it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was last said in the log about an edge; said again when it changes, and each minute while something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Known {
     Taking,
+    /// It takes heartbeats, and there is something to mend all the same.
+    Notice(String),
     Unreachable,
-    Refusing(StatusCode),
+    Refusing(String),
 }
 
 struct Link {
@@ -98,6 +111,7 @@ struct Link {
     failures: u32,
     retry_at: Option<Instant>,
     known: Option<Known>,
+    said_at: Instant,
 }
 
 impl Link {
@@ -117,15 +131,15 @@ impl Link {
 
     async fn attempt(&mut self, body: Bytes) {
         match self.send(body).await {
-            Ok(()) => {
-                self.say(Known::Taking, None);
+            Ok(notice) => {
+                self.say(notice.map_or(Known::Taking, Known::Notice), None);
                 self.failures = 0;
                 self.retry_at = None;
             }
             Err(error) => {
-                let known = match error {
+                let known = match &error {
                     SendError::Unreachable(_) => Known::Unreachable,
-                    SendError::Refused(status) => Known::Refusing(status),
+                    refused => Known::Refusing(refused.to_string()),
                 };
                 self.say(known, Some(&error));
                 self.retry_at = Some(Instant::now() + self.pause(&error));
@@ -135,17 +149,40 @@ impl Link {
         }
     }
 
-    async fn send(&self, body: Bytes) -> Result<(), SendError> {
-        let mut response = self.request(body).timeout(self.post.timeout).send().await?;
+    /// Sends a heartbeat. What comes back is something to mend that the edge has noticed, if anything.
+    async fn send(&self, body: Bytes) -> Result<Option<String>, SendError> {
+        let response = self.request(body).timeout(self.post.timeout).send().await?;
         let status = response.status();
-        let mut read = 0;
-        while let Some(chunk) = response.chunk().await? {
-            read += chunk.len();
-            if read > ANSWER_MAX_BYTES {
-                break;
-            }
+        let answer = read(response).await?;
+        if status.is_success() {
+            return Ok(answer["notice"].as_str().map(quoted));
         }
-        if status.is_success() { Ok(()) } else { Err(SendError::Refused(status)) }
+        // An edge of herd has codes for its reasons; the Python project's tell them otherwise.
+        let told = answer["error"]["message"].as_str().or_else(|| answer["detail"].as_str());
+        if let Some(told) = told {
+            return Err(SendError::Refused { status, message: format!("{} ({status})", quoted(told)) });
+        }
+        match self.who_answers().await {
+            Some(what) => Err(SendError::NoEdge(what)),
+            None => Err(SendError::Refused { status, message: format!("refused with {status}") }),
+        }
+    }
+
+    /// What answers where an edge should be, by what it says of its version; `None` = nobody can tell.
+    async fn who_answers(&self) -> Option<String> {
+        let url = &self.router.urls[self.url];
+        let version = url.join("/api/version").ok()?;
+        let response = self.post.client.get(version).timeout(self.post.timeout).send().await.ok()?;
+        let answer = read(response).await.ok()?;
+        let mut plain = url.clone();
+        plain.set_path("/");
+        if answer["herd_version"].is_string() {
+            return (url.path() != "/").then(|| format!("the edge is at {plain}: drop {} from the URL", url.path()));
+        }
+        let version = answer["version"].as_str().map(quoted)?;
+        Some(format!(
+            "{plain} is an Ollama ({version}), not an edge: give the agent the edge's address (--router-url, usually port 11435)"
+        ))
     }
 
     fn request(&self, body: Bytes) -> RequestBuilder {
@@ -162,7 +199,8 @@ impl Link {
     fn pause(&self, error: &SendError) -> Duration {
         let longest = self.post.interval;
         let pause = match error {
-            SendError::Refused(status) if status.is_client_error() => longest,
+            SendError::Refused { status, .. } if status.is_client_error() => longest,
+            SendError::NoEdge(_) => longest,
             _ => FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest),
         };
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -173,25 +211,49 @@ impl Link {
         if *self.post.paused.borrow() {
             return;
         }
-        let leaving = serde_json::json!({ "node_id": self.post.node_id.as_str(), "draining": true }).to_string();
+        if matches!(self.known, Some(Known::Refusing(_))) {
+            // It has no node of ours to take out.
+            return;
+        }
+        let (node_id, boot) = (self.post.node_id.as_str(), self.post.boot.as_str());
+        let leaving = serde_json::json!({ "node_id": node_id, "draining": true, "herd": { "boot": boot } }).to_string();
         let sent = self.request(leaving.into()).timeout(GOODBYE).send().await;
         tracing::info!(router = %self.router.name, told = sent.is_ok(), "leaving");
     }
 
     fn say(&mut self, known: Known, error: Option<&SendError>) {
-        if self.known == Some(known) {
+        let same = self.known.as_ref() == Some(&known);
+        if same && (known == Known::Taking || self.said_at.elapsed() < TELL_AGAIN) {
             return;
         }
         let (router, url) = (self.router.name.as_str(), self.router.urls[self.url].as_str());
-        match error {
-            None => tracing::info!(router, url, "reporting to this edge"),
-            Some(error) if known == Known::Refusing(StatusCode::UNAUTHORIZED) => {
-                tracing::warn!(router, url, %error, "this edge wants another join token");
+        match (&known, error) {
+            (Known::Notice(notice), _) => tracing::warn!(router, url, %notice, "this edge cannot use this node yet"),
+            (_, None) => tracing::info!(router, url, "reporting to this edge"),
+            (Known::Refusing(_), Some(error)) => {
+                tracing::warn!(router, url, %error, "this edge refuses the node; trying again");
             }
-            Some(error) => tracing::warn!(router, url, %error, "this edge does not take heartbeats; trying on"),
+            (_, Some(error)) => tracing::warn!(router, url, %error, "this edge is not reached; trying again"),
         }
-        self.known = Some(known);
+        (self.known, self.said_at) = (Some(known), Instant::now());
     }
+}
+
+/// The JSON of an answer, null where it is none; what is too long is not read to its end.
+async fn read(mut response: reqwest::Response) -> Result<Value, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_MAX_BYTES {
+            break;
+        }
+    }
+    Ok(serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// A stranger's words as far as they are fit for a log.
+fn quoted(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(QUOTE_MAX).collect()
 }
 
 /// The innermost reason: the outer ones only repeat the URL.

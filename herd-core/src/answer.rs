@@ -107,6 +107,7 @@ impl Counts {
 }
 
 /// What was seen of an answer so far.
+#[expect(clippy::struct_excessive_bools, reason = "any of them can come with any other")]
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
     /// Its last word was there; not streamed: one whole JSON object was.

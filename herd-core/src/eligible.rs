@@ -25,6 +25,8 @@ pub enum Ineligible {
     OnTrial,
     /// It does not answer the edge's health probe.
     ProbeFailed,
+    /// Another node is the same Ollama, and requests go there.
+    SameOllama,
     /// It does not have the model.
     ModelAbsent,
     /// The model lacks what the request needs: `vision`, `tools`, `embedding`, `completion`.
@@ -61,6 +63,8 @@ words! {
         OnTrial = "on_trial",
         /// [`Ineligible::ProbeFailed`]
         ProbeFailed = "probe_failed",
+        /// [`Ineligible::SameOllama`]
+        SameOllama = "same_ollama",
         /// [`Ineligible::ModelAbsent`]
         ModelAbsent = "model_absent",
         /// [`Ineligible::MissingCapability`]
@@ -87,6 +91,7 @@ impl Ineligible {
             Self::Ejected(_) => IneligibleKind::Ejected,
             Self::OnTrial => IneligibleKind::OnTrial,
             Self::ProbeFailed => IneligibleKind::ProbeFailed,
+            Self::SameOllama => IneligibleKind::SameOllama,
             Self::ModelAbsent => IneligibleKind::ModelAbsent,
             Self::MissingCapability(_) => IneligibleKind::MissingCapability,
             Self::ContextTooSmall(_) => IneligibleKind::ContextTooSmall,
@@ -104,7 +109,8 @@ impl Ineligible {
     /// Whether a node with this reason is still better than none: it is ranked last instead of ruled out.
     ///
     /// Probes and ejection are suspicions, and in a fleet of one they must not turn a slow answer into none. What the
-    /// model lacks, it lacks on every node, and its backend says so in its own words.
+    /// model lacks, it lacks on every node, and its backend says so in its own words. So does Ollama when a model is too
+    /// large: it counts swap, and reads weights from the disk as they are needed where the system allows that.
     #[must_use]
     pub fn yields_to_any(self) -> bool {
         matches!(
@@ -114,6 +120,7 @@ impl Ineligible {
                 | Self::OnTrial
                 | Self::MissingCapability(_)
                 | Self::ContextTooSmall(_)
+                | Self::DoesNotFit { .. }
         )
     }
 
@@ -122,7 +129,11 @@ impl Ineligible {
     pub fn passes(self) -> bool {
         !matches!(
             self,
-            Self::ModelAbsent | Self::MissingCapability(_) | Self::ContextTooSmall(_) | Self::DoesNotFit { .. }
+            Self::ModelAbsent
+                | Self::MissingCapability(_)
+                | Self::ContextTooSmall(_)
+                | Self::DoesNotFit { .. }
+                | Self::SameOllama
         )
     }
 }
@@ -138,6 +149,7 @@ impl fmt::Display for Ineligible {
             Self::Ejected(ms) => write!(f, "ejected after failures for another {ms} ms"),
             Self::OnTrial => f.write_str("a request tries whether it has recovered"),
             Self::ProbeFailed => f.write_str("does not answer its health probe"),
+            Self::SameOllama => f.write_str("is the same Ollama as another node"),
             Self::ModelAbsent => f.write_str("does not have the model"),
             Self::MissingCapability(what) => write!(f, "the model there has no {what} capability"),
             Self::ContextTooSmall(max) => write!(f, "the prompt exceeds the model's context of {max} tokens"),
@@ -168,6 +180,9 @@ pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), 
     if node.paused.is_some() {
         return Err(Ineligible::Paused);
     }
+    if node.same_ollama_as.is_some() {
+        return Err(Ineligible::SameOllama);
+    }
     if node.load.probe_failed() {
         return Err(Ineligible::ProbeFailed);
     }
@@ -184,10 +199,11 @@ pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), 
 /// With the reason why not.
 pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> Result<(), Ineligible> {
     // What rules it out goes before what only makes it a last resort.
-    if model.resident.is_none() {
-        if node.pressure == Pressure::Critical {
-            return Err(Ineligible::MemoryPressure);
-        }
+    let loads = model.resident.is_none() && !model.remote;
+    if loads && node.pressure == Pressure::Critical {
+        return Err(Ineligible::MemoryPressure);
+    }
+    if loads {
         fits(node, model)?;
     }
     if let Some(missing) = missing_capability(profile, model) {

@@ -5,17 +5,22 @@ mod check;
 mod departed;
 mod loaded;
 mod node;
+mod remote;
+mod serial;
 mod share;
+mod twins;
 
 use std::sync::Arc;
 
 use crate::name::{ModelName, NodeId};
 use departed::Departed;
+use twins::{mark_twins, place};
 
 pub use apply::{Applied, Sender};
 pub use check::{HeartbeatError, HeartbeatLimits};
 pub use loaded::Loaded;
 pub use node::{Capabilities, Condition, Device, LifeLimits, Model, Node, NodeState, Resident, Trend};
+pub use serial::SERIAL_FAMILIES;
 
 /// One immutable picture of the fleet. A request reads it once.
 #[derive(Debug, Clone, Default)]
@@ -46,8 +51,10 @@ impl FleetSnapshot {
     pub fn with(&self, mut node: Node) -> Self {
         node.sum_up();
         let mut next = self.next();
+        let mut changed: Vec<_> = place(&node).into_iter().collect();
         match self.position(node.id.as_str()) {
             Ok(index) => {
+                changed.extend(place(&self.nodes[index]));
                 node.number = self.nodes[index].number;
                 next.nodes[index] = Arc::new(node);
             }
@@ -58,6 +65,7 @@ impl FleetSnapshot {
                 next.nodes.insert(index, Arc::new(node));
             }
         }
+        mark_twins(&mut next.nodes, &changed);
         next
     }
 
@@ -78,6 +86,7 @@ impl FleetSnapshot {
         let mut next = self.next();
         next.nodes.retain(stays);
         self.nodes.iter().filter(|node| !stays(node)).for_each(|node| next.departed.add(node));
+        mark_twins(&mut next.nodes, &[]);
         Some(next)
     }
 
@@ -89,6 +98,7 @@ impl FleetSnapshot {
         let mut next = self.next();
         let node = next.nodes.remove(index);
         next.departed.add(&node);
+        mark_twins(&mut next.nodes, &[]);
         Some(next)
     }
 

@@ -10,6 +10,7 @@ mod context;
 mod failures;
 mod findings;
 mod fix;
+mod joining;
 mod latency;
 mod memory;
 mod nodes;
@@ -20,7 +21,6 @@ mod stats;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod version;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +28,16 @@ use crate::fleet::{FleetSnapshot, LifeLimits, Node};
 use crate::pull::PullPolicy;
 use crate::recommend::Catalogue;
 
+pub use crate::version::Version;
 pub use findings::{
     Change, FINDINGS_MAX, Finding, Findings, Folded, Key, MUTES_MAX, Mute, Overall, Report, What, finding_cost, score,
 };
 pub use observed::{Observed, Value};
 pub(crate) use observed::{human_bytes, human_ms};
 pub use stats::{
-    ContextUse, Demand, DemandWindow, EdgeStats, EdgeWindow, ModelStats, ModelWindow, NodeStats, NodeWindow,
-    Percentiles, PredictionError, Reloads, Stats, StoreState, StoreStats,
+    ContextUse, Demand, DemandWindow, EdgeStats, EdgeWindow, JoinRefusal, ModelStats, ModelWindow, NodeStats,
+    NodeWindow, Percentiles, PredictionError, Reloads, Stats, StoreState, StoreStats,
 };
-pub use version::Version;
 
 use observed::Seen;
 #[cfg(test)]
@@ -155,7 +155,7 @@ const fn counted(id: &'static str, severity: Severity, title: &'static str, min_
 use Severity::{Critical, Info, Warning};
 
 /// How many checks there are.
-pub const CHECK_COUNT: usize = 51;
+pub const CHECK_COUNT: usize = 53;
 
 /// The checks.
 #[rustfmt::skip]
@@ -205,6 +205,8 @@ pub const CHECKS: [Check; CHECK_COUNT] = [
     counted("max_loaded_reached", Warning, "The limit on loaded models is met, the memory is not", 20, configuration::max_loaded),
     state("ollama_local_only", Critical, "Ollama runs, but the edge cannot reach it", configuration::local_only),
     sustained("herd_bypassed", Info, "Other clients use the node's Ollama directly", configuration::bypassed),
+    state("join_refused", Warning, "An agent is turned away", joining::refused),
+    state("same_ollama", Warning, "Two agents report one Ollama", joining::same_ollama),
     state("no_join_token", Info, "Any machine on the network may join", configuration::no_join_token),
     state("disk_low", Warning, "The disk with the models is nearly full", storage::disk_low),
     state("store_broken", Critical, "The trace store does not work", storage::store_broken),

@@ -26,6 +26,7 @@ pub mod launch;
 pub mod lesson;
 pub mod load;
 pub mod name;
+pub mod network;
 pub mod path;
 pub mod patience;
 pub mod protect;
@@ -42,4 +43,5 @@ pub mod spot;
 pub mod substitute;
 #[cfg(test)]
 mod testing;
+pub mod version;
 pub mod wire;

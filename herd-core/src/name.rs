@@ -81,6 +81,14 @@ impl ModelName {
         &self.0
     }
 
+    /// Whether Ollama takes it for a model that runs in its cloud, without anything of it on the node: by the tag `cloud`,
+    /// or a tag that ends in `-cloud`.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        let tag = self.0.rsplit_once(':').map_or("", |(_, tag)| tag);
+        !tag.contains('/') && (tag == "cloud" || tag.ends_with("-cloud"))
+    }
+
     /// A 64-bit FNV-1a hash of the name: equal names have equal keys, and a fleet has few enough names that a clash
     /// is not to be expected. Comparisons that matter also compare the name.
     #[must_use]

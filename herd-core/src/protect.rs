@@ -122,6 +122,9 @@ pub fn plan(
         default: node.env.context_length.map(|tokens| effective_context(tokens, model)),
         rewrites: mode == Protection::Strip && profile.surface.carries_num_ctx(),
     };
+    if model.remote {
+        return sizes.unchanged(ContextAction::Kept);
+    }
     let Some(resident) = &model.resident else { return sizes.unchanged(ContextAction::Load) };
     let relaunches = Signature::reloads(launched.unwrap_or_default(), profile.launch);
     match resident.context_length {

@@ -18,7 +18,7 @@ pub struct Spot<'a> {
     pub in_flight: u32,
     /// Those of them that are for the model.
     pub on_model: u32,
-    /// Requests that the node's device works on: ours, counted, and others', as reported. A slot of another model is not
+    /// Requests that the node's device works on: ours, counted, but for those that it hands on, and others', as reported. A slot of another model is not
     /// this model's slot, but it is the same device.
     pub occupancy: u32,
     /// Requests on the runner of the model: ours and others'.
@@ -41,7 +41,7 @@ impl<'a> Spot<'a> {
             now_ms,
             in_flight,
             on_model,
-            occupancy: in_flight.saturating_add(node.busy_by_others()),
+            occupancy: in_flight.saturating_sub(node.handed_on()).saturating_add(node.busy_by_others()),
             runner_occupancy: on_model.saturating_add(model.busy_by_others()),
             slots: usable_slots(node, model, now_ms),
             loading: node.load.loading(),

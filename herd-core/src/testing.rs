@@ -112,7 +112,7 @@ impl NodeSpec {
 }
 
 pub(crate) fn sender() -> Sender {
-    Sender { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, allow_public: false }
+    Sender::at(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// A fleet of these nodes, all heard of at `now_ms`.

@@ -385,6 +385,12 @@ pub struct AvailableModel {
     /// `PARAMETER num_ctx` of its Modelfile, tokens; 0 = none, or not known: the agent learns it only where it has to
     /// ask `/api/show` anyway.
     pub num_ctx: u64,
+    /// The model elsewhere that requests are handed on to; empty = it runs on the node.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_model: String,
+    /// Where that is, a URL.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
 }
 
 /// Occupancy of one runner process. Counts only, never text.
@@ -421,4 +427,7 @@ pub struct HeartbeatReply {
     /// The node, when draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
+    /// What must be mended before the edge can use the node, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }

@@ -108,7 +108,7 @@ mod tests {
         let ollama = OllamaReport { loaded: vec![loaded], available, ..OllamaReport::default() };
         let report = HerdReport { seq: 1, boot: "b".into(), ollama, ..HerdReport::default() };
         let heartbeat = Heartbeat { node_id: "a".into(), herd: Some(report), ..Heartbeat::default() };
-        let sender = Sender { ip: "127.0.0.1".parse().unwrap(), trusted: false, allow_public: false };
+        let sender = Sender::at("127.0.0.1".parse().unwrap());
         let (life, limits) = (LifeLimits::default(), HeartbeatLimits::default());
         let applied = FleetSnapshot::default().apply(heartbeat, sender, 0, &life, &limits);
         let Ok(Applied::Changed(snapshot)) = applied else { panic!("refused") };

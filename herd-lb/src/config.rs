@@ -114,6 +114,8 @@ pub struct Config {
     pub mdns: Option<Mdns>,
     /// Secret that heartbeats must carry.
     pub join_token: Option<String>,
+    /// The local networks, as listed.
+    pub networks: Vec<String>,
     /// Take nodes from public addresses.
     pub allow_public_nodes: bool,
     /// Bounds on heartbeats.

@@ -9,10 +9,16 @@ use herd_core::awake::AwakeClock;
 use herd_core::choice::{FleetView, Freed};
 use herd_core::decide::Policy;
 use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, Sender};
+use herd_core::name::ModelName;
+use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
 use tokio::sync::Notify;
 
 use crate::wake::Wake;
+
+/// What an operator does about a fleet without nodes.
+const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url \
+                        http://THIS-MACHINE:11435\" on a machine that runs it";
 
 /// The fleet, and what all parts of the edge share about it.
 #[derive(Debug)]
@@ -24,6 +30,9 @@ pub struct Fleet {
     clock: AwakeClock,
     policy: ArcSwap<Policy>,
     limits: HeartbeatLimits,
+    networks: ArcSwap<Networks>,
+    /// Why the last agent was turned away; empty = none was since a node joined.
+    refused: ArcSwap<String>,
     wake: Arc<Wake>,
     tickets: AtomicU64,
     draining: AtomicBool,
@@ -42,6 +51,8 @@ impl Fleet {
             clock: AwakeClock::default(),
             policy: ArcSwap::from_pointee(policy),
             limits,
+            networks: ArcSwap::from_pointee(Networks::lan()),
+            refused: ArcSwap::default(),
             wake: Arc::default(),
             tickets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -87,6 +98,13 @@ impl Fleet {
     /// Resolves after nodes came, went or moved.
     pub async fn membership_changed(&self) {
         self.membership.notified().await;
+    }
+
+    /// Has every node that can serve `name`, a model of Ollama's cloud that no node lists.
+    pub fn offer_remote(&self, name: &ModelName) {
+        if name.is_remote() {
+            self.update(|snapshot| snapshot.with_remote(name));
+        }
     }
 
     /// Forgets the nodes that have been silent for too long.
@@ -171,6 +189,20 @@ impl Fleet {
         self.policy.load_full()
     }
 
+    /// The local networks, as this machine's interfaces are now. Never waits.
+    #[must_use]
+    pub fn networks(&self) -> Arc<Networks> {
+        self.networks.load_full()
+    }
+
+    /// Reads the interfaces of this machine anew for what the operator `listed`.
+    pub fn look_at_interfaces(&self, listed: &[String]) {
+        // What is not a network was refused with the configuration.
+        if let Ok(networks) = Networks::new(listed, &herd_agent::interfaces()) {
+            self.networks.store(Arc::new(networks));
+        }
+    }
+
     /// Decides otherwise from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
@@ -186,7 +218,11 @@ impl Fleet {
         let life = self.policy.load().life;
         let _writer = self.lock();
         let before = self.snapshot.load_full();
-        if let Applied::Changed(after) = before.apply(heartbeat, sender, now_ms, &life, &self.limits)? {
+        let applied = before.apply(heartbeat, sender, now_ms, &life, &self.limits);
+        if let Err(error) = &applied {
+            self.refused.store(Arc::new(format!("the agent at {} is turned away: {error}", sender.ip)));
+        }
+        if let Applied::Changed(after) = applied? {
             log_transitions(&before, &after, &id, now_ms, &life);
             self.publish(&before, after);
         }
@@ -202,6 +238,17 @@ impl Fleet {
     /// Forgets the node named `id` until its next heartbeat; false = there is none. Its requests finish.
     pub fn remove(&self, id: &str) -> bool {
         self.update(|snapshot| snapshot.without(&snapshot.node(id)?.id))
+    }
+
+    /// What to say where a fleet without nodes is asked for something; `None` = there are nodes.
+    #[must_use]
+    pub fn why_empty(&self) -> Option<String> {
+        if !self.snapshot.load().nodes.is_empty() {
+            return None;
+        }
+        let refused = self.refused.load();
+        let turned_away = if refused.is_empty() { String::new() } else { format!("; {refused}") };
+        Some(format!("{NO_NODES}{turned_away}"))
     }
 
     /// Whether new requests are turned away.

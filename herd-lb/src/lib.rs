@@ -35,13 +35,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use herd_admin::access::{Keys, random_hex};
 use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
-use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url};
+use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url, ollama_url};
 use herd_core::record::RequestRecord;
 use herd_store::{Store, StoreHandle, StoreThread};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
-use pingora_load_balancing::LoadBalancer;
 use pingora_proxy::HttpProxy;
 use prometheus::Registry;
 use tokio::net::TcpSocket;
@@ -57,7 +56,7 @@ use live::Live;
 use proxy::Edge;
 use proxy::retry::Retries;
 use record::{Observers, Recorder};
-use selector::{RankedSelection, Selector, balancer};
+use selector::{Selector, balancer};
 use services::{AdminService, Clock, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
@@ -95,7 +94,7 @@ pub fn run(
     let keys = Keys::open(&config.data_dir, config.require_keys)?;
     keys::warn_of_none(&keys);
     let secrets = Secrets { edge: random_hex::<32>()?, own_agent: random_hex::<32>()? };
-    let fleet = Arc::new(Fleet::new(config.policy.clone(), config.heartbeat_limits));
+    let fleet = empty_fleet(config);
     let active = Active::default();
     let mut server = Server::new_with_opt_and_conf(None, ServerConf::default());
     server.bootstrap();
@@ -151,14 +150,22 @@ pub fn run(
     let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
     add_listeners(&mut server, Acceptor::new(clients, seats(config, &edge)?, config.limits), admin_service);
     server.add_service(probes);
-    add_services(&mut server, &fleet, dispatcher, &aliases, balancer, store);
-    add_agents(&mut server, config, admin_address, &secrets, demo)?;
+    add_services(&mut server, &fleet, dispatcher, &aliases, store);
+    server.add_service(background_service("membership", Membership::new(&fleet, balancer, config)));
+    add_agents(&mut server, config, (client_address, admin_address), &secrets, demo)?;
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
     let drain = Drain { fleet, active, aliases, limit: config.drain, advertiser: advertiser.into() };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     close(writer);
     Ok(())
+}
+
+/// A fleet without nodes that knows its networks: the first heartbeat is judged by them.
+fn empty_fleet(config: &Config) -> Arc<Fleet> {
+    let fleet = Fleet::new(config.policy.clone(), config.heartbeat_limits);
+    fleet.look_at_interfaces(&config.networks);
+    Arc::new(fleet)
 }
 
 /// Where records go, and the thread that writes them. An edge without a place to keep them serves all the same.
@@ -199,7 +206,6 @@ fn add_services(
     fleet: &Arc<Fleet>,
     dispatcher: Arc<Dispatcher>,
     aliases: &AliasKeeper,
-    balancer: Arc<LoadBalancer<RankedSelection>>,
     store: Option<StoreHandle>,
 ) {
     server.add_service(background_service("clock", Clock(Arc::clone(fleet))));
@@ -209,21 +215,20 @@ fn add_services(
     }
     let look_after = LookAfterAliases { fleet: Arc::clone(fleet), keeper: aliases.clone() };
     server.add_service(background_service("aliases", look_after));
-    server.add_service(background_service("membership", Membership { fleet: Arc::clone(fleet), balancer }));
 }
 
 /// The agent of this machine, and in the demo the simulated nodes.
 fn add_agents(
     server: &mut Server,
     config: &Config,
-    admin: SocketAddr,
+    listeners: (SocketAddr, SocketAddr),
     secrets: &Secrets,
     demo: bool,
 ) -> anyhow::Result<()> {
-    server.add_service(background_service("agent", local_agent(config, admin, secrets)?));
+    server.add_service(background_service("agent", local_agent(config, listeners, secrets)?));
     if demo {
         let join_token = join_token(config, secrets)?;
-        server.add_service(background_service("demo", demo::Demo { admin, join_token }));
+        server.add_service(background_service("demo", demo::Demo { admin: listeners.1, join_token }));
     }
     Ok(())
 }
@@ -312,7 +317,11 @@ fn join_token(config: &Config, secrets: &Secrets) -> anyhow::Result<Option<JoinT
     JoinToken::new(config.join_token.as_ref().unwrap_or(&secrets.own_agent)).context("fleet.join_token")
 }
 
-fn local_agent(config: &Config, admin: SocketAddr, secrets: &Secrets) -> anyhow::Result<LocalAgent> {
+fn local_agent(
+    config: &Config,
+    (edge, admin): (SocketAddr, SocketAddr),
+    secrets: &Secrets,
+) -> anyhow::Result<LocalAgent> {
     let mut agent = AgentConfig {
         data_dir: config.data_dir.clone(),
         router_urls: vec![Url::parse(&format!("http://{}", reachable(admin)))?],
@@ -320,10 +329,26 @@ fn local_agent(config: &Config, admin: SocketAddr, secrets: &Secrets) -> anyhow:
         ..AgentConfig::default()
     };
     agent.mdns.enabled = false;
-    if let Some(url) = &config.ollama_url {
-        agent.ollama.url = Url::parse(url).context("agent.ollama_url")?;
+    let (source, url) = match &config.ollama_url {
+        Some(url) => ("agent.ollama_url", url.clone()),
+        None => ("OLLAMA_HOST", std::env::var("OLLAMA_HOST").unwrap_or_default()),
+    };
+    agent.ollama.url = ollama_url(&url).map_err(|why| anyhow::anyhow!("{source}: {url:?} {why}"))?;
+    if config.ollama_url.is_none() && is_edge(&agent.ollama.url, edge) {
+        // Set for clients of herd in the shell that starts it.
+        tracing::info!(OLLAMA_HOST = url, "OLLAMA_HOST is this edge; the local Ollama is looked for at its usual port");
+        agent.ollama.url = AgentConfig::default().ollama.url;
     }
     Ok(LocalAgent { mode: config.embedded_agent, config: agent })
+}
+
+/// Whether `url` leads to `edge` on this machine.
+fn is_edge(url: &Url, edge: SocketAddr) -> bool {
+    let here = url.host_str().is_some_and(|host| {
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified() || ip == edge.ip())
+    });
+    here && url.port_or_known_default() == Some(edge.port())
 }
 
 /// An address that listens on all interfaces is reached at loopback.

@@ -157,6 +157,7 @@ impl ProxyHttp for Edge {
         request.insert_header(header::CONTENT_LENGTH, attempt.body_bytes)?;
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;
         request.insert_header("X-Request-Id", &ctx.request_id)?;
+        request.append_header(header::VIA, herd_admin::via::MARK.as_str())?;
         Ok(())
     }
 

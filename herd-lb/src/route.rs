@@ -36,6 +36,8 @@ pub struct Origin {
     pub client: Option<IpAddr>,
     /// It says that it forwards for somebody else.
     pub proxied: bool,
+    /// The client is in a network that is local (`fleet.networks`).
+    pub on_lan: bool,
 }
 
 impl Origin {
@@ -78,7 +80,7 @@ fn admin(path: &str, origin: Origin, expose: AdminExpose) -> Route {
     }
     let allowed = match expose {
         AdminExpose::Off => return Route::Refused(Refusal::NotFound),
-        AdminExpose::Lan => origin.client.is_some_and(|ip| is_loopback(ip) || is_private(ip)),
+        AdminExpose::Lan => origin.on_lan,
         AdminExpose::Local => origin.is_local(),
     };
     if allowed { Route::Admin } else { Route::Refused(Refusal::Forbidden) }
@@ -92,22 +94,19 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use herd_core::network::Networks;
+
     use super::*;
 
     #[track_caller]
-    fn check(method: &str, path: &str, client: &str, expose: AdminExpose, expected: Route) {
+    fn check(method: &str, path: &str, address: &str, expose: AdminExpose, expected: Route) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let origin = Origin { client: client.parse().ok(), proxied: false };
-        assert_eq!(route(&method, path, origin, expose), expected, "{method} {path} from {client}");
+        let client: Option<IpAddr> = address.parse().ok();
+        let on_lan = client.is_some_and(|ip| Networks::lan().contains(ip));
+        let origin = Origin { client, proxied: false, on_lan };
+        assert_eq!(route(&method, path, origin, expose), expected, "{method} {path} from {address}");
     }
 
     #[test]
@@ -123,6 +122,8 @@ mod tests {
         check("GET", "/metrics", here, Lan, Route::Refused(NotFound));
         check("GET", "/fleet/status", lan, Lan, Route::Admin);
         check("GET", "/fleet/status", far, Lan, Route::Refused(Forbidden));
+        check("GET", "/dashboard", "100.101.1.1", Lan, Route::Admin);
+        check("GET", "/dashboard", "100.101.1.1", Local, Route::Refused(Forbidden));
         check("GET", "/fleet/status", lan, Local, Route::Refused(Forbidden));
         check("GET", "/fleet/status", here, Off, Route::Refused(NotFound));
         check("POST", "/fleet/explain", lan, Lan, Route::Admin);
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_proxy_on_this_machine_is_not_this_machine() {
-        let origin = Origin { client: "127.0.0.1".parse().ok(), proxied: true };
+        let origin = Origin { client: "127.0.0.1".parse().ok(), proxied: true, on_lan: true };
         let route = |expose| route(&Method::GET, "/fleet/status", origin, expose);
         assert_eq!(route(AdminExpose::Local), Route::Refused(Refusal::Forbidden));
         assert_eq!(route(AdminExpose::Lan), Route::Admin);

@@ -227,7 +227,7 @@ mod tests {
         let ollama = OllamaReport { address, available, loaded, ..Default::default() };
         let report = HerdReport { seq, boot: id.into(), ollama, ..Default::default() };
         let heartbeat = Heartbeat { node_id: id.into(), herd: Some(report), ..Default::default() };
-        let sender = Sender { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, allow_public: false };
+        let sender = Sender::at(IpAddr::V4(Ipv4Addr::LOCALHOST));
         selector.fleet.heartbeat(heartbeat, sender).unwrap();
     }
 

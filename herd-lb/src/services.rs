@@ -14,7 +14,7 @@ use pingora_load_balancing::LoadBalancer;
 use tokio::time::MissedTickBehavior;
 
 use crate::aliases::{self, AliasKeeper};
-use crate::config::EmbeddedAgent;
+use crate::config::{Config, EmbeddedAgent};
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::history;
@@ -22,6 +22,10 @@ use crate::selector::RankedSelection;
 
 /// How often silent nodes are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often this machine's interfaces are read: networks come and go with cables, tunnels and leases.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(15);
+/// How often a local Ollama that did not run at the start is looked for.
+const LOCAL_OLLAMA_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a local Ollama may take to say that it is there.
 const LOCAL_OLLAMA_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -48,9 +52,18 @@ impl BackgroundService for AdminService {
 /// Keeps the balancer's backends in step with the fleet, and forgets silent nodes.
 pub(crate) struct Membership {
     /// The fleet.
-    pub(crate) fleet: Arc<Fleet>,
+    fleet: Arc<Fleet>,
     /// The balancer.
-    pub(crate) balancer: Arc<LoadBalancer<RankedSelection>>,
+    balancer: Arc<LoadBalancer<RankedSelection>>,
+    /// The local networks, as listed.
+    networks: Vec<String>,
+}
+
+impl Membership {
+    /// Of `fleet`, in the networks of `config`.
+    pub(crate) fn new(fleet: &Arc<Fleet>, balancer: Arc<LoadBalancer<RankedSelection>>, config: &Config) -> Self {
+        Self { fleet: Arc::clone(fleet), balancer, networks: config.networks.clone() }
+    }
 }
 
 #[async_trait]
@@ -58,6 +71,8 @@ impl BackgroundService for Membership {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tick = tokio::time::interval(EXPIRY_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut interfaces = tokio::time::interval(INTERFACES_INTERVAL);
+        interfaces.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.fleet.membership_changed() => {
@@ -66,6 +81,7 @@ impl BackgroundService for Membership {
                     }
                 }
                 _ = tick.tick() => self.fleet.expire(),
+                _ = interfaces.tick() => self.fleet.look_at_interfaces(&self.networks),
                 _ = shutdown.changed() => return,
             }
         }
@@ -157,18 +173,36 @@ pub(crate) struct LocalAgent {
 
 #[async_trait]
 impl BackgroundService for LocalAgent {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        let wanted = match self.mode {
-            EmbeddedAgent::Off => false,
-            EmbeddedAgent::On => true,
-            EmbeddedAgent::Auto => local_ollama_answers(&self.config).await,
-        };
-        if !wanted {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        if self.mode == EmbeddedAgent::Off {
             return;
         }
-        tracing::info!(ollama_url = %self.config.ollama.url, "reporting the local Ollama");
+        let url = &self.config.ollama.url;
+        if self.mode == EmbeddedAgent::Auto && !local_ollama_answers(&self.config).await {
+            tracing::info!(
+                ollama_url = %url,
+                "no Ollama on this machine yet; it is reported as soon as it answers there (agent.ollama_url, OLLAMA_HOST)"
+            );
+            tokio::select! {
+                () = local_ollama_starts(&self.config) => {}
+                _ = shutdown.changed() => return,
+            }
+        }
+        tracing::info!(ollama_url = %url, "reporting the local Ollama");
         if let Err(error) = herd_agent::run(self.config.clone(), HostSource::Machine, shutdown).await {
             tracing::error!(%error, "the embedded agent ended");
+        }
+    }
+}
+
+/// Waits until something listens where the local Ollama should be.
+async fn local_ollama_starts(config: &AgentConfig) {
+    let mut tick = tokio::time::interval(LOCAL_OLLAMA_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if local_ollama_answers(config).await {
+            return;
         }
     }
 }

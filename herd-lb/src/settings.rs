@@ -19,7 +19,7 @@ pub use saved::{load, settings_file};
 const SECRET: [&str; 1] = ["fleet.join_token"];
 
 /// Keys and sections that are read once, at the start.
-const AT_START: [&str; 16] = [
+const AT_START: [&str; 17] = [
     "store",
     "listen",
     "data_dir",
@@ -29,6 +29,7 @@ const AT_START: [&str; 16] = [
     "log",
     "agent",
     "mdns",
+    "fleet.networks",
     "fleet.nodes_max",
     "fleet.models_max",
     "fleet.heartbeat_body_bytes",

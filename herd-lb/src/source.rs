@@ -6,6 +6,7 @@ use herd_admin::{EdgeCounts, FleetSource, Limit, LiveView, QueueView, Setting, S
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::name::ModelName;
+use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
 
 use crate::budget::Budget;
@@ -103,6 +104,10 @@ impl FleetSource for EdgeSource {
 
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
         self.fleet.heartbeat(heartbeat, sender)
+    }
+
+    fn networks(&self) -> Arc<Networks> {
+        self.fleet.networks()
     }
 
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool {

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_edge_takes_the_nodes_with_all_their_slots() {
         let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
-        let sender = Sender { ip: address.ip(), trusted: false, allow_public: false };
+        let sender = Sender::at(address.ip());
         let (life, limits) = (LifeLimits::default(), HeartbeatLimits::default());
         let applied = FleetSnapshot::default().apply(heartbeat(0, address, 1), sender, 0, &life, &limits);
         let Ok(Applied::Changed(snapshot)) = applied else { panic!("refused") };

@@ -27,7 +27,7 @@ const MODELS: usize = 8;
 #[must_use]
 pub fn fleet(nodes: usize) -> FleetSnapshot {
     let limits = HeartbeatLimits { nodes, ..HeartbeatLimits::default() };
-    let sender = Sender { ip: Ipv4Addr::LOCALHOST.into(), trusted: false, allow_public: false };
+    let sender = Sender::at(Ipv4Addr::LOCALHOST.into());
     let mut fleet = FleetSnapshot::default();
     for index in 0..nodes {
         // Each on its own: a fleet that grows node by node is copied as often.

@@ -31,6 +31,7 @@ pub(super) async fn gather(state: &AdminState) -> Stats {
         let [hour, day] = [hour, day].map(|departures| NodeWindow { departures });
         known.nodes.insert(id, NodeStats { hour, day });
     }
+    known.join_refusals = state.joins().list(view.now_ms);
     known
 }
 

@@ -79,7 +79,7 @@ fn recorded() -> herd_core::wire::Heartbeat {
         quantization_level: text(&model["details"]["quantization_level"]),
         context_length: 8192,
         capabilities: vec!["completion".into()],
-        num_ctx: 0,
+        ..AvailableModel::default()
     };
     let loaded = LoadedModel {
         name: text(&ps["name"]),

@@ -1,6 +1,6 @@
 //! Host facts by `sysinfo`; its only caller. Blocking.
 
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -8,8 +8,8 @@ use std::time::Instant;
 use herd_core::wire;
 use reqwest::Url;
 use sysinfo::{
-    Components, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Pid, ProcessRefreshKind, ProcessesToUpdate,
-    System, UpdateKind,
+    Components, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Networks, Pid, ProcessRefreshKind,
+    ProcessesToUpdate, System, UpdateKind,
 };
 
 use super::gpu::Gpus;
@@ -135,6 +135,14 @@ fn host() -> wire::Host {
         os: std::env::consts::OS.to_owned(),
         os_version: System::os_version().unwrap_or_default(),
     }
+}
+
+/// The addresses of this machine's interfaces, each with the length of its network's prefix.
+#[must_use]
+pub fn interfaces() -> Vec<(IpAddr, u8)> {
+    let Ok(interfaces) = Networks::new_with_refreshed_list() else { return Vec::new() };
+    let addresses = interfaces.values().flat_map(sysinfo::NetworkData::ip_networks);
+    addresses.map(|network| (network.addr, network.prefix)).collect()
 }
 
 /// The machine's name; `None` = it has none.

@@ -35,8 +35,8 @@ impl Process {
     }
 
     fn listens_on(&self, port: u16) -> bool {
-        let url = ollama_host::parse(self.variable("OLLAMA_HOST").unwrap_or_default());
-        url.and_then(|url| url.port_or_known_default()) == Some(port)
+        let url = ollama_host::ollama_url(self.variable("OLLAMA_HOST").unwrap_or_default());
+        url.ok().and_then(|url| url.port_or_known_default()) == Some(port)
     }
 }
 

@@ -17,7 +17,8 @@ fn who() -> Identity {
 }
 
 fn when() -> Moment {
-    Moment { seq: 7, timestamp: 1.5, lan_ip: "192.168.1.9".to_owned() }
+    let (lan_ip, ollama_address) = ("192.168.1.9".to_owned(), "127.0.0.1:11434".to_owned());
+    Moment { seq: 7, timestamp: 1.5, lan_ip, ollama_address }
 }
 
 fn machine() -> MachineFacts {
@@ -43,7 +44,7 @@ fn ollama(state: OllamaState) -> OllamaFacts {
     let loaded =
         Loaded { name: "a:1".to_owned(), size: 3 * GIB_BYTES / 2, details: details.clone(), ..Loaded::default() };
     let tag = Tag { name: "a:1".to_owned(), size: 2_019_393_189, details, ..Tag::default() };
-    OllamaFacts { state, version: "0.33.0".to_owned(), loaded: vec![loaded], available: vec![tag] }
+    OllamaFacts { state, version: "0.33.0".to_owned(), loaded: vec![loaded], available: vec![tag], is_herd: false }
 }
 
 fn json(state: OllamaState) -> Value {

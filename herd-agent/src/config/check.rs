@@ -11,6 +11,14 @@ use crate::log::LogFiles;
 /// Word for "find out by yourself", where a key has no fixed default.
 pub(super) const AUTO: &str = "auto";
 
+/// `text` without what may be a password in it.
+fn hidden(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => text.to_owned(),
+    }
+}
+
 /// Turns text into typed values and notes what is wrong.
 pub(super) struct Check<'a> {
     problems: &'a mut Vec<Problem>,
@@ -61,10 +69,7 @@ impl<'a> Check<'a> {
 
     pub(super) fn router_url(&mut self, text: &str) -> Option<Url> {
         let url = ollama_host::http_url(text);
-        if url.is_none() {
-            self.refuse("router_urls", text, "a URL like http://192.168.1.10:11435; https is not supported");
-        }
-        url
+        url.map_err(|why| self.refuse("router_urls", &hidden(text), format!("it {why}"))).ok()
     }
 
     pub(super) fn ollama_url(&mut self, text: &str, ollama_host: Option<&String>) -> Option<Url> {
@@ -73,11 +78,8 @@ impl<'a> Check<'a> {
         } else {
             ("ollama.url", text)
         };
-        let url = ollama_host::parse(text);
-        if url.is_none() {
-            self.refuse(key, text, "a URL or address like http://127.0.0.1:11434; https is not supported");
-        }
-        url
+        let url = ollama_host::ollama_url(text);
+        url.map_err(|why| self.refuse(key, &hidden(text), format!("it {why}"))).ok()
     }
 
     pub(super) fn service_type(&mut self, text: String) -> String {

@@ -1,32 +1,37 @@
-//! Answers of Ollama's HTTP API, as far as the agent reads them. Everything may be missing: versions differ.
+//! Answers of Ollama's HTTP API, as far as the agent reads them. Everything may be missing or of another type: versions
+//! differ, and other programs speak this API. What cannot be read is not told; it never costs the rest.
 
 use herd_core::wire;
-use serde::Deserialize;
+use serde_json::Value;
+
+/// Longest text that is believed, in bytes; edges refuse a heartbeat with a longer one.
+const TEXT_MAX: usize = 512;
+/// Longest name of a model, in bytes.
+const NAME_MAX: usize = 256;
+/// Most capabilities and families of one model that are passed on.
+const WORDS_MAX: usize = 16;
 
 /// `GET /api/version`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(crate) struct Version {
     pub(crate) version: String,
+    /// It is a herd that answers, not an Ollama.
+    pub(crate) is_herd: bool,
 }
 
-/// `GET /api/ps`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Ps {
-    pub(crate) models: Option<Vec<Loaded>>,
+impl From<Value> for Version {
+    fn from(answer: Value) -> Self {
+        Self { version: text(&answer["version"]), is_herd: !answer["herd_version"].is_null() }
+    }
 }
 
-/// `GET /api/tags`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Tags {
-    pub(crate) models: Option<Vec<Tag>>,
+/// The `models` of an answer, each read as far as it goes; one without a name is passed over.
+pub(crate) fn models<T>(answer: &Value, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    answer["models"].as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(read).collect()
 }
 
 /// A model in memory.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Loaded {
     pub(crate) name: String,
     pub(crate) digest: String,
@@ -37,9 +42,23 @@ pub(crate) struct Loaded {
     pub(crate) details: Details,
 }
 
+impl Loaded {
+    /// An entry of `GET /api/ps`.
+    pub(crate) fn read(entry: &Value) -> Option<Self> {
+        Some(Self {
+            name: name(entry)?,
+            digest: text(&entry["digest"]),
+            size: amount(&entry["size"]),
+            size_vram: amount(&entry["size_vram"]),
+            context_length: amount(&entry["context_length"]),
+            expires_at: text(&entry["expires_at"]),
+            details: Details::read(&entry["details"]),
+        })
+    }
+}
+
 /// A model on disk.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tag {
     pub(crate) name: String,
     pub(crate) digest: String,
@@ -48,14 +67,32 @@ pub(crate) struct Tag {
     pub(crate) details: Details,
     /// `None` from versions that list them only in `/api/show`.
     pub(crate) capabilities: Option<Vec<String>>,
+    /// The model elsewhere that stands behind this one; empty = it runs here.
+    pub(crate) remote_model: String,
+    pub(crate) remote_host: String,
     /// Never of `/api/tags`: `PARAMETER num_ctx`, where `/api/show` was asked.
-    #[serde(skip)]
     pub(crate) num_ctx: Option<u64>,
 }
 
+impl Tag {
+    /// An entry of `GET /api/tags`.
+    pub(crate) fn read(entry: &Value) -> Option<Self> {
+        Some(Self {
+            name: name(entry)?,
+            digest: text(&entry["digest"]),
+            size: amount(&entry["size"]),
+            modified_at: text(&entry["modified_at"]),
+            details: Details::read(&entry["details"]),
+            capabilities: entry["capabilities"].as_array().map(|list| words(list)),
+            remote_model: text(&entry["remote_model"]),
+            remote_host: text(&entry["remote_host"]),
+            num_ctx: None,
+        })
+    }
+}
+
 /// What both have.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Details {
     pub(crate) parent_model: String,
     pub(crate) format: String,
@@ -67,27 +104,69 @@ pub(crate) struct Details {
     pub(crate) context_length: Option<u64>,
 }
 
-/// `POST /api/show`, which older versions must be asked for what `/api/tags` lacks.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Show {
-    pub(crate) capabilities: Option<Vec<String>>,
-    pub(crate) model_info: serde_json::Map<String, serde_json::Value>,
-    /// `PARAMETER` lines of the Modelfile without that word.
-    pub(crate) parameters: Option<String>,
+impl Details {
+    fn read(details: &Value) -> Self {
+        Self {
+            parent_model: text(&details["parent_model"]),
+            format: text(&details["format"]),
+            family: text(&details["family"]),
+            families: details["families"].as_array().map(|list| words(list)),
+            parameter_size: text(&details["parameter_size"]),
+            quantization_level: text(&details["quantization_level"]),
+            context_length: Some(amount(&details["context_length"])).filter(|tokens| *tokens > 0),
+        }
+    }
 }
 
-impl Show {
-    /// `<architecture>.context_length`.
-    pub(crate) fn context_length(&self) -> Option<u64> {
-        let architecture = self.model_info.get("general.architecture")?.as_str()?;
-        self.model_info.get(&format!("{architecture}.context_length"))?.as_u64()
-    }
+/// The model's name: `name`, or `model` where an entry has only that.
+fn name(entry: &Value) -> Option<String> {
+    let named = |key: &str| entry[key].as_str().filter(|name| !name.is_empty() && name.len() <= NAME_MAX);
+    named("name").or_else(|| named("model")).map(str::to_owned)
+}
 
+/// A text; empty = not told, or nothing that can be passed on.
+fn text(value: &Value) -> String {
+    value.as_str().filter(|text| text.len() <= TEXT_MAX).unwrap_or_default().to_owned()
+}
+
+/// An amount; 0 = not told. Other servers of this API write it as a fraction, as a text, or below zero.
+fn amount(value: &Value) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and what is below zero is 0"
+    )]
+    let rounded = |number: f64| number as u64;
+    let told = value.as_u64().or_else(|| value.as_f64().map(rounded));
+    told.or_else(|| value.as_str()?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn words(list: &[Value]) -> Vec<String> {
+    list.iter().map(text).filter(|word| !word.is_empty()).take(WORDS_MAX).collect()
+}
+
+/// `POST /api/show`, which older versions must be asked for what `/api/tags` lacks.
+#[derive(Debug, Default)]
+pub(crate) struct Show {
+    pub(crate) capabilities: Option<Vec<String>>,
+    /// `<architecture>.context_length`.
+    pub(crate) context_length: Option<u64>,
     /// `PARAMETER num_ctx`.
-    pub(crate) fn num_ctx(&self) -> Option<u64> {
-        let value = |line: &str| line.trim().strip_prefix("num_ctx")?.trim().parse().ok();
-        self.parameters.as_ref()?.lines().find_map(value)
+    pub(crate) num_ctx: Option<u64>,
+}
+
+impl From<Value> for Show {
+    fn from(answer: Value) -> Self {
+        let info = &answer["model_info"];
+        let architecture = info["general.architecture"].as_str().unwrap_or_default();
+        let context_length = amount(&info[format!("{architecture}.context_length")]);
+        // `PARAMETER` lines of the Modelfile without that word.
+        let num_ctx = |line: &str| line.trim().strip_prefix("num_ctx")?.trim().parse().ok();
+        Self {
+            capabilities: answer["capabilities"].as_array().map(|list| words(list)),
+            context_length: Some(context_length).filter(|tokens| *tokens > 0),
+            num_ctx: answer["parameters"].as_str().and_then(|text| text.lines().find_map(num_ctx)),
+        }
     }
 }
 
@@ -120,6 +199,8 @@ impl From<&Tag> for wire::AvailableModel {
             context_length: details.context_length.unwrap_or(0),
             capabilities: model.capabilities.clone().unwrap_or_default(),
             num_ctx: model.num_ctx.unwrap_or(0),
+            remote_model: model.remote_model.clone(),
+            remote_host: model.remote_host.clone(),
         }
     }
 }
@@ -147,34 +228,106 @@ pub(crate) mod tests {
           "parameter_size":"4.17M","quantization_level":"F16"},
          "expires_at":"2026-11-22T12:59:53.46703432Z","size_vram":0,"context_length":4096}]}"#;
 
+    /// The models on disk that `/api/tags` tells with `text`.
+    pub(crate) fn tags(text: &str) -> Vec<Tag> {
+        models(&serde_json::from_str(text).unwrap(), Tag::read)
+    }
+
+    /// The models in memory that `/api/ps` tells with `text`.
+    pub(crate) fn ps(text: &str) -> Vec<Loaded> {
+        models(&serde_json::from_str(text).unwrap(), Loaded::read)
+    }
+
     #[test]
     fn lists_of_a_real_ollama_become_facts() {
-        let tags: Tags = serde_json::from_str(TAGS).unwrap();
-        let available: Vec<wire::AvailableModel> = tags.models.unwrap().iter().map(Into::into).collect();
+        let available: Vec<wire::AvailableModel> = tags(TAGS).iter().map(Into::into).collect();
         assert_eq!(available[0].name, "tiny2k:latest");
         assert_eq!((available[0].size_bytes, available[0].context_length), (9_066_581, 8192));
         assert_eq!(available[0].capabilities, ["completion"]);
         assert!(available[1].families.is_empty(), "null is no list");
-        let ps: Ps = serde_json::from_str(PS).unwrap();
-        let loaded = wire::LoadedModel::from(&ps.models.unwrap()[0]);
+        let loaded = wire::LoadedModel::from(&ps(PS)[0]);
         assert_eq!((loaded.size_bytes, loaded.size_vram_bytes, loaded.context_length), (14_763_949, 0, 4096));
         assert_eq!(loaded.expires_at, "2026-11-22T12:59:53.46703432Z");
     }
 
     #[test]
     fn an_old_or_empty_ollama_is_read_too() {
-        let old: Tags = serde_json::from_str(r#"{"models":[{"name":"a:1","size":1,"details":{}}]}"#).unwrap();
-        let tag = &old.models.unwrap()[0];
-        assert_eq!((tag.capabilities.as_ref(), tag.details.context_length), (None, None));
-        let none: Tags = serde_json::from_str(r#"{"models":null}"#).unwrap();
-        assert_eq!(none.models, None);
-        let show: Show = serde_json::from_str(
-            r#"{"model_info":{"general.architecture":"llama","llama.context_length":8192},"license":"x"}"#,
-        )
-        .unwrap();
-        assert_eq!((show.context_length(), show.num_ctx(), show.capabilities), (Some(8192), None, None));
-        let parameters = "stop                           \"<|end|>\"\nnum_ctx                        2048\nnum_keep 4";
-        let show = Show { parameters: Some(parameters.to_owned()), ..Show::default() };
-        assert_eq!(show.num_ctx(), Some(2048));
+        let old = tags(r#"{"models":[{"name":"a:1","size":1,"details":{}}]}"#);
+        assert_eq!((old[0].capabilities.as_ref(), old[0].details.context_length), (None, None));
+        for none in [r#"{"models":null}"#, "{}", "[]", "null", r#"{"models":{}}"#, r#"{"data":[]}"#] {
+            assert_eq!(tags(none), [], "{none}");
+        }
+        let show = |text: &str| Show::from(serde_json::from_str::<Value>(text).unwrap());
+        let plain =
+            show(r#"{"model_info":{"general.architecture":"llama","llama.context_length":8192},"license":"x"}"#);
+        assert_eq!((plain.context_length, plain.num_ctx, plain.capabilities), (Some(8192), None, None));
+        let parameters =
+            "stop                           \\\"<|end|>\\\"\\nnum_ctx                        2048\\nnum_keep 4";
+        assert_eq!(show(&format!(r#"{{"parameters":"{parameters}"}}"#)).num_ctx, Some(2048));
+        assert_eq!(show(r#"{"model_info":null,"capabilities":"all","parameters":7}"#).context_length, None);
+    }
+
+    #[test]
+    fn one_odd_entry_costs_that_entry_at_the_most() {
+        let names = |entry: &str| -> Vec<String> {
+            let listed = tags(&format!(r#"{{"models":[{{"name":"a:1","size":7}},{entry},{{"name":"z:1"}}]}}"#));
+            assert_eq!((listed.first().map(|tag| tag.size), listed.len() >= 2), (Some(7), true), "{entry}");
+            listed.into_iter().map(|tag| tag.name).filter(|name| name.starts_with('m')).collect()
+        };
+        for odd in [
+            r#""modified_at":null"#,
+            r#""details":null"#,
+            r#""details":"gguf""#,
+            r#""size":2.5e9"#,
+            r#""size":-1"#,
+            r#""size":"""#,
+            r#""size":1e300"#,
+            r#""digest":17"#,
+            r#""capabilities":"tools""#,
+            r#""capabilities":[null,7,"tools"]"#,
+            r#""details":{"families":"llama","context_length":"8192"}"#,
+            r#""remote_host":[]"#,
+            r#""new_field":{"deep":[{}]}"#,
+        ] {
+            assert_eq!(names(&format!(r#"{{"name":"m:1",{odd}}}"#)), ["m:1"], "{odd}");
+        }
+        for nothing in ["null", "7", "[]", "\"m:1\"", "{}", r#"{"name":""}"#, r#"{"name":null}"#, r#"{"name":["m"]}"#] {
+            assert_eq!(names(nothing), [""; 0], "{nothing}");
+        }
+        assert_eq!(names(r#"{"model":"m:1"}"#), ["m:1"]);
+        let long = format!(r#"{{"name":"m:1","digest":"{}"}}"#, "x".repeat(513));
+        assert_eq!(names(&long), ["m:1"]);
+        assert_eq!(names(&format!(r#"{{"name":"{}"}}"#, "m".repeat(257))), [""; 0]);
+        let sizes = |size: &str| tags(&format!(r#"{{"models":[{{"name":"m","size":{size}}}]}}"#))[0].size;
+        assert_eq!([sizes("2.5e9"), sizes("\"12\""), sizes("-1"), sizes("null")], [2_500_000_000, 12, 0, 0]);
+        let loaded = ps(r#"{"models":[{"name":"a","details":null,"expires_at":9},{"name":"b","size_vram":3}]}"#);
+        assert_eq!((loaded.len(), loaded[1].size_vram), (2, 3));
+    }
+
+    #[test]
+    fn what_newer_versions_add_does_no_harm() {
+        let newer = r#"{"models":[
+            {"name":"a:1","model":"a:1","digest":"d1","size":9,"size_vram":9,"context_length":4096,"runner":"llamacpp"},
+            {"name":"a:1","model":"a:1","digest":"d2","size":9,"size_vram":9,"context_length":8192,"runner":"mlx"}]}"#;
+        let loaded = ps(newer);
+        assert_eq!(loaded.iter().map(|model| model.digest.as_str()).collect::<Vec<_>>(), ["d1", "d2"]);
+    }
+
+    #[test]
+    fn models_of_the_cloud_keep_where_they_run() {
+        let cloud = tags(
+            r#"{"models":[{"name":"big:120b-cloud","size":384,"remote_model":"big:120b","remote_host":"https://ollama.com:443"}]}"#,
+        );
+        let wire = wire::AvailableModel::from(&cloud[0]);
+        assert_eq!((wire.remote_model.as_str(), wire.remote_host.as_str()), ("big:120b", "https://ollama.com:443"));
+    }
+
+    #[test]
+    fn a_herd_is_told_from_an_ollama() {
+        let version = |text: &str| Version::from(serde_json::from_str::<Value>(text).unwrap());
+        let ollama = version(r#"{"version":"0.33.0"}"#);
+        assert_eq!((ollama.version.as_str(), ollama.is_herd), ("0.33.0", false));
+        assert!(version(r#"{"version":"0.0.0","herd_version":"0.1.0"}"#).is_herd);
+        assert_eq!(version(r#"{"version":33}"#).version, "");
     }
 }

@@ -142,6 +142,8 @@ async fn an_answer_that_is_too_long_or_senseless_changes_nothing() {
 async fn one_late_answer_is_no_state() {
     let mut tasks = JoinSet::new();
     let (script, mut poller) = start(&mut tasks).await;
+    *script.tags.lock().unwrap() = old_tags(1);
+    assert!(poller.refresh().await);
     poller.watch().await;
     poller.timeout = Duration::from_millis(20);
     script.late.send_replace(true);

@@ -264,7 +264,9 @@ fn what_cannot_be_read_is_not_judged() {
             [(Surface::OllamaChat, true), (Surface::OllamaChat, false), (Surface::OllamaEmbed, false)]
         {
             let mut observer = Observer::new(surface, streamed);
-            body.iter().for_each(|byte| observer.observe(&[*byte]));
+            for byte in body {
+                observer.observe(&[*byte]);
+            }
             let long = [body, b"\n"].concat();
             let mut at_once = Observer::new(surface, streamed);
             at_once.observe(&long);

@@ -20,8 +20,20 @@ pub struct Sender {
     pub ip: IpAddr,
     /// It showed the join token, so that it may offer an Ollama at another address than its own.
     pub trusted: bool,
-    /// Nodes at public addresses are welcome.
-    pub allow_public: bool,
+    /// Nodes of its network are taken.
+    pub welcome: bool,
+    /// It is on the receiver's own machine.
+    pub here: bool,
+    /// Port on which the receiver itself takes clients; `None` = not known.
+    pub edge_port: Option<u16>,
+}
+
+impl Sender {
+    /// An agent at `ip` without the join token, in a network of the fleet.
+    #[must_use]
+    pub const fn at(ip: IpAddr) -> Self {
+        Self { ip, trusted: false, welcome: true, here: false, edge_port: None }
+    }
 }
 
 /// What a heartbeat did.
@@ -55,9 +67,9 @@ impl FleetSnapshot {
         check_source(sender)?;
         let known = self.node(id.as_str());
         if heartbeat.draining {
-            return self.drained(known, sender);
+            return self.drained(known, &heartbeat, sender);
         }
-        let address = offered_address(&heartbeat, sender);
+        let address = offered_address(&heartbeat, sender)?;
         if let Some(known) = known {
             check_owner(known, &heartbeat, address, now_ms, life)?;
             if is_outdated(known, &heartbeat) {
@@ -68,12 +80,25 @@ impl FleetSnapshot {
         }
         let departed = self.departed.get(id.as_str()).map(Arc::as_ref);
         let node = compose(id, address, heartbeat, known.map(Arc::as_ref), departed, now_ms)?;
-        Ok(Applied::Changed(self.with(node)))
+        Ok(Applied::Changed(self.with(Node { sender: sender.ip.to_canonical(), here: sender.here, ..node })))
     }
 
-    fn drained(&self, known: Option<&Arc<Node>>, sender: Sender) -> Result<Applied, HeartbeatError> {
+    /// Only the agent that a node's heartbeats come from may take it out: told by its address, which with the join token
+    /// may have changed, and by the name of its run, where agents tell one.
+    fn drained(
+        &self,
+        known: Option<&Arc<Node>>,
+        heartbeat: &Heartbeat,
+        sender: Sender,
+    ) -> Result<Applied, HeartbeatError> {
         let Some(known) = known else { return Ok(Applied::Outdated) };
-        if known.address.ip() != sender.ip && !sender.trusted {
+        let same_run = match (boot(heartbeat), boot(&known.heartbeat)) {
+            (Some(leaving), Some(running)) => Some(leaving == running),
+            _ => None,
+        };
+        let same_place = known.sender == sender.ip.to_canonical();
+        let is_its_own = same_run.unwrap_or(same_place) && (same_place || sender.trusted);
+        if !is_its_own {
             return Err(HeartbeatError::NotYours);
         }
         Ok(Applied::Changed(self.with(Node { draining: true, ..known.as_ref().clone() })))
@@ -88,15 +113,14 @@ impl FleetSnapshot {
 }
 
 fn check_source(sender: Sender) -> Result<(), HeartbeatError> {
-    let local = match sender.ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    if local || sender.allow_public { Ok(()) } else { Err(HeartbeatError::Source(sender.ip)) }
+    if sender.welcome { Ok(()) } else { Err(HeartbeatError::Source(sender.ip.to_canonical())) }
 }
 
-/// Where the node's Ollama is. Without the join token only its port is believed; the host is the sender's own.
-fn offered_address(heartbeat: &Heartbeat, sender: Sender) -> SocketAddr {
+/// Where the node's Ollama is: at the sender's own address, or with the join token wherever it says.
+///
+/// Our own agents say a host of their own only when it is another than theirs. The Python project's say what Ollama
+/// listens on, which tells nothing.
+fn offered_address(heartbeat: &Heartbeat, sender: Sender) -> Result<SocketAddr, HeartbeatError> {
     let ours = heartbeat.herd.as_ref().map_or("", |report| report.ollama.address.as_str());
     let text = if ours.is_empty() { heartbeat.ollama_host.as_str() } else { ours };
     let text = text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or_default();
@@ -104,9 +128,24 @@ fn offered_address(heartbeat: &Heartbeat, sender: Sender) -> SocketAddr {
         Some((host, port)) if !host.ends_with(':') => (host, port.parse().unwrap_or(OLLAMA_PORT)),
         _ => (text, OLLAMA_PORT),
     };
-    let host = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
-    let offered = host.filter(|ip| sender.trusted && !ip.is_loopback() && !ip.is_unspecified());
-    SocketAddr::new(offered.unwrap_or(sender.ip).to_canonical(), port)
+    let (own, host) = (sender.ip.to_canonical(), host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    let elsewhere = host.map(|ip| ip.to_canonical()).filter(|ip| is_elsewhere(*ip, own));
+    let address = SocketAddr::new(elsewhere.filter(|_| sender.trusted).unwrap_or(own), port);
+    match elsewhere {
+        Some(ip) if !sender.trusted && !ours.is_empty() => {
+            Err(HeartbeatError::Elsewhere { offered: SocketAddr::new(ip, port), sender: own })
+        }
+        _ if sender.here && sender.edge_port == Some(port) => Err(HeartbeatError::Itself(address)),
+        _ => Ok(address),
+    }
+}
+
+/// Whether `ip` is not the sender's own machine, whose address is `own`. Loopback is the sender's; only to an edge on the
+/// same machine can another address of it mean something else, like the network of a container.
+fn is_elsewhere(ip: IpAddr, own: IpAddr) -> bool {
+    let usual = [IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()];
+    let is_own = ip == own || ip.is_unspecified() || usual.contains(&ip) || (ip.is_loopback() && !own.is_loopback());
+    !is_own
 }
 
 /// A node id belongs to the machine that has it, until that falls silent.
@@ -119,7 +158,10 @@ fn check_owner(
 ) -> Result<(), HeartbeatError> {
     let same_agent = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
     let silent = now_ms.saturating_sub(known.heartbeat_at_ms) > life.degraded_after_ms || known.draining;
-    if known.address == address || same_agent || silent { Ok(()) } else { Err(HeartbeatError::Taken(known.address)) }
+    if known.address == address || same_agent || silent {
+        return Ok(());
+    }
+    Err(HeartbeatError::Taken { id: known.id.clone(), address: known.address })
 }
 
 fn boot(heartbeat: &Heartbeat) -> Option<&str> {
@@ -155,6 +197,9 @@ fn compose(
         id,
         number: 0,
         address,
+        sender: address.ip(),
+        here: false,
+        same_ollama_as: None,
         heartbeat_at_ms: now_ms,
         joined_at_ms: known.map_or(now_ms, |known| known.joined_at_ms),
         draining: false,
@@ -171,6 +216,7 @@ fn compose(
         load,
         busy_by_others: 0,
         keys: Arc::default(),
+        remote: Arc::default(),
         heartbeat: Arc::new(heartbeat),
     })
 }
@@ -211,6 +257,7 @@ fn paused(heartbeat: &Heartbeat) -> Option<String> {
 
 fn device(heartbeat: &Heartbeat) -> Device {
     let gpus = heartbeat.herd.as_ref().map_or(&[][..], |report| &report.gpus);
+    // The memory of a GPU that is part of the processor is the system's, beside which its own part is small.
     let discrete: Vec<_> = gpus.iter().filter(|gpu| !gpu.unified).collect();
     if !discrete.is_empty() {
         return Device {
@@ -267,6 +314,9 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, counted: Option<&Node>, n
         }
     }
     let before = |name: &ModelName| known.and_then(|known| known.model(name));
+    for unlisted in known.iter().flat_map(|known| &known.models).filter(|model| model.unlisted) {
+        merged.entry(unlisted.name.clone()).or_default();
+    }
     let mut models: Vec<Model> = merged
         .into_iter()
         .map(|(name, (available, loaded))| {
@@ -293,6 +343,7 @@ fn remember(
     before: Option<&Model>,
     load: Arc<ModelLoad>,
 ) -> Model {
+    let is_on_disk = available.is_some();
     let details = match (available, before) {
         // Metadata may be left out when it has not changed.
         (Some(available), Some(before)) if available.digest.is_empty() => Arc::clone(&before.details),
@@ -300,10 +351,14 @@ fn remember(
         (None, Some(before)) => Arc::clone(&before.details),
         (None, None) => Arc::new(wire::AvailableModel { name: name.to_string(), ..Default::default() }),
     };
+    let remote = !details.remote_model.is_empty() || name.is_remote();
     Model {
         key: name.key(),
         name,
-        size_bytes: Some(details.size_bytes).filter(|bytes| *bytes > 0),
+        // What is on the node's disk of a model that runs elsewhere is a stub.
+        size_bytes: Some(details.size_bytes).filter(|bytes| *bytes > 0 && !remote),
+        remote,
+        unlisted: !is_on_disk && resident.is_none(),
         context_length_max: Some(details.context_length).filter(|tokens| *tokens > 0),
         capabilities: Capabilities::from_names(&details.capabilities),
         details,
@@ -360,9 +415,8 @@ fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
             families: meta.families.unwrap_or_default(),
             parameter_size: meta.parameter_size,
             quantization_level: meta.quantization_level,
-            context_length: 0,
             capabilities: meta.capabilities,
-            num_ctx: 0,
+            ..wire::AvailableModel::default()
         }
     };
     ollama.models_available.iter().map(describe).collect()

@@ -43,11 +43,39 @@ pub enum HeartbeatError {
     #[error("ollama is required")]
     NoOllama,
     /// The sender's address is one from which nodes are not taken.
-    #[error("heartbeats from {0} are not accepted: not a loopback, private or link-local address")]
+    #[error(
+        "heartbeats from {0} are not accepted: its network is not in fleet.networks of the edge; \
+         add {0} or its network there"
+    )]
     Source(std::net::IpAddr),
     /// Another machine is that node now.
-    #[error("node_id is in use by another machine at {0}")]
-    Taken(std::net::SocketAddr),
+    #[error(
+        "node_id {id:?} is in use by another machine at {address}: give this one another name (--node-id, node_id), or \
+         forget the other at the edge"
+    )]
+    Taken {
+        /// The name.
+        id: NodeId,
+        /// Where the node of that name is.
+        address: std::net::SocketAddr,
+    },
+    /// The node's Ollama is on another machine than its agent, which only a sender with the join token may say.
+    #[error(
+        "the Ollama at {offered} is not at the agent's own address {sender}: set fleet.join_token on the edge and \
+         join_token on the agent, or run an agent beside that Ollama"
+    )]
+    Elsewhere {
+        /// Where its Ollama is said to be.
+        offered: std::net::SocketAddr,
+        /// Address of the agent.
+        sender: std::net::IpAddr,
+    },
+    /// The node's Ollama is this edge.
+    #[error(
+        "{0} is this edge itself, not an Ollama: point the agent at the Ollama (--ollama-url, usually port 11434); \
+         OLLAMA_HOST may be set to the edge for clients, not for agents"
+    )]
+    Itself(std::net::SocketAddr),
     /// A drain message for a node that came from elsewhere.
     #[error("only the node itself can drain itself")]
     NotYours,
@@ -198,6 +226,8 @@ fn report_texts(report: &HerdReport) -> impl Iterator<Item = (&'static str, &Str
             &model.family,
             &model.parameter_size,
             &model.quantization_level,
+            &model.remote_model,
+            &model.remote_host,
         ];
         texts.into_iter().chain(&model.families).chain(&model.capabilities)
     });

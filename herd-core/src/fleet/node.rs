@@ -1,8 +1,9 @@
 //! One node and what it holds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::serial::is_serial;
 use crate::load::{ModelLoad, NodeLoad};
 use crate::name::{ModelName, NodeId};
 use crate::wire;
@@ -71,6 +72,8 @@ pub enum Condition {
     ProbeFails,
     /// Neither its agent nor its Ollama is heard: the host is dead, or the network.
     Unreachable,
+    /// Another node is the same Ollama and stands for both.
+    SameOllama,
 }
 
 impl Condition {
@@ -84,9 +87,13 @@ impl Condition {
             Self::OllamaDown => "ollama_down",
             Self::ProbeFails => "probe_fails",
             Self::Unreachable => "unreachable",
+            Self::SameOllama => "same_ollama",
         }
     }
 }
+
+/// Requests at a time for a model that runs elsewhere: its account has limits, the node has none. A bound for arithmetic.
+const REMOTE_AT_ONCE: u32 = 65_536;
 
 /// One GPU host, as its last heartbeat told and as this edge counts.
 #[derive(Debug, Clone)]
@@ -97,6 +104,12 @@ pub struct Node {
     pub number: u32,
     /// Where its Ollama is reached.
     pub address: SocketAddr,
+    /// Where its heartbeats come from.
+    pub sender: IpAddr,
+    /// Its agent is on the edge's own machine.
+    pub here: bool,
+    /// Another node that stands for the Ollama at this address; `None` = this one does.
+    pub same_ollama_as: Option<NodeId>,
     /// When its last heartbeat was accepted, on the receiver's monotonic clock.
     pub heartbeat_at_ms: u64,
     /// When it was first heard of.
@@ -129,6 +142,8 @@ pub struct Node {
     pub(crate) busy_by_others: u32,
     /// The keys of `models` side by side: a search through the models themselves waits for memory at every step.
     pub(crate) keys: Arc<[u64]>,
+    /// What is counted of its models that run elsewhere.
+    pub(crate) remote: Arc<[Arc<ModelLoad>]>,
     /// The heartbeat itself, for display.
     pub heartbeat: Arc<wire::Heartbeat>,
 }
@@ -166,6 +181,7 @@ impl Node {
             (false, wire::OllamaState::Down) => Condition::OllamaDown,
             (false, wire::OllamaState::Hung) => Condition::OllamaHung,
             (false, wire::OllamaState::Ok) if self.load.probe_failed() => Condition::ProbeFails,
+            (false, wire::OllamaState::Ok) if self.same_ollama_as.is_some() => Condition::SameOllama,
             (false, wire::OllamaState::Ok) => Condition::Well,
         }
     }
@@ -204,8 +220,15 @@ impl Node {
         self.busy_by_others
     }
 
+    /// Requests of this edge that the node only hands on, to models that run elsewhere.
+    #[must_use]
+    pub fn handed_on(&self) -> u32 {
+        self.remote.iter().map(|load| load.in_flight()).fold(0, u32::saturating_add)
+    }
+
     /// Notes what decisions ask of all its models, as they are.
     pub(super) fn sum_up(&mut self) {
+        self.remote = self.models.iter().filter(|model| model.remote).map(|model| Arc::clone(&model.load)).collect();
         self.keys = self.models.iter().map(|model| model.key).collect();
         let others = self.runners().map(|(_, resident)| resident.busy_by_others);
         self.busy_by_others = others.fold(0, u32::saturating_add);
@@ -240,6 +263,10 @@ pub struct Model {
     pub key: u64,
     /// Size of its weights on disk; `None` = not reported.
     pub size_bytes: Option<u64>,
+    /// It runs elsewhere, and the node hands requests on: no slot, load or memory of the node is needed for it.
+    pub remote: bool,
+    /// The node does not list it and can hand requests on to it all the same. Catalogues leave it out.
+    pub unlisted: bool,
     /// Context that it was trained with, tokens; `None` = not reported.
     pub context_length_max: Option<u64>,
     /// What it can do.
@@ -257,11 +284,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Requests that it can run at once here; an unknown parallelism is 1, Ollama's default.
+    /// Requests that it can run at once here: as its runner tells, else as Ollama would start one; an unknown parallelism
+    /// is 1, Ollama's default.
     #[must_use]
     pub fn slots(&self, env: &wire::OllamaEnv) -> u32 {
+        if self.remote {
+            return REMOTE_AT_ONCE;
+        }
         let reported = self.resident.as_ref().and_then(|resident| resident.slots);
-        reported.or(env.num_parallel).unwrap_or(1).max(1)
+        let expected = || if self.is_serial() { None } else { env.num_parallel };
+        reported.or_else(expected).unwrap_or(1).max(1)
+    }
+
+    /// Whether Ollama starts it with one slot whatever it is told.
+    #[must_use]
+    pub fn is_serial(&self) -> bool {
+        is_serial(&self.details, self.capabilities.has("completion"))
     }
 
     /// Requests that others than this edge run on its runner, as far as the agent can tell.

@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use super::*;
 use crate::load::Claim;
 use crate::name::ModelName;
@@ -27,7 +25,7 @@ fn refused(edit: impl FnOnce(&mut Heartbeat), message: &str) {
 }
 
 fn from(ip: &str, trusted: bool) -> Sender {
-    Sender { ip: ip.parse::<IpAddr>().unwrap(), trusted, allow_public: false }
+    Sender { trusted, ..Sender::at(ip.parse().unwrap()) }
 }
 
 #[test]
@@ -65,8 +63,85 @@ fn without_the_token_a_node_offers_only_its_own_address() {
     assert_eq!(offered(from("127.0.0.1", false), "http://localhost"), "127.0.0.1:11434");
     assert_eq!(offered(from("::ffff:10.0.0.2", false), ""), "10.0.0.2:11434");
     assert_eq!(offered(from("fe80::1", false), "http://[::1]:77/"), "[fe80::1]:77");
-    let public = apply(&FleetSnapshot::default(), NodeSpec::default().heartbeat("n", 1), from("8.8.8.8", false), 0);
-    assert!(matches!(public, Err(HeartbeatError::Source(_))));
+    let stranger = Sender { welcome: false, ..from("8.8.8.8", true) };
+    let public = apply(&FleetSnapshot::default(), NodeSpec::default().heartbeat("n", 1), stranger, 0);
+    assert_eq!(public.unwrap_err(), HeartbeatError::Source(stranger.ip));
+}
+
+/// What becomes of an agent that reports an Ollama at `address`.
+fn reported(from: Sender, address: &str) -> Result<String, String> {
+    let mut heartbeat = NodeSpec::default().heartbeat("n", 1);
+    heartbeat.herd.as_mut().unwrap().ollama.address = address.into();
+    match apply(&FleetSnapshot::default(), heartbeat, from, 0) {
+        Ok(Applied::Changed(next)) => Ok(next.nodes[0].address.to_string()),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn an_ollama_on_another_machine_than_its_agent_needs_the_token() {
+    for (sender, address) in [
+        ("192.168.1.5", "10.9.9.9:1234"),
+        ("192.168.1.5", "192.168.1.6:1234"),
+        ("127.0.0.1", "127.0.0.2:1234"),
+        ("127.0.0.1", "172.18.0.3:1234"),
+        ("fd00::5", "[fd00::6]:1234"),
+    ] {
+        let refused = reported(from(sender, false), address).unwrap_err();
+        assert!(refused.contains(address) && refused.contains("join_token"), "{refused}");
+        assert_eq!(reported(from(sender, true), address), Ok(address.into()), "with the token");
+    }
+    for (sender, address, expected) in [
+        ("192.168.1.5", "127.0.0.1:1234", "192.168.1.5:1234"),
+        ("192.168.1.5", "127.0.0.2:1234", "192.168.1.5:1234"),
+        ("192.168.1.5", "192.168.1.5:1234", "192.168.1.5:1234"),
+        ("192.168.1.5", "[::1]:1234", "192.168.1.5:1234"),
+        ("192.168.1.5", "0.0.0.0:1234", "192.168.1.5:1234"),
+        ("127.0.0.1", "[::1]:1234", "127.0.0.1:1234"),
+    ] {
+        for trusted in [false, true] {
+            assert_eq!(reported(from(sender, trusted), address), Ok(expected.into()), "{sender} {address}");
+        }
+    }
+}
+
+#[test]
+fn an_edge_is_no_node_of_itself() {
+    let here = |ip: &str| Sender { here: true, edge_port: Some(11_435), ..from(ip, false) };
+    for (sender, address) in
+        [("127.0.0.1", "127.0.0.1:11435"), ("192.168.1.5", "127.0.0.1:11435"), ("::1", "[::1]:11435")]
+    {
+        let refused = reported(here(sender), address).unwrap_err();
+        assert!(refused.contains("this edge itself") && refused.contains("--ollama-url"), "{refused}");
+    }
+    assert_eq!(reported(here("127.0.0.1"), "127.0.0.1:11434"), Ok("127.0.0.1:11434".into()));
+    let elsewhere = Sender { here: false, ..here("192.168.1.5") };
+    assert_eq!(reported(elsewhere, "127.0.0.1:11435"), Ok("192.168.1.5:11435".into()), "an Ollama may have that port");
+}
+
+#[test]
+fn nobody_else_takes_a_node_out() {
+    let mut first = NodeSpec::default().heartbeat("n", 1);
+    first.herd.as_mut().unwrap().boot = "first".into();
+    let (lan, other) = (from("192.168.1.5", true), from("192.168.1.6", true));
+    let Ok(Applied::Changed(snapshot)) = apply(&FleetSnapshot::default(), first, lan, 0) else { panic!("refused") };
+    let leaving = |boot: &str| {
+        let report = crate::wire::HerdReport { boot: boot.into(), ..Default::default() };
+        let herd = (!boot.is_empty()).then_some(report);
+        Heartbeat { node_id: "n".into(), draining: true, herd, ..Heartbeat::default() }
+    };
+    let drains = |boot: &str, from: Sender| match apply(&snapshot, leaving(boot), from, 0) {
+        Ok(Applied::Changed(next)) => next.nodes[0].draining,
+        Err(HeartbeatError::NotYours) => false,
+        other => panic!("{other:?}"),
+    };
+    // A twin that was refused knows the token, the name and its own run; an older agent tells no run.
+    assert!(!drains("second", other) && !drains("", other));
+    assert!(!drains("second", lan), "not a second agent on the machine either");
+    assert!(!drains("first", Sender { trusted: false, ..other }));
+    assert!(drains("first", lan) && drains("", lan));
+    assert!(drains("first", other), "a laptop that changed its network");
 }
 
 #[test]
@@ -75,7 +150,7 @@ fn a_node_id_belongs_to_its_machine_until_that_is_silent() {
     let mut other = NodeSpec::default().heartbeat("n", 1);
     other.herd.as_mut().unwrap().boot = "another".into();
     let from_elsewhere = from("192.168.1.9", false);
-    assert!(matches!(apply(&snapshot, other.clone(), from_elsewhere, 5_000), Err(HeartbeatError::Taken(_))));
+    assert!(matches!(apply(&snapshot, other.clone(), from_elsewhere, 5_000), Err(HeartbeatError::Taken { .. })));
     let later = LifeLimits::default().degraded_after_ms + 1;
     assert!(matches!(apply(&snapshot, other, from_elsewhere, later), Ok(Applied::Changed(_))));
     let drain = Heartbeat { node_id: "n".into(), draining: true, ..Heartbeat::default() };

@@ -3,11 +3,8 @@
 use super::fix;
 use super::latency::{Unloaded, cold, cold_seen};
 use super::{Inputs, Seen, human_bytes, human_ms, measured};
-use crate::fleet::{Condition, Model, Node};
+use crate::fleet::{Condition, Node};
 use crate::recommend::memory::{cache_bytes, kv_bytes_per_token};
-
-/// Families that Ollama runs one at a time, whatever it is told.
-const SERIAL_FAMILIES: [&str; 6] = ["mllama", "qwen3vl", "qwen35", "qwen3next", "lfm2", "nemotron_h"];
 
 /// Ollama runs one request at a time unless told otherwise, and one user's long answer blocks all others.
 ///
@@ -18,7 +15,7 @@ pub(super) fn num_parallel(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
         let p95_ms = measured(wait.p95_ms)?;
         let model = node.models.iter().find(|model| model.name.as_str() == row.model)?;
         let waits = wait.samples >= min_samples && p95_ms >= inputs.policy.queue_wait_p95_ms;
-        if !waits || model.slots(&node.env) > 1 || is_serial(model) {
+        if !waits || model.slots(&node.env) > 1 || model.is_serial() {
             return None;
         }
         let context = model.resident.as_ref().and_then(|resident| resident.context_length);
@@ -39,11 +36,6 @@ pub(super) fn num_parallel(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
         )
     });
     seen.collect()
-}
-
-fn is_serial(model: &Model) -> bool {
-    let embeds = model.capabilities.has("embedding") == Some(true);
-    embeds || SERIAL_FAMILIES.iter().any(|family| model.details.family.starts_with(family))
 }
 
 /// A model goes when it has been idle, and the next request pays for it.

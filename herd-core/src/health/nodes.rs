@@ -1,9 +1,9 @@
 //! Nodes: are they there, do they work, are they of an age.
 
 use super::fix;
-use super::version::Version;
 use super::{Inputs, Seen, Severity, human_ms, share};
 use crate::fleet::{Condition, Node};
+use crate::version::Version;
 use crate::wire::SCHEMA;
 
 /// Nothing can be served at all, and the edge looks well.

@@ -21,6 +21,24 @@ pub struct Stats {
     pub models: BTreeMap<String, Vec<ModelStats>>,
     /// What clients asked for, one row for each normalised name.
     pub demand: Vec<Demand>,
+    /// Agents that were turned away in the last minutes, one row for each address and reason.
+    pub join_refusals: Vec<JoinRefusal>,
+}
+
+/// An agent that was turned away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JoinRefusal {
+    /// Address that its heartbeats come from.
+    pub address: String,
+    /// Name of its node; empty = it was turned away before that was read.
+    pub node_id: String,
+    /// Short name of the reason.
+    pub code: String,
+    /// The reason with what to do, as the agent was told.
+    pub message: String,
+    /// How often since it began.
+    pub count: u64,
 }
 
 /// The edge as a whole.

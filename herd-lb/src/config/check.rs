@@ -16,6 +16,7 @@ use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::inspect::json::DEPTH_CEILING;
 use herd_core::name::ModelName;
+use herd_core::network::Networks;
 use herd_core::patience::Patience;
 use herd_core::protect::Protection;
 use herd_core::pull::{Pattern, PullPolicy};
@@ -58,8 +59,9 @@ impl ConfigFile {
             log_stderr: one_of("log.stderr", &self.log.stderr, &StderrLines::NAMES)?,
             threads: threads(self.threads)?,
             embedded_agent: one_of("agent.embedded", &self.agent.embedded, &EMBEDDED)?,
-            ollama_url: Some(self.agent.ollama_url.clone()).filter(|url| !url.is_empty()),
+            ollama_url: local_ollama(&self.agent.ollama_url)?,
             mdns: mdns(&self.mdns)?,
+            networks: networks(&self.fleet.networks)?,
             allow_public_nodes: self.fleet.allow_public_nodes,
             heartbeat_limits: HeartbeatLimits {
                 models: in_range("fleet.models_max", self.fleet.models_max, 1..=65_536)?,
@@ -126,6 +128,21 @@ fn hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
     match names.iter().find(|name| !Hosts::is_name(name)) {
         Some(name) => Err(not_allowed("admin.hosts", name, "names like herd.example or herd.example:8443")),
         None => Ok(names.to_vec()),
+    }
+}
+
+fn networks(listed: &[String]) -> Result<Vec<String>, ConfigError> {
+    match Networks::new(listed, &[]) {
+        Ok(_) => Ok(listed.to_vec()),
+        Err(wrong) => Err(not_allowed("fleet.networks", wrong, "lan, or networks like 192.168.0.0/16 and fd00::/8")),
+    }
+}
+
+fn local_ollama(url: &str) -> Result<Option<String>, ConfigError> {
+    match herd_agent::ollama_url(url) {
+        _ if url.is_empty() => Ok(None),
+        Ok(_) => Ok(Some(url.to_owned())),
+        Err(why) => Err(not_allowed("agent.ollama_url", url, &format!("like http://127.0.0.1:11434; this {why}"))),
     }
 }
 

@@ -8,6 +8,7 @@ use herd_core::budget::BudgetLimits;
 use herd_core::decide::{CANDIDATES_MAX, FallbackPolicy};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
+use herd_core::network::LAN_WORD;
 use herd_core::patience::Patience;
 use herd_core::pull::PullPolicy;
 use herd_core::queue::QueueLimits;
@@ -152,6 +153,8 @@ section! {
     FleetFile {
         /// Secret that heartbeats must carry; empty = none is asked for.
         join_token: String = String::new(),
+        /// The local networks: `lan` and blocks of addresses.
+        networks: Vec<String> = vec![LAN_WORD.into()],
         /// Take nodes from public addresses.
         allow_public_nodes: bool = false,
         /// Most nodes.

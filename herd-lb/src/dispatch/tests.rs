@@ -39,7 +39,7 @@ impl Bench {
             OllamaReport { address: format!("127.0.0.1:{port}"), available, loaded, env, ..Default::default() };
         let report = HerdReport { seq: self.seq, boot: id.into(), ollama, ..Default::default() };
         let heartbeat = Heartbeat { node_id: id.into(), herd: Some(report), ..Default::default() };
-        let sender = Sender { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, allow_public: false };
+        let sender = Sender::at(IpAddr::V4(Ipv4Addr::LOCALHOST));
         self.fleet.heartbeat(heartbeat, sender).unwrap();
     }
 

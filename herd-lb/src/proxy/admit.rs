@@ -41,7 +41,8 @@ impl Edge {
         let request = session.req_header();
         elsewhere(request)?;
         let client = client_ip(session);
-        let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers) };
+        let on_lan = client.is_some_and(|ip| self.fleet.networks().contains(ip));
+        let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers), on_lan };
         match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::Admin => Ok(()),
@@ -49,7 +50,10 @@ impl Edge {
                 Err(Reply::new(405, "method not allowed").header("Allow", "POST").closing())
             }
             Route::Refused(Refusal::Forbidden) => {
-                Err(Reply::new(403, "not allowed from this address (admin.expose)").closing())
+                let from = client.map(|ip| ip.to_string()).unwrap_or_default();
+                let message =
+                    format!("not allowed from {from}: see admin.expose, and fleet.networks for what is the LAN");
+                Err(Reply::new(403, message).closing())
             }
             Route::Refused(Refusal::NotFound) => Err(Reply::new(404, "not found on this port").closing()),
         }
@@ -74,6 +78,9 @@ impl Edge {
         };
         match outcome {
             Ok((profile, held, key)) => {
+                for name in std::iter::once(&profile.model).chain(&profile.fallback_models) {
+                    self.fleet.offer_remote(name);
+                }
                 let mut inference = Inference::new(profile, held, trace);
                 inference.tried = marks.others(&self.fleet.snapshot());
                 inference.marks = marks;

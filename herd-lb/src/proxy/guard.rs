@@ -56,6 +56,11 @@ pub(super) fn check(session: &Session, limits: &Limits) -> Result<(), Reply> {
     if headers.contains_key(TRANSFER_ENCODING) && raw.is_some_and(|raw| has_field(&raw, CONTENT_LENGTH.as_str())) {
         return Err(Reply::new(400, "Content-Length and Transfer-Encoding exclude each other").closing());
     }
+    if herd_admin::via::has_come_back(headers) {
+        let message = "the request has come back to this herd: one of its nodes is a herd itself. Point that node's agent \
+                       at its Ollama";
+        return Err(Reply::new(508, message).closing());
+    }
     Ok(())
 }
 

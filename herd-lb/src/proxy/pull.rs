@@ -37,6 +37,12 @@ impl Edge {
     pub(super) async fn pull_missing(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Unserved> {
         let request_id = ctx.request_id.clone();
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
+        if let Some(why) = self.fleet.why_empty() {
+            return Err(Unserved::Refused(
+                Status::Rejected,
+                error::not_found(inference, &self.fleet.snapshot(), Some(&why)),
+            ));
+        }
         let model = inference.profile.model.clone();
         let ask = PullAsk::new(&model, PullReason::Auto { request_id }).spelled(&inference.spelled);
         let mut handle =

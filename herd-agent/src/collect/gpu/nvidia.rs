@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use herd_core::wire;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 /// How often a missing library is looked for again: a driver can be installed, or a container's hook come late.
@@ -47,11 +48,14 @@ impl Nvidia {
 }
 
 fn facts(device: &Device<'_>) -> wire::Gpu {
-    let memory = device.memory_info().ok();
+    let memory = device.memory_info();
+    // Those that are part of the processor (Jetson, GB10) share its memory, and tell of none that is theirs.
+    let unified = matches!(memory, Err(NvmlError::NotSupported));
+    let memory = memory.ok();
     wire::Gpu {
         name: device.name().unwrap_or_default(),
         vendor: "nvidia".to_owned(),
-        unified: false,
+        unified,
         vram_total_bytes: memory.as_ref().map(|memory| memory.total),
         vram_free_bytes: memory.as_ref().map(|memory| memory.free),
         utilization_pct: device.utilization_rates().ok().map(|rates| f64::from(rates.gpu)),

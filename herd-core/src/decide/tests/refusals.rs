@@ -24,7 +24,7 @@ fn every_refusal_has_its_reason() {
     assert_eq!(decide(&snapshot, &chat(), &[], later).refused, [(0, Ineligible::Offline)]);
     assert_eq!(decide(&snapshot, &chat(), &[0], NOW).refused, [(0, Ineligible::AlreadyTried)]);
     let huge = fleet(&[("n", NodeSpec { model_bytes: 80 * GIB, ..NodeSpec::default().cold("m") })], NOW);
-    assert_eq!(choose(&huge, &chat()).refused[0].1.name(), "does_not_fit");
+    assert_eq!(choose(&huge, &chat()).candidates[0].last_resort, Some("does_not_fit"), "Ollama counts swap and mmap");
     let mut short = fleet(&[("n", NodeSpec::default().cold("m"))], NOW).nodes[0].as_ref().clone();
     short.pressure = crate::wire::Pressure::Critical;
     assert_eq!(choose(&FleetSnapshot::default().with(short), &chat()).refused[0].1.name(), "memory_pressure");
@@ -69,8 +69,71 @@ fn a_stale_node_is_a_last_resort() {
 #[test]
 fn what_rules_a_node_out_is_not_hidden_by_what_makes_it_a_last_resort() {
     let blind = vec!["completion".to_owned()];
-    let spec = NodeSpec { model_bytes: 80 * GIB, capabilities: blind, ..NodeSpec::default().cold("m") };
-    let snapshot = fleet(&[("n", spec)], NOW);
+    let spec = NodeSpec { capabilities: blind, ..NodeSpec::default().cold("m") };
+    let mut short = fleet(&[("n", spec)], NOW).nodes[0].as_ref().clone();
+    short.pressure = crate::wire::Pressure::Critical;
     let with_image = profile(r#"{"model":"m","messages":[{"content":"x","images":["aGk="]}]}"#);
-    assert_eq!(choose(&snapshot, &with_image).refused[0].1.name(), "does_not_fit");
+    let snapshot = FleetSnapshot::default().with(short);
+    assert_eq!(choose(&snapshot, &with_image).refused[0].1.name(), "memory_pressure");
+}
+
+#[test]
+fn a_model_larger_than_a_node_goes_where_it_fits_and_else_is_tried() {
+    let huge = |memory_bytes| NodeSpec { model_bytes: 80 * GIB, memory_bytes, ..NodeSpec::default().cold("m") };
+    let both = fleet(&[("a", huge(64 * GIB)), ("b", huge(128 * GIB))], NOW);
+    let decision = choose(&both, &chat());
+    let order: Vec<_> = decision.candidates.iter().map(|c| (both.nodes[c.node].id.as_str(), c.last_resort)).collect();
+    assert_eq!(order, [("b", None), ("a", Some("does_not_fit"))]);
+    let small = fleet(&[("a", huge(64 * GIB)), ("b", huge(32 * GIB))], NOW);
+    assert!(choose(&small, &chat()).ready().next().is_some(), "its Ollama says no, if it does");
+}
+
+#[test]
+fn a_model_that_runs_elsewhere_needs_nothing_of_its_node() {
+    let cloud = |model: &str, remote: &str| {
+        let spec = NodeSpec { memory_bytes: GIB, free_bytes: 0, model_bytes: 384, ..NodeSpec::default().cold(model) };
+        let mut heartbeat = spec.heartbeat("n", 1);
+        let report = heartbeat.herd.as_mut().unwrap();
+        report.ollama.available[0].remote_model = remote.into();
+        report.memory.as_mut().unwrap().pressure = crate::wire::Pressure::Critical;
+        let (life, limits) = (LifeLimits::default(), crate::fleet::HeartbeatLimits::default());
+        match FleetSnapshot::default().apply(heartbeat, crate::testing::sender(), NOW, &life, &limits) {
+            Ok(crate::fleet::Applied::Changed(next)) => next,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (model, remote) in [("big:120b-cloud", "big:120b"), ("m:cloud", ""), ("mine", "big:120b")] {
+        let snapshot = cloud(model, remote);
+        let profile = profile(&format!(r#"{{"model":"{model}","messages":[],"options":{{"num_ctx":9000}}}}"#));
+        let node = &snapshot.nodes[0];
+        let held: Vec<_> = (0..40).map(|_| Claim::take(&node.load, &node.models[0].load, 0)).collect();
+        let decision = choose(&snapshot, &profile);
+        let best = decision.ready().next().expect("no slot is needed");
+        assert_eq!(
+            (best.last_resort, best.plan.action, best.plan.num_ctx),
+            (None, ContextAction::Kept, None),
+            "{model}"
+        );
+        assert_eq!((best.prediction.load_ms, best.prediction.wait_ms, best.seen.load), (0.0, 0.0, None), "{model}");
+        assert_eq!((node.load.in_flight(), node.handed_on()), (40, 40));
+        drop(held);
+    }
+}
+
+#[test]
+fn one_ollama_with_two_names_has_its_slots_once() {
+    let join = |snapshot: FleetSnapshot, id: &str| {
+        let mut heartbeat = NodeSpec { slots: Some(1), ..NodeSpec::default().hot("m", 8_192) }.heartbeat(id, 1);
+        heartbeat.herd.as_mut().unwrap().ollama.address = "127.0.0.1:11434".into();
+        let (life, limits) = (LifeLimits::default(), crate::fleet::HeartbeatLimits::default());
+        match snapshot.apply(heartbeat, crate::testing::sender(), NOW, &life, &limits) {
+            Ok(crate::fleet::Applied::Changed(next)) => next,
+            other => panic!("{other:?}"),
+        }
+    };
+    let snapshot = join(join(FleetSnapshot::default(), "a"), "b");
+    assert_eq!(goes(&choose(&snapshot, &chat()), &snapshot), ["a"]);
+    assert_eq!(choose(&snapshot, &chat()).refused, [(1, Ineligible::SameOllama)]);
+    let _running = run(&snapshot, "a", "m");
+    assert_eq!(goes(&choose(&snapshot, &chat()), &snapshot), [""; 0], "the second request waits");
 }

@@ -1,9 +1,10 @@
 //! One case for each check.
 
 use super::super::scene::MODEL;
-use super::super::{Demand, DemandWindow, ModelStats, NodeStats, NodeWindow, Scene, Severity, StoreState};
+use super::super::{Demand, DemandWindow, JoinRefusal, ModelStats, NodeStats, NodeWindow, Scene, Severity, StoreState};
 use super::Case;
 use crate::fleet::Model;
+use crate::name::NodeId;
 use crate::testing::GIB;
 use crate::wire::{LoadedModel, MemoryBytes, OllamaState, Pressure, Thermal};
 
@@ -360,11 +361,23 @@ fn configuration() -> Vec<Case> {
         ),
         on_a("ollama_local_only", Critical, |s| s.snapshot.nodes[0].load.set_probe_failed(true), |_| {}),
         on_a("herd_bypassed", Info, |s| others(s, 1), |s| others(s, 0)),
+        in_fleet("join_refused", Warning, |s| s.stats.join_refusals.push(join_refusal()), |_| {}),
+        on_a("same_ollama", Warning, |s| s.node("a", |node| node.same_ollama_as = NodeId::new("b").ok()), |_| {}),
         in_fleet("no_join_token", Info, remote, |s| {
             remote(s);
             s.policy.has_join_token = true;
         }),
     ]
+}
+
+fn join_refusal() -> JoinRefusal {
+    JoinRefusal {
+        address: "192.168.7.1".into(),
+        node_id: "ubuntu".into(),
+        code: "taken".into(),
+        message: "node_id \"ubuntu\" is in use".into(),
+        count: 1,
+    }
 }
 
 fn waits(scene: &mut Scene, samples: u64) {
