@@ -1,10 +1,10 @@
 //! The store of all that was: one row for each request, roll-ups for percentiles of any range, and the audit log,
 //! settings and benchmark runs beside them, in one `SQLite` file.
 //!
-//! Traffic never waits for it. [`StoreHandle::record`] puts a record into a bounded channel or drops and counts it; one
-//! thread of its own writes in batches. A file that is corrupt is set aside and never deleted; one that is locked, or a
-//! disk that is full or not writable, is a finding in [`StoreHandle::health`], and is tried again with growing pauses.
-//! Reads have their own connections and a deadline each.
+//! Traffic never waits for it. [`StoreHandle::record`] leaves a record in a bounded queue, or counts it as dropped and
+//! gives it back; one thread of its own writes in batches. A file that is corrupt is set aside and never deleted; one
+//! that is locked, or a disk that is full or not writable, is a finding in [`StoreHandle::health`], and is tried again
+//! with growing pauses. Reads have their own connections and a deadline each.
 
 mod backfill;
 mod book;
