@@ -11,8 +11,8 @@ use crate::node_facts::{takes_requests, why};
 use crate::state::{AdminState, View};
 
 /// What to do about a fleet without nodes.
-const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url http://THIS-MACHINE:11435\" on \
-     a machine that runs it";
+pub const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url \
+                            http://THIS-MACHINE:11435\" on a machine that runs it";
 
 /// Nodes that are named when none can serve.
 const NODES_NAMED: usize = 16;

@@ -76,6 +76,7 @@ pub use checks::EdgeCounts;
 pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
 pub use guard::Hosts;
+pub use health::NO_NODES;
 pub use live::{LivePhase, LiveView};
 pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
 pub use page::Page;

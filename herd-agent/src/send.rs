@@ -157,15 +157,17 @@ impl Link {
         if status.is_success() {
             return Ok(answer["notice"].as_str().map(quoted));
         }
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+            && let Some(what) = self.who_answers().await
+        {
+            return Err(SendError::NoEdge(what));
+        }
         // An edge of herd has codes for its reasons; the Python project's tell them otherwise.
         let told = answer["error"]["message"].as_str().or_else(|| answer["detail"].as_str());
         if let Some(told) = told {
             return Err(SendError::Refused { status, message: format!("{} ({status})", quoted(told)) });
         }
-        match self.who_answers().await {
-            Some(what) => Err(SendError::NoEdge(what)),
-            None => Err(SendError::Refused { status, message: format!("refused with {status}") }),
-        }
+        Err(SendError::Refused { status, message: format!("refused with {status}") })
     }
 
     /// What answers where an edge should be, by what it says of its version; `None` = nobody can tell.
@@ -263,4 +265,11 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// Why `router` takes no heartbeat of `post`, in words; empty = it takes them.
+#[cfg(test)]
+pub(crate) async fn refusal(post: Post, router: Router) -> String {
+    let link = Link { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() };
+    link.send(Bytes::from_static(b"{}")).await.err().map(|error| error.to_string()).unwrap_or_default()
 }

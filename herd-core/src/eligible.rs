@@ -27,6 +27,8 @@ pub enum Ineligible {
     ProbeFailed,
     /// Another node is the same Ollama, and requests go there.
     SameOllama,
+    /// The edge has never reached its Ollama, though its agent is heard.
+    Unreached,
     /// It does not have the model.
     ModelAbsent,
     /// The model lacks what the request needs: `vision`, `tools`, `embedding`, `completion`.
@@ -65,6 +67,8 @@ words! {
         ProbeFailed = "probe_failed",
         /// [`Ineligible::SameOllama`]
         SameOllama = "same_ollama",
+        /// [`Ineligible::Unreached`]
+        Unreached = "unreached",
         /// [`Ineligible::ModelAbsent`]
         ModelAbsent = "model_absent",
         /// [`Ineligible::MissingCapability`]
@@ -92,6 +96,7 @@ impl Ineligible {
             Self::OnTrial => IneligibleKind::OnTrial,
             Self::ProbeFailed => IneligibleKind::ProbeFailed,
             Self::SameOllama => IneligibleKind::SameOllama,
+            Self::Unreached => IneligibleKind::Unreached,
             Self::ModelAbsent => IneligibleKind::ModelAbsent,
             Self::MissingCapability(_) => IneligibleKind::MissingCapability,
             Self::ContextTooSmall(_) => IneligibleKind::ContextTooSmall,
@@ -134,6 +139,7 @@ impl Ineligible {
                 | Self::ContextTooSmall(_)
                 | Self::DoesNotFit { .. }
                 | Self::SameOllama
+                | Self::Unreached
         )
     }
 }
@@ -150,6 +156,7 @@ impl fmt::Display for Ineligible {
             Self::OnTrial => f.write_str("a request tries whether it has recovered"),
             Self::ProbeFailed => f.write_str("does not answer its health probe"),
             Self::SameOllama => f.write_str("is the same Ollama as another node"),
+            Self::Unreached => f.write_str("the edge cannot reach its Ollama: start it with OLLAMA_HOST=0.0.0.0"),
             Self::ModelAbsent => f.write_str("does not have the model"),
             Self::MissingCapability(what) => write!(f, "the model there has no {what} capability"),
             Self::ContextTooSmall(max) => write!(f, "the prompt exceeds the model's context of {max} tokens"),
@@ -169,6 +176,9 @@ const ESTIMATE_SLACK: u64 = 2;
 /// # Errors
 /// With the reason why not.
 pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), Ineligible> {
+    if node.load.never_reached() {
+        return Err(Ineligible::Unreached);
+    }
     match node.state(now_ms, life) {
         NodeState::Offline => return Err(Ineligible::Offline),
         NodeState::Draining => return Err(Ineligible::Draining),

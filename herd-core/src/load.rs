@@ -130,6 +130,12 @@ impl NodeLoad {
         !self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) > 0
     }
 
+    /// Whether the edge's own probes have all been in vain: as far as this edge can tell, there is no Ollama for it.
+    #[must_use]
+    pub fn never_reached(&self) -> bool {
+        self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) == 0
+    }
+
     /// Notes that the node is suspected, or is no longer, after probes in a row.
     pub fn set_probe_failed(&self, failed: bool) {
         self.probe.failed.store(failed, Relaxed);

@@ -230,7 +230,7 @@ impl Dispatcher {
             .refused
             .iter()
             .any(|(index, reason)| reason.passes() && !ask.tried.contains(&snapshot.nodes[*index].number));
-        let starting = now_ms < hold.start_ms && ask.tried.is_empty();
+        let starting = now_ms < hold.start_ms && ask.tried.is_empty() && self.fleet.awaits_known();
         ask.holds && ((away && held_ms < hold.max_ms) || starting)
     }
 

@@ -1,10 +1,11 @@
 //! The fleet as this edge knows it: one immutable picture, replaced as a whole by one writer at a time.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use herd_core::awake::AwakeClock;
 use herd_core::choice::{FleetView, Freed};
 use herd_core::decide::Policy;
@@ -15,10 +16,6 @@ use herd_core::wire::Heartbeat;
 use tokio::sync::Notify;
 
 use crate::wake::Wake;
-
-/// What an operator does about a fleet without nodes.
-const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url \
-                        http://THIS-MACHINE:11435\" on a machine that runs it";
 
 /// The fleet, and what all parts of the edge share about it.
 #[derive(Debug)]
@@ -33,6 +30,8 @@ pub struct Fleet {
     networks: ArcSwap<Networks>,
     /// Why the last agent was turned away; empty = none was since a node joined.
     refused: ArcSwap<String>,
+    /// Nodes that were known before this start; `None` = not known yet who was.
+    expected: ArcSwapOption<BTreeSet<String>>,
     wake: Arc<Wake>,
     tickets: AtomicU64,
     draining: AtomicBool,
@@ -53,6 +52,7 @@ impl Fleet {
             limits,
             networks: ArcSwap::from_pointee(Networks::lan()),
             refused: ArcSwap::default(),
+            expected: ArcSwapOption::empty(),
             wake: Arc::default(),
             tickets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -240,6 +240,19 @@ impl Fleet {
         self.update(|snapshot| snapshot.without(&snapshot.node(id)?.id))
     }
 
+    /// Says which nodes were known before this start.
+    pub fn expect(&self, ids: BTreeSet<String>) {
+        self.expected.store(Some(Arc::new(ids)));
+        self.wake.nudge();
+    }
+
+    /// Whether a node that was known before this start may still come.
+    #[must_use]
+    pub fn awaits_known(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        self.expected.load().as_ref().is_none_or(|ids| ids.iter().any(|id| snapshot.node(id).is_none()))
+    }
+
     /// What to say where a fleet without nodes is asked for something; `None` = there are nodes.
     #[must_use]
     pub fn why_empty(&self) -> Option<String> {
@@ -248,7 +261,7 @@ impl Fleet {
         }
         let refused = self.refused.load();
         let turned_away = if refused.is_empty() { String::new() } else { format!("; {refused}") };
-        Some(format!("{NO_NODES}{turned_away}"))
+        Some(format!("{}{turned_away}", herd_admin::NO_NODES))
     }
 
     /// Whether new requests are turned away.

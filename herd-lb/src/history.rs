@@ -26,6 +26,7 @@ pub async fn remember(fleet: Arc<Fleet>, store: StoreHandle) {
         Ok(known) => known,
         Err(error) => return tracing::warn!(%error, "latencies of before are not known"),
     };
+    fleet.expect(known.iter().map(|latency| latency.node_id.clone()).collect());
     let looks = WAITS.as_secs() / LOOK.as_secs();
     for _ in 0..looks {
         known.retain(|latency| !give_back(&fleet, latency, now_ms));

@@ -179,7 +179,7 @@ impl BackgroundService for LocalAgent {
         }
         let url = &self.config.ollama.url;
         if self.mode == EmbeddedAgent::Auto && !local_ollama_answers(&self.config).await {
-            tracing::info!(
+            tracing::warn!(
                 ollama_url = %url,
                 "no Ollama on this machine yet; it is reported as soon as it answers there (agent.ollama_url, OLLAMA_HOST)"
             );

@@ -321,3 +321,56 @@ async fn a_slow_edge_delays_nobody_and_then_gets_the_newest() {
     let next = slow_inbox.until(|_| true).await;
     assert!(seq(&next) >= seq(&newest), "{} is older than {}", seq(&next), seq(&newest));
 }
+
+/// An Ollama, a herd, or another program that takes no heartbeats.
+async fn stranger(tasks: &mut JoinSet<()>, version: &'static str) -> SocketAddr {
+    let routes = Routes::new().route("/api/version", get(move || async move { version }));
+    serve(tasks, TcpListener::bind("127.0.0.1:0").await.unwrap(), routes)
+}
+
+#[tokio::test]
+async fn a_herd_in_ollamas_place_is_not_reported() {
+    let mut tasks = JoinSet::new();
+    let empty = || async { EMPTY };
+    let version = || async { r#"{"version":"0.33.0","herd_version":"0.1.0"}"# };
+    let (asked_in, mut asked) = mpsc::channel(64);
+    let tags = move || async move {
+        asked_in.send(()).await.ok();
+        EMPTY
+    };
+    let herd =
+        Routes::new().route("/api/ps", get(empty)).route("/api/tags", get(tags)).route("/api/version", get(version));
+    let herd_at = serve(&mut tasks, TcpListener::bind("127.0.0.1:0").await.unwrap(), herd);
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let _stop = start(&mut tasks, config(herd_at, &[edge_at]));
+    for _ in 0..5 {
+        timeout(FOREVER, asked.recv()).await.unwrap().unwrap();
+    }
+    assert!(inbox.0.try_recv().is_err(), "no heartbeat");
+}
+
+#[tokio::test]
+async fn what_answers_in_an_edges_place_is_told_by_its_version() {
+    let mut tasks = JoinSet::new();
+    let told = async |tasks: &mut JoinSet<()>, version: &'static str, path: &str| {
+        let at = stranger(tasks, version).await;
+        let (_, paused) = watch::channel(false);
+        let post = Post {
+            client: Client::new(),
+            node_id: NodeId::new("n").unwrap(),
+            boot: "b".into(),
+            token: None,
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(5),
+            paused,
+        };
+        let router = Router { name: "r".into(), urls: vec![format!("http://{at}{path}").parse().unwrap()] };
+        crate::send::refusal(post, router).await
+    };
+    let ollama = told(&mut tasks, r#"{"version":"0.33.0"}"#, "/").await;
+    assert!(ollama.contains("is an Ollama (0.33.0), not an edge") && ollama.contains("11435"), "{ollama}");
+    let path = told(&mut tasks, r#"{"version":"0.33.0","herd_version":"0.1.0"}"#, "/v1/").await;
+    assert!(path.contains("drop /v1/ from the URL"), "{path}");
+    let other = told(&mut tasks, "hello", "/").await;
+    assert!(other.contains("404"), "{other}");
+}

@@ -33,11 +33,11 @@ impl Default for LifeLimits {
 pub enum NodeState {
     /// Heard of lately.
     Online,
-    /// Some heartbeats are missing, or its Ollama does not answer the agent.
+    /// Some heartbeats are missing, or its Ollama does not answer the agent or the edge.
     Degraded,
     /// Silent for long: a last resort.
     Stale,
-    /// Silent for too long, or its Ollama is down.
+    /// Silent for too long, its Ollama is down, or the edge has never reached that.
     Offline,
     /// Takes no new requests; running ones finish.
     Draining,
@@ -158,13 +158,13 @@ impl Node {
         let age = now_ms.saturating_sub(self.heartbeat_at_ms);
         let silent = age > life.offline_after_ms;
         let down = self.ollama == wire::OllamaState::Down && age <= life.offline_after_ms;
-        if down || (silent && !self.load.probe_succeeds()) {
+        if down || self.load.never_reached() || (silent && !self.load.probe_succeeds()) {
             NodeState::Offline
         } else if self.draining || self.cordoned {
             NodeState::Draining
         } else if age > life.stale_after_ms {
             NodeState::Stale
-        } else if age > life.degraded_after_ms || self.ollama == wire::OllamaState::Hung {
+        } else if age > life.degraded_after_ms || self.ollama == wire::OllamaState::Hung || self.load.probe_failed() {
             NodeState::Degraded
         } else {
             NodeState::Online

@@ -283,7 +283,7 @@ section! {
     Hold {
         /// Longest wait for a node that has the model and is briefly away.
         max_ms: u64 = 30_000,
-        /// After its start the edge waits so long for heartbeats before it calls a model unknown.
+        /// After its start the edge waits so long for nodes that it knew before, before it calls a model unknown.
         start_ms: u64 = 10_000,
     }
 }

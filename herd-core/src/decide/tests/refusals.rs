@@ -49,7 +49,11 @@ fn a_suspected_node_serves_only_when_no_other_can() {
         assert_eq!((candidates[0].node, candidates[1].node), (1, 0));
         candidates[1].last_resort
     };
-    assert_eq!(suspected(|node| node.load.set_probe_failed(true)), Some("probe_failed"));
+    let reached_before = |node: &Node| {
+        node.load.probe_succeeded(NOW);
+        node.load.set_probe_failed(true);
+    };
+    assert_eq!(suspected(reached_before), Some("probe_failed"));
     assert_eq!(suspected(|node| (0..3).for_each(|_| node.load.failed(NOW))), Some("ejected"));
 }
 
@@ -136,4 +140,24 @@ fn one_ollama_with_two_names_has_its_slots_once() {
     assert_eq!(choose(&snapshot, &chat()).refused, [(1, Ineligible::SameOllama)]);
     let _running = run(&snapshot, "a", "m");
     assert_eq!(goes(&choose(&snapshot, &chat()), &snapshot), [""; 0], "the second request waits");
+}
+
+#[test]
+fn a_node_that_the_edge_never_reached_is_not_asked_and_not_waited_for() {
+    let snapshot = fleet(&[("n", NodeSpec::default().hot("m", 8_192))], NOW);
+    let node = &snapshot.nodes[0];
+    let (state, life) = (|| node.state(NOW, &LifeLimits::default()), LifeLimits::default());
+    assert_eq!((state().name(), choose(&snapshot, &chat()).candidates.len()), ("online", 1));
+    node.load.set_probe_failed(true);
+    assert_eq!((state().name(), node.condition(NOW, &life).name()), ("offline", "probe_fails"));
+    assert_eq!(choose(&snapshot, &chat()).refused, [(0, Ineligible::Unreached)]);
+    assert!(!Ineligible::Unreached.passes());
+    // One that was reached may only be slow, and is still better than none.
+    node.load.probe_succeeded(NOW);
+    assert_eq!(state().name(), "online");
+    node.load.set_probe_failed(true);
+    assert_eq!(
+        (state().name(), choose(&snapshot, &chat()).candidates[0].last_resort),
+        ("degraded", Some("probe_failed"))
+    );
 }
