@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::collect::{Collector, HostSource};
 use crate::compose::{Identity, Moment, heartbeat};
-use crate::config::{Config, MdnsConfig};
+use crate::config::{Config, MdnsConfig, Problem};
 use crate::discover::{self, LINGER};
 use crate::identity::{IdentityError, node_id};
 use crate::ollama::{Essence, OllamaFacts, Poller, watch_ollama};
@@ -34,6 +34,9 @@ pub enum RunError {
     /// The node has no usable name.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The configuration cannot be used on this machine.
+    #[error(transparent)]
+    Config(#[from] Problem),
     /// The HTTP client cannot be made.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -62,7 +65,11 @@ pub async fn run_pausable(
     shutdown: watch::Receiver<bool>,
     paused: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    config.expand_home(std::env::home_dir().and_then(|home| home.into_os_string().into_string().ok()).as_deref());
+    if config.node_id.is_none() {
+        // The name is kept there.
+        config
+            .expand_home(std::env::home_dir().and_then(|home| home.into_os_string().into_string().ok()).as_deref())?;
+    }
     // Neither an inherited proxy nor a redirect may take heartbeats elsewhere.
     let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).build()?;
     let node_id = match &config.node_id {

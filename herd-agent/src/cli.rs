@@ -69,7 +69,7 @@ fn load(flags: &Flags, env: &BTreeMap<String, String>) -> anyhow::Result<Config>
         None => None,
     };
     let mut config = Config::from_layers(text.as_deref(), env, flags)?;
-    config.expand_home(env.get("HOME").or_else(|| env.get("USERPROFILE")).map(String::as_str));
+    config.expand_home(env.get("HOME").or_else(|| env.get("USERPROFILE")).map(String::as_str))?;
     Ok(config)
 }
 
@@ -96,6 +96,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
 async fn stop_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
+    // A terminal that is closed does not take the node out of the fleet.
+    let _hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,
         _ = terminate.recv() => Ok(()),
@@ -124,11 +126,16 @@ mod tests {
     #[test]
     fn flags_become_configuration() {
         let args = ["--router-url", "http://a:1", "--router-url", "http://b:2", "--ollama-url", ":9", "--no-mdns"];
-        let config = load(&parse(&args).unwrap(), &BTreeMap::new()).unwrap();
+        let home = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
+        let config = load(&parse(&args).unwrap(), &home).unwrap();
         assert_eq!(config.router_urls.len(), 2);
         assert_eq!(config.ollama.url.as_str(), "http://127.0.0.1:9/");
         assert!(!config.mdns.enabled);
         assert!(parse(&["--interval-ms", "soon"]).is_err());
+        for homeless in [BTreeMap::new(), BTreeMap::from([("HOME".to_owned(), String::new())])] {
+            let error = load(&parse(&args).unwrap(), &homeless).unwrap_err().to_string();
+            assert!(error.contains("--data-dir"), "{error}");
+        }
     }
 
     #[test]

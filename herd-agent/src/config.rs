@@ -182,10 +182,20 @@ impl Config {
     }
 
     /// `data_dir` with a leading `~` replaced by `home`.
-    pub(crate) fn expand_home(&mut self, home: Option<&str>) {
-        if let (Ok(rest), Some(home)) = (self.data_dir.strip_prefix("~"), home) {
-            self.data_dir = PathBuf::from(home).join(rest);
-        }
+    ///
+    /// # Errors
+    /// When there is no home folder: a folder named `~` would come and go with the one the agent is started in.
+    pub(crate) fn expand_home(&mut self, home: Option<&str>) -> Result<(), Problem> {
+        let Ok(rest) = self.data_dir.strip_prefix("~") else { return Ok(()) };
+        let Some(home) = home.filter(|home| !home.is_empty()) else {
+            return Err(Problem {
+                key: "data_dir".into(),
+                value: self.data_dir.display().to_string(),
+                allowed: "there is no home folder (HOME is empty); set --data-dir or FLEET_NODE_DATA_DIR".into(),
+            });
+        };
+        self.data_dir = PathBuf::from(home).join(rest);
+        Ok(())
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use herd_agent::log::{Logging, Logs};
 use herd_lb::cli::{Command, Flags};
-use herd_lb::config::{Config, Layers};
+use herd_lb::config::{Config, ConfigError, Layers};
 use herd_lb::settings::load;
 
 /// A request makes some two hundred allocations, most of them Pingora's, and frees many on another thread.
@@ -44,11 +45,20 @@ fn main() -> ExitCode {
         };
     }
     let logs = log(&config);
+    check_folder(&config.data_dir);
+    for (key, value) in &layers.saved {
+        let value = serde_json::to_string(value).unwrap_or_default();
+        tracing::info!(key, value, "set in settings.json, which goes over the file");
+    }
     for why in passed_over {
         tracing::warn!(why, "a saved setting is passed over");
     }
     let ran = herd_lb::run(layers, &config, flags.demo, |edge, admin| announce(edge, admin, flags.demo));
     drop(logs);
+    if flags.demo && config.data_dir == demo_folder() {
+        // Nothing of it is wanted, and the system clears its temporary folder in the end.
+        drop(std::fs::remove_dir_all(&config.data_dir));
+    }
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
@@ -63,10 +73,35 @@ fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
     };
     let env = std::env::vars().filter(|(name, _)| name.starts_with("FLEET_")).collect();
     let mut layers = Layers { file, env, flags: flags.overrides(), ..Layers::default() };
-    let data_dir = layers.build()?.data_dir;
+    if flags.demo && !layers.says("data_dir") {
+        // What simulated nodes did is nothing to keep beside what real ones do.
+        layers.flags.push(("data_dir", demo_folder().display().to_string()));
+    }
+    let place = |error: ConfigError| anyhow::anyhow!("{}", layers.located(&error, flags.config.as_deref()));
+    let data_dir = layers.build().map_err(place)?.data_dir;
     let passed_over = if flags.check_config { Vec::new() } else { load(&mut layers, &data_dir) };
     let config = layers.build()?;
     Ok((layers, config, passed_over))
+}
+
+/// Where a demo keeps its data, for as long as it runs.
+fn demo_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("herd-demo-{}", std::process::id()))
+}
+
+/// Says at the start what will be missing, if nothing can be written where state is kept.
+fn check_folder(folder: &Path) {
+    let probe = folder.join(format!(".write-{}", std::process::id()));
+    let tried = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&probe, b""));
+    match tried {
+        Ok(()) => drop(std::fs::remove_file(&probe)),
+        Err(error) => tracing::error!(
+            data_dir = %folder.display(),
+            %error,
+            "the data folder cannot be written: traces, latencies, settings, keys and log files are not kept. Make it \
+             writable, or set data_dir (FLEET_DATA_DIR, --data-dir)"
+        ),
+    }
 }
 
 fn log(config: &Config) -> Logs {

@@ -4,6 +4,8 @@
 mod saved;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -103,6 +105,10 @@ impl Settings {
             }
         }
         let config = next.build().map_err(|error| SettingsError { wrong: vec![named(&error)] })?;
+        let wrong = keeps_from_starting(&self.live.now(), &config);
+        if !wrong.is_empty() {
+            return Err(SettingsError { wrong });
+        }
         let persisted = saved::write(&self.file, &next.saved);
         *layers = next;
         // Under the lock: of two changes at once, the one that is told last must be in force last.
@@ -127,6 +133,27 @@ impl Settings {
         // It is replaced as a whole.
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What of the configuration `next` would keep an edge from starting that runs with `now`: told while there is somebody to
+/// tell, and not by an edge that does not come back.
+fn keeps_from_starting(now: &Config, next: &Config) -> Vec<(String, String)> {
+    let own_ports = [now.listen.port(), now.admin_listen.port()];
+    let mut wrong = Vec::new();
+    for (key, was, is) in [("listen", now.listen, next.listen), ("admin.listen", now.admin_listen, next.admin_listen)] {
+        let failed = (was != is).then(|| TcpListener::bind(is).err()).flatten();
+        // What this edge itself holds will be free by then.
+        let failed = failed.filter(|error| error.kind() != ErrorKind::AddrInUse || !own_ports.contains(&is.port()));
+        if let Some(error) = failed {
+            wrong.push((key.to_owned(), format!("cannot listen on {is}: {error}; herd would not start again")));
+        }
+    }
+    if now.data_dir != next.data_dir
+        && let Err(error) = std::fs::create_dir_all(&next.data_dir)
+    {
+        wrong.push(("data_dir".to_owned(), format!("{} cannot be made: {error}", next.data_dir.display())));
+    }
+    wrong
 }
 
 /// What to say of a key that takes no value.

@@ -56,15 +56,21 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-/// Resolves on SIGTERM or SIGINT; never, where signals cannot be listened to.
+/// Resolves on SIGTERM or SIGINT; never, where signals cannot be listened to. A terminal that is closed, or who means to
+/// reload with SIGHUP, does not cut streams.
 async fn stop_signal() {
-    let listening = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = listening else {
+    let listening = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = listening else {
         tracing::error!("cannot listen to signals");
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            Some(()) = hangup.recv() => {
+                tracing::info!("SIGHUP is ignored: what may change while herd runs is changed in the dashboard");
+            }
+        }
     }
 }

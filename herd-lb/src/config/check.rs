@@ -1,7 +1,7 @@
 //! From the file's words to checked values.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -306,14 +306,28 @@ fn threads(asked: usize) -> Result<usize, ConfigError> {
 
 fn home(text: &str) -> Result<PathBuf, ConfigError> {
     let Some(rest) = text.strip_prefix('~') else { return Ok(PathBuf::from(text)) };
-    match std::env::home_dir() {
+    let emptied = std::env::var_os("HOME").is_some_and(|home| home.is_empty());
+    match std::env::home_dir().filter(|home| home.is_absolute() && !emptied) {
         Some(home) if rest.is_empty() || rest.starts_with('/') => Ok(home.join(rest.trim_start_matches('/'))),
-        _ => Err(not_allowed("data_dir", text, "a path, with ~/ only where there is a home directory")),
+        _ => Err(not_allowed(
+            "data_dir",
+            text,
+            "a path; there is no home directory for ~ (HOME is empty): set data_dir, FLEET_DATA_DIR or --data-dir",
+        )),
     }
 }
 
 fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| not_allowed(key, text, "an IP address and a port, like 127.0.0.1:11435"))
+    let all = text.strip_prefix(':').map(|port| format!("0.0.0.0:{port}"));
+    let text = all.as_deref().unwrap_or(text);
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    // A name: its IPv4 address, as that is what clients try who know the name only.
+    let named = text.to_socket_addrs().ok().and_then(|addresses| addresses.min_by_key(SocketAddr::is_ipv6));
+    named.ok_or_else(|| {
+        not_allowed(key, text, "an address and a port, like 127.0.0.1:11435, localhost:11435 or :11435 for all")
+    })
 }
 
 fn millis(key: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {

@@ -1,6 +1,7 @@
 //! Where values come from: defaults < file < what was set at run time < environment < flags.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_yaml::{Mapping, Value};
 
@@ -55,8 +56,32 @@ impl Layers {
     /// With the key, its value and what is allowed.
     pub fn build(&self) -> Result<Config, ConfigError> {
         let file: ConfigFile = serde_path_to_error::deserialize(self.merged()?)
-            .map_err(|error| ConfigError::Type { key: error.path().to_string(), message: error.inner().to_string() })?;
+            .map_err(|error| type_error(error.path().to_string(), &error.inner().to_string()))?;
         file.check()
+    }
+
+    /// Whether anything says what `key` is.
+    #[must_use]
+    pub fn says(&self, key: &str) -> bool {
+        self.parsed_file().is_ok_and(|file| self.source(&file, key) != Source::Default)
+    }
+
+    /// `error` with where the value stands that is in its way; `path` is the file that was read.
+    #[must_use]
+    pub fn located(&self, error: &ConfigError, path: Option<&Path>) -> String {
+        let file = path.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
+        let key = match error {
+            ConfigError::Yaml(_) => return format!("{file}: {error}"),
+            ConfigError::Type { key, .. } => key.as_str(),
+            ConfigError::Value { key, .. } => key,
+        };
+        let place = match self.parsed_file().map(|parsed| self.source(&parsed, key)) {
+            Ok(Source::Flag) => "flag".to_owned(),
+            Ok(Source::Env) => variable(key),
+            Ok(Source::Runtime) => "settings.json".to_owned(),
+            _ => line_of(&self.file, key).map_or_else(|| file.clone(), |line| format!("{file}:{line}")),
+        };
+        format!("{place}: {error}")
     }
 
     /// Every key with its value and where that comes from.
@@ -106,6 +131,43 @@ impl Layers {
         }
         Ok(root)
     }
+}
+
+/// What is wrong with the type of `key`; where a duration was given a unit, with what it is in milliseconds.
+fn type_error(key: String, message: &str) -> ConfigError {
+    let hint = if key.ends_with("_ms") {
+        let example = message.split('"').nth(1).and_then(in_millis).unwrap_or(300_000);
+        format!("; durations are whole milliseconds without a unit, like {example}")
+    } else {
+        String::new()
+    };
+    ConfigError::Type { key, message: format!("{message}{hint}") }
+}
+
+/// `5m` and the like in milliseconds; `None` = it is not one.
+fn in_millis(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// The line of `text` on which the last part of the dotted `key` stands that is there; `None` = none is.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut from = 0;
+    let mut found = None;
+    for part in key.split(['.', '[']) {
+        let is_key = |line: &str| line.trim_start().trim_start_matches(['{', ' ']).starts_with(&format!("{part}:"));
+        let Some(place) = text.lines().skip(from).position(is_key) else { break };
+        from += place;
+        found = Some(from + 1);
+    }
+    found
 }
 
 fn get<'a>(root: &'a Value, key: &str) -> Option<&'a Value> {

@@ -31,7 +31,7 @@ fn errors_name_key_value_and_range() {
     );
     refused(
         "listen: nowhere",
-        "listen: \"nowhere\" is not allowed: must be an IP address and a port, like 127.0.0.1:11435",
+        "listen: \"nowhere\" is not allowed: must be an address and a port, like 127.0.0.1:11435, localhost:11435 or :11435 for all",
     );
     refused(
         "routing: {weights: {thermal: .nan}}",
@@ -75,4 +75,27 @@ fn every_key_has_a_variable_of_its_own() {
         ConfigFile::keys().iter().map(|(key, _)| variable(key)).collect();
     assert_eq!(variables.len(), ConfigFile::keys().len());
     assert!(variables.contains("FLEET_CONTEXT_PROTECTION") && variables.contains("FLEET_DATA_DIR"));
+}
+
+#[test]
+fn a_listener_may_be_named_or_be_all() {
+    let listen =
+        |text: &str| Config::build(&format!("listen: '{text}'"), none, &[]).map(|config| config.listen.to_string());
+    assert_eq!(listen(":9435"), Ok("0.0.0.0:9435".into()));
+    assert_eq!(listen("localhost:9435"), Ok("127.0.0.1:9435".into()));
+    assert_eq!(listen("[::]:9435"), Ok("[::]:9435".into()));
+    for wrong in ["", ":", "localhost", "localhost:", ":70000", "no-such-host.invalid:1", "http://localhost:1"] {
+        assert!(listen(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_duration_with_a_unit_is_told_what_is_expected() {
+    let error = Config::build("queue:\n  max_wait_ms: 5m\n", none, &[]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("queue.max_wait_ms: ") && error.contains("5m") && error.contains("milliseconds"),
+        "{error}"
+    );
+    let error = Config::build("hold: {max_ms: 30s}", none, &[]).unwrap_err().to_string();
+    assert!(error.contains("30000"), "the same in milliseconds: {error}");
 }

@@ -130,3 +130,19 @@ fn a_setting_that_cannot_be_kept_is_in_force_all_the_same() {
     assert_eq!(edge.fleet.policy().protection, Protection::Warn);
     std::fs::remove_file(&edge.folder).unwrap();
 }
+
+#[test]
+fn a_setting_that_would_keep_the_next_start_from_succeeding_is_refused() {
+    let edge = Edge::start("start", &[], "listen: 127.0.0.1:21435");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let wrong = |change: Value| edge.change(&change).unwrap_err().wrong.remove(0);
+    let (key, why) = wrong(json!({"listen": taken.local_addr().unwrap().to_string()}));
+    assert!(key == "listen" && why.contains("cannot listen on"), "{key}: {why}");
+    // An address of documentation, which no machine has.
+    assert_eq!(wrong(json!({"admin.listen": "192.0.2.1:21436"})).0, "admin.listen");
+    let file = edge.folder.with_extension("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(wrong(json!({"data_dir": format!("{}/below", file.display())})).0, "data_dir");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(edge.setting("listen").value, json!("127.0.0.1:21435"));
+}
