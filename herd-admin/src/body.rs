@@ -1,11 +1,14 @@
 //! Reading request bodies: bounded in size and time.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,31 +16,71 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::refusal::Refusal;
-use crate::state::AdminState;
 
-/// Bodies up to here are read before a request is looked at.
-const READ_FIRST_BYTES: u64 = 64 << 10;
+/// A body of up to this size is read to its end where its handler has not done so.
+const SETTLED_BYTES: usize = 64 << 10;
+/// How long that may take: through the edge, a body is there with its header.
+const SETTLED_WITHIN: Duration = Duration::from_millis(500);
 
-/// Reads small bodies whoever wants them, and closes connections on which a larger one was refused.
+/// Lends the body to whatever answers, and reads what that has left of it; closes the connection where that is much or
+/// slow to come.
 ///
 /// A connection whose request was answered and not read cannot serve another one, and the edge, which keeps connections
-/// to this service, would find out by failing that one.
-pub(crate) async fn read_first(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+/// to this service, would find out by failing that one. Nothing is read before the request has been looked at: whoever
+/// is not let in is told so whether or not its body ever comes.
+pub(crate) async fn settle(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let exact = body.size_hint().exact();
-    let small = exact.filter(|bytes| *bytes <= READ_FIRST_BYTES).and_then(|bytes| usize::try_from(bytes).ok());
-    let body = match small {
-        Some(bytes) => match read(body, bytes, state.config().body_timeout).await {
-            Ok(bytes) => Body::from(bytes),
-            Err(refusal) => return refusal.into_response(),
-        },
-        None => body,
-    };
-    let mut response = next.run(Request::from_parts(parts, body)).await;
-    if small.is_none() && !response.status().is_success() {
+    let lent = Lent(Arc::new(Mutex::new(body)));
+    let mut response = next.run(Request::from_parts(parts, Body::new(lent.clone()))).await;
+    if !lent.is_over() && !lent.read_rest().await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// A body that comes back when its borrower is done with it.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Body>>);
+
+impl Lent {
+    fn body(&self) -> MutexGuard<'_, Body> {
+        // A panic leaves it as it was between two pieces.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    /// Whether it is at its end then.
+    async fn read_rest(self) -> bool {
+        let small = self.body().size_hint().upper().is_some_and(|bytes| bytes <= SETTLED_BYTES as u64);
+        if !small {
+            return false;
+        }
+        let rest = tokio::time::timeout(SETTLED_WITHIN, Limited::new(self, SETTLED_BYTES).collect());
+        matches!(rest.await, Ok(Ok(_)))
+    }
+}
+
+impl http_body::Body for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.body()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body().size_hint()
+    }
 }
 
 /// The whole of `body`, refused as soon as it is known to be larger than `limit` bytes or slower than `timeout`.

@@ -230,7 +230,7 @@ pub fn router(state: AdminState) -> Router {
         .route_layer(from_fn_with_state(state.clone(), access::gate))
         .method_not_allowed_fallback(refusal::wrong_method)
         .fallback(refusal::unknown_path)
-        .layer(from_fn_with_state(state.clone(), body::read_first))
+        .layer(from_fn(body::settle))
         .layer(from_fn(refusal::in_the_form_of_the_surface))
         .with_state(state)
 }

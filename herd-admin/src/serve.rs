@@ -1,20 +1,20 @@
 //! Serving the router: hyper with limits, every connection owned, and a bounded stop.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use herd_core::places::{Full, Place, Places};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -22,8 +22,13 @@ use crate::state::AdminState;
 use crate::write_limit::WriteLimit;
 use crate::{checks, events, pins, residency, router};
 
-/// Connections at a time. Beyond them newcomers wait in the listener's backlog.
-const CONNECTIONS: usize = 512;
+/// Connections from this machine at a time: the edge's own, which bounds what it lets through, with those that its
+/// threads keep idle; agents, and whoever reads metrics.
+const LOCAL_CONNECTIONS: usize = 4_096;
+/// Connections from other machines at a time, where `admin.listen` lets them in, and what one of them has at most. They
+/// take nothing from the edge's.
+const REMOTE_CONNECTIONS: usize = 512;
+const CONNECTIONS_OF_ONE: usize = 64;
 /// Longest wait for a request's head, and longest idle time of a kept connection: the edge's pool of connections to
 /// us must give them up earlier, or a request may meet a connection that is just being closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,17 +72,21 @@ async fn connections(
     write_limit: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (local, remote) = (Places::new(LOCAL_CONNECTIONS), Places::new(REMOTE_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopped(&mut shutdown) => break,
             Some(_) = connections.join_next() => {}
-            accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, peer, place)) => {
-                    let stream = WriteLimit::new(stream, write_limit);
-                    connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place));
-                }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match place(peer.ip(), &local, &remote) {
+                    Ok(place) => {
+                        let stream = WriteLimit::new(stream, write_limit);
+                        connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place));
+                    }
+                    // Dropping the stream closes it.
+                    Err(full) => tracing::debug!(%peer, %full, "an admin connection was refused"),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -118,14 +127,13 @@ pub(crate) async fn repeated<F: Future<Output = ()>>(
     }
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+/// The place of a connection from `ip`.
+fn place(ip: IpAddr, local: &Places, remote: &Places) -> Result<Place, Full> {
+    if ip.to_canonical().is_loopback() {
+        local.take(ip, LOCAL_CONNECTIONS)
+    } else {
+        remote.take(ip, CONNECTIONS_OF_ONE)
+    }
 }
 
 /// Serves one connection, and lets it finish its current answer when `shutdown` comes.
@@ -134,7 +142,7 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: http::Request<Incoming>| {

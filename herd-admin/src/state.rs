@@ -6,6 +6,7 @@ use std::time::Duration;
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::ModelName;
+use herd_core::places::Places;
 use herd_core::record::RequestRecord;
 pub(crate) use herd_store::unix_ms;
 use http::HeaderMap;
@@ -28,6 +29,9 @@ use crate::via;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
+
+/// Requests for model cards that nodes are asked at a time, all together.
+const ASKS_AT_A_TIME: usize = 256;
 
 /// Why the admin service cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,7 @@ struct Shared {
     pulls: Pulls,
     benchmarks: Benchmarks,
     explanations: Semaphore,
+    asks: Places<String>,
     store_drops: Later,
     audit: Audit,
     checks: Checks,
@@ -91,6 +96,7 @@ impl AdminState {
             pulls,
             benchmarks,
             explanations,
+            asks: Places::new(ASKS_AT_A_TIME),
             store_drops,
             audit,
             checks: Checks::default(),
@@ -180,6 +186,11 @@ impl AdminState {
     /// Permits to compute an explanation.
     pub(crate) fn explanations(&self) -> &Semaphore {
         &self.0.explanations
+    }
+
+    /// Places for requests that clients have asked of nodes, by the nodes' ids.
+    pub(crate) fn asks(&self) -> &Places<String> {
+        &self.0.asks
     }
 
     /// The fleet and the moment, read once for one answer.

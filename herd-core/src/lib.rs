@@ -29,6 +29,7 @@ pub mod name;
 pub mod network;
 pub mod path;
 pub mod patience;
+pub mod places;
 pub mod protect;
 pub mod pull;
 pub mod queue;

@@ -90,6 +90,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Who reaches it through the edge.
     pub admin_expose: AdminExpose,
+    /// Most requests that it serves at one time through the edge.
+    pub admin_requests_max: usize,
     /// Further names by which changes may be asked for.
     pub admin_hosts: Vec<String>,
     /// When API keys are asked for.

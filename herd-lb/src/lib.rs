@@ -54,6 +54,7 @@ use dispatch::Dispatcher;
 use fleet::Fleet;
 use live::Live;
 use proxy::Edge;
+use proxy::admin::AdminPlaces;
 use proxy::retry::Retries;
 use record::{Observers, Recorder};
 use selector::{Selector, balancer};
@@ -105,35 +106,35 @@ pub fn run(
     let live_config = LiveConfig::new(config.clone());
     let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
-    let live = Live::default();
-    let registry = Registry::new();
+    let (live, registry) = (Live::default(), Registry::new());
     let telemetry = Telemetry::new(&registry)?;
     let observers = Observers::default();
     let (store, writer) = records(config, observers.clone());
     let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), observers));
-    let source = EdgeSource {
+    let source = Arc::new(EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         budget: Budget::new(config.limits.buffered_bytes),
+        admin_places: AdminPlaces::new(config.admin_requests_max),
         retries: Arc::new(Retries::new(config.retry.budget)),
         config: live_config.clone(),
         settings: Arc::clone(&settings),
         live: live.clone(),
         telemetry: Arc::clone(&telemetry),
-    };
+    });
     let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
-    let (budget, retries) = (source.budget.clone(), Arc::clone(&source.retries));
     let hosts = hosts(config, &[client_address, admin_address]);
     let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
-    let state = AdminState::new(Arc::new(source), admin_config, registry)?;
+    let state = AdminState::new(Arc::clone(&source) as _, admin_config, registry)?;
     recorder.watched_by(state.clone());
     let edge = Edge {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         active: active.clone(),
         live,
-        budget,
-        retries,
+        budget: source.budget.clone(),
+        admin_places: source.admin_places.clone(),
+        retries: Arc::clone(&source.retries),
         pulls: state.pulls().clone(),
         keys,
         hosts,

@@ -1,6 +1,7 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
 mod access;
+pub mod admin;
 mod admit;
 mod answer;
 mod attempt;
@@ -42,6 +43,7 @@ use crate::live::Live;
 use crate::record::Recorder;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
+use admin::AdminPlaces;
 use ctx::RequestCtx;
 use marks::Marks;
 use retry::Retries;
@@ -66,6 +68,8 @@ pub struct Edge {
     pub live: Live,
     /// Bodies held.
     pub budget: Budget,
+    /// Places at the admin service.
+    pub admin_places: AdminPlaces,
     /// Retries that may be made.
     pub retries: Arc<Retries>,
     /// Pulls of models.
@@ -171,6 +175,8 @@ impl ProxyHttp for Edge {
         // What Pingora has is the tail of the client's body, or a stand-in for it; what goes out is ours.
         if let Some(attempt) = ctx.inference.as_mut().and_then(|inference| inference.attempt.as_mut()) {
             *body = attempt.body.take();
+        } else if let Some(for_admin) = &mut ctx.for_admin {
+            for_admin.send_body(body);
         }
         Ok(())
     }
@@ -287,7 +293,10 @@ impl Edge {
         peer
     }
 
-    fn forward_to_admin(&self, session: &Session, request: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
+    fn forward_to_admin(&self, session: &Session, request: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<()> {
+        if let Some(for_admin) = &mut ctx.for_admin {
+            for_admin.prepare(request)?;
+        }
         let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
         request.insert_header("X-Forwarded-For", client)?;
         request.insert_header(herd_admin::EDGE_SECRET_HEADER, &self.edge_secret)?;

@@ -41,7 +41,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn is_local(self) -> bool {
+    /// Whether it is this machine itself.
+    #[must_use]
+    pub fn is_local(self) -> bool {
         !self.proxied && self.client.is_some_and(is_loopback)
     }
 }

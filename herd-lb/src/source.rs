@@ -14,6 +14,7 @@ use crate::config::LiveConfig;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
+use crate::proxy::admin::AdminPlaces;
 use crate::proxy::retry::Retries;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
@@ -30,6 +31,8 @@ pub struct EdgeSource {
     pub telemetry: Arc<Telemetry>,
     /// Bodies held.
     pub budget: Budget,
+    /// Places at the admin service.
+    pub admin_places: AdminPlaces,
     /// Retries that may be made.
     pub retries: Arc<Retries>,
     /// The configuration in force.
@@ -96,6 +99,7 @@ impl FleetSource for EdgeSource {
             fixed("reaper.no_progress_ms", config.patience.no_progress_ms as f64),
             used("limits.buffered_bytes", config.limits.buffered_bytes as f64, self.budget.used_bytes() as f64),
             fixed("limits.request_body_bytes", config.limits.request_body_bytes as f64),
+            used("admin.requests_max", config.admin_requests_max as f64, self.admin_places.taken_count() as f64),
             fixed("limits.connections", config.limits.connections as f64),
             used("fleet.nodes_max", config.heartbeat_limits.nodes as f64, nodes as f64),
             fixed("fleet.models_max", config.heartbeat_limits.models as f64),

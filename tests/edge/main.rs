@@ -6,6 +6,7 @@ mod access;
 mod alias;
 mod attack;
 mod attack_memory;
+mod attack_silence;
 mod benchmark;
 mod bodies;
 mod chaos;

@@ -6,8 +6,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use herd_core::fleet::Node;
 use herd_core::name::ModelName;
+use herd_core::places::Place;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -21,6 +23,8 @@ use crate::state::{AdminState, View};
 
 /// The header that names the node which answered.
 const FLEET_NODE: HeaderName = HeaderName::from_static("x-fleet-node");
+/// Requests that one node is asked at a time.
+const ASKS_OF_ONE: usize = 16;
 /// Nodes that are asked before the client is told that none answers.
 const ATTEMPTS: usize = 4;
 
@@ -36,7 +40,8 @@ pub(crate) async fn show(State(state): State<AdminState>, request: Request) -> R
     // One limit over all attempts: a client waits no longer because more nodes are out.
     let asked = tokio::time::timeout(config.node_timeout, ask(&state, &nodes, &body)).await;
     asked.ok().flatten().ok_or_else(|| {
-        Refusal::new(StatusCode::BAD_GATEWAY, "no_answer", format!("no node with model '{name}' answered"))
+        let message = format!("no node with model '{name}' answered, or they answer many already");
+        Refusal::new(StatusCode::BAD_GATEWAY, "no_answer", message)
     })
 }
 
@@ -64,12 +69,14 @@ fn holder(node: &Node) -> Holder {
 async fn ask(state: &AdminState, nodes: &[Holder], body: &Bytes) -> Option<Response> {
     let mut last = None;
     for node in nodes {
+        // One that drips its answers keeps those waiting who ask it, and not all that ask at all.
+        let Ok(place) = state.asks().take_for(node.id.clone(), ASKS_OF_ONE) else { continue };
         // A request of our own with the client's body: none of its headers. Ollama refuses foreign Hosts and Origins.
         let request = state.nodes().post(&node.url).header(CONTENT_TYPE, JSON).body(body.clone());
         match request.send().await {
             Ok(answer) => {
                 let is_final = !answer.status().is_server_error() && answer.status() != StatusCode::NOT_FOUND;
-                last = Some(passed_on(answer, &node.id));
+                last = Some(passed_on(answer, &node.id, place));
                 if is_final {
                     break;
                 }
@@ -81,10 +88,11 @@ async fn ask(state: &AdminState, nodes: &[Holder], body: &Bytes) -> Option<Respo
 }
 
 /// The node's answer, its body streamed. What it is comes from us: a node could say that it is a page.
-fn passed_on(answer: reqwest::Response, node_id: &str) -> Response {
+fn passed_on(answer: reqwest::Response, node_id: &str, place: Place<String>) -> Response {
     let status = answer.status();
     let length = answer.headers().get(CONTENT_LENGTH).cloned();
-    let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
+    let pieces = answer.bytes_stream().inspect(move |_| _ = &place);
+    let mut response = Response::new(Body::from_stream(pieces));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, OLLAMA_JSON);
     response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));

@@ -49,6 +49,7 @@ impl ConfigFile {
         Ok(Config {
             listen,
             admin_listen,
+            admin_requests_max: in_range("admin.requests_max", self.admin.requests_max, 16..=2_048)?,
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
             admin_hosts: hosts(&self.admin.hosts)?,
             require_keys: one_of("access.require", &self.access.require, &Require::NAMES)?,

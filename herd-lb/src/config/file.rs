@@ -95,6 +95,8 @@ section! {
         listen: String = "127.0.0.1:11436".into(),
         /// Who reaches it through the edge's port: `local`, `lan`, `off`.
         expose: String = "lan".into(),
+        /// Most requests that it serves at one time through the edge's port, signs of life and heartbeats aside.
+        requests_max: usize = 512,
         /// Further names by which changes may be asked for, with a port where only that one is meant.
         hosts: Vec<String> = Vec::new(),
     }

@@ -45,7 +45,7 @@ impl Edge {
         let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers), on_lan };
         match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
-            Route::Admin => Ok(()),
+            Route::Admin => self.admit_admin(session, ctx, origin).await,
             Route::Refused(Refusal::MethodNotAllowed) => {
                 Err(Reply::new(405, "method not allowed").header("Allow", "POST").closing())
             }

@@ -266,7 +266,8 @@ fn time_allowed(received: usize, limits: &Limits) -> Duration {
     limits.body_time + Duration::from_millis(received as u64 * 1_000 / limits.body_bytes_per_s as u64)
 }
 
-fn content_length(session: &Session) -> Option<usize> {
+/// The length that the request of `session` gives its body; `None` = it gives none.
+pub(super) fn content_length(session: &Session) -> Option<usize> {
     session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

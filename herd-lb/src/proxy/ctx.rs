@@ -14,6 +14,7 @@ use herd_core::request::{Dialect, RequestProfile};
 use herd_core::vocabulary::Outcome;
 
 use super::access::KeyUse;
+use super::admin::ForAdmin;
 use super::answer::Answer;
 use super::body::Held;
 use super::cors::Page;
@@ -40,6 +41,8 @@ pub struct RequestCtx {
     pub page: Page,
     /// What becomes of it; `None` = not an inference request.
     pub inference: Option<Box<Inference>>,
+    /// What a request to the admin service holds.
+    pub for_admin: Option<ForAdmin>,
     /// The edge's own answer when it cannot be proxied.
     pub reply: Option<Reply>,
     /// Its place among the requests under way. Dropped last: once there are none the process ends, and what the others
@@ -126,7 +129,8 @@ impl RequestCtx {
         let request_id = new_id();
         let dialect = Dialect::Ollama;
         let (marks, page) = (Marks::default(), Page::default());
-        Self { connection, request_id, dialect, marks, page, inference: None, reply: None, active: None }
+        let (inference, for_admin, reply, active) = (None, None, None, None);
+        Self { connection, request_id, dialect, marks, page, inference, for_admin, reply, active }
     }
 
     /// The headers that tell how the request was routed.

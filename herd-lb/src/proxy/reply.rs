@@ -27,6 +27,8 @@ pub struct Reply {
     pub message: String,
     /// The field of the request that is at fault.
     pub param: Option<&'static str>,
+    /// For programs, where the fleet API is asked.
+    pub code: Option<&'static str>,
     /// Seconds after which to try again.
     pub retry_after_s: Option<u64>,
     /// Whether the connection can serve another request: not when part of this one is still under way.
@@ -45,7 +47,8 @@ impl Reply {
     /// An error with `status`.
     #[must_use]
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, retry_after_s: None, reusable: true, extra: None }
+        let message = message.into();
+        Self { status, message, param: None, code: None, retry_after_s: None, reusable: true, extra: None }
     }
 
     /// An answer of `status` that has no body.
@@ -74,6 +77,13 @@ impl Reply {
         Self { param, ..self }
     }
 
+    /// With the code by which the fleet API tells programs of it, if `path` is of that.
+    #[must_use]
+    pub fn code(self, path: &str, code: &'static str) -> Self {
+        let fleets = !path.starts_with("/api/") && !path.starts_with("/v1/");
+        Self { code: Some(code).filter(|_| fleets), ..self }
+    }
+
     /// With a time to try again.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
@@ -99,6 +109,7 @@ impl Reply {
     pub fn body(&self, dialect: Dialect, request_id: &str) -> Bytes {
         let message = &self.message;
         let value = match dialect {
+            _ if self.code.is_some() => json!({ "error": { "code": self.code, "message": message } }),
             Dialect::Ollama => json!({ "error": message }),
             Dialect::OpenAi => json!({ "error": {
                 "message": message, "type": self.openai_type(), "param": self.param, "code": self.openai_code(),
