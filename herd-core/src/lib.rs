@@ -45,4 +45,5 @@ pub mod substitute;
 #[cfg(test)]
 mod testing;
 pub mod version;
+pub mod wall;
 pub mod wire;
