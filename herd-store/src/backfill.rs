@@ -17,8 +17,8 @@ pub(super) fn left(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(super::from_db(end - done))
 }
 
-/// Adds up the next rows. Returns whether some are left.
-pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe) -> rusqlite::Result<bool> {
+/// Adds up the next rows, at `now_ms` of the wall clock. Returns whether some are left.
+pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe, now_ms: u64) -> rusqlite::Result<bool> {
     let (done, end) = (upkeep(connection, "backfilled_to")?, upkeep(connection, "backfill_end")?);
     if done >= end {
         return Ok(false);
@@ -38,7 +38,7 @@ pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe) -> rusqlite
         }
         records.push(record);
     }
-    scribe.add_up(&transaction, &records)?;
+    scribe.add_up(&transaction, &records, now_ms)?;
     transaction.execute("UPDATE herd_upkeep SET value = ?1 WHERE name = 'backfilled_to'", [next])?;
     transaction.commit()?;
     Ok(next < end)

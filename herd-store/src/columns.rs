@@ -292,7 +292,7 @@ pub(super) fn places(rows: usize, columns: usize) -> String {
 }
 
 /// Binds `records` to the [`insert_sql`] of as many rows, and runs it.
-pub(super) fn insert(statement: &mut Statement<'_>, records: &[RequestRecord]) -> rusqlite::Result<()> {
+pub(super) fn insert(statement: &mut Statement<'_>, records: &[&RequestRecord]) -> rusqlite::Result<()> {
     let values = records.iter().flat_map(|record| COLUMNS.iter().map(|column| (column.write)(record)));
     for (place, value) in (1..).zip(values) {
         statement.raw_bind_parameter(place, value)?;

@@ -65,6 +65,17 @@ pub(super) fn open(place: &Place) -> Result<Connection, OpenFailure> {
     }
 }
 
+/// An empty database in memory, for what runs in virtual time.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn in_memory() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    rollup::register(&connection)?;
+    schema::migrate(&mut connection)?;
+    Ok(connection)
+}
+
 /// Opens the database to read.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

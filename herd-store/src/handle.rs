@@ -46,8 +46,8 @@ impl Store {
         observer: impl FnMut(&RequestRecord) + Send + 'static,
     ) -> std::io::Result<(StoreHandle, StoreThread)> {
         let limit = settings.queue.max(1);
+        let shared = Arc::new(Shared::new(settings.max_bytes));
         let place = Place { dir: dir.into(), settings };
-        let shared = Arc::new(Shared::new());
         let queue = Arc::new(Queue::default());
         let readers = Arc::new(Readers::new(place.clone(), Arc::clone(&shared)));
         let observer: Observer = Box::new(observer);

@@ -1,6 +1,6 @@
 //! How the store is, for health checks and metrics.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use herd_core::record::RequestRecord;
@@ -47,6 +47,15 @@ pub struct StoreHealth {
     pub queue_limit: usize,
     /// Bytes of the database and its log on the disk.
     pub file_bytes: u64,
+    /// Bytes that the database holds, without free pages: what `max_bytes` is about.
+    pub used_bytes: u64,
+    /// Most bytes that it may hold before the oldest go ahead of their time (`store.max_bytes`).
+    pub max_bytes: u64,
+    /// Refused requests since the start that are counted without a row of their own.
+    pub counted_only: u64,
+    /// By how much the wall clock was set within the last day, milliseconds: nothing is deleted by age until it has held for a
+    /// day; null = it was not.
+    pub clock_step_ms: Option<i64>,
     /// Bytes that are free on their disk; null = unknown.
     pub disk_free_bytes: Option<u64>,
     /// Requests of an older database that are not yet in the roll-ups.
@@ -69,6 +78,11 @@ pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
     pub(super) queue_len: AtomicUsize,
     pub(super) file_bytes: AtomicU64,
+    pub(super) used_bytes: AtomicU64,
+    pub(super) max_bytes: u64,
+    pub(super) counted_only: AtomicU64,
+    /// 0 = it was not set.
+    pub(super) clock_step_ms: AtomicI64,
     /// [`UNKNOWN`] where the system does not tell.
     pub(super) disk_free_bytes: AtomicU64,
     pub(super) backfill_left: AtomicU64,
@@ -94,13 +108,17 @@ struct Failure {
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             state: watch::Sender::new(StoreState::Opening),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             queue_len: AtomicUsize::new(0),
             file_bytes: AtomicU64::new(0),
+            used_bytes: AtomicU64::new(0),
+            max_bytes,
+            counted_only: AtomicU64::new(0),
+            clock_step_ms: AtomicI64::new(0),
             disk_free_bytes: AtomicU64::new(UNKNOWN),
             backfill_left: AtomicU64::new(0),
             deadlines: AtomicU64::new(0),
@@ -121,6 +139,10 @@ impl Shared {
             queue_len: self.queue_len.load(Relaxed),
             queue_limit,
             file_bytes: self.file_bytes.load(Relaxed),
+            used_bytes: self.used_bytes.load(Relaxed),
+            max_bytes: self.max_bytes,
+            counted_only: self.counted_only.load(Relaxed),
+            clock_step_ms: Some(self.clock_step_ms.load(Relaxed)).filter(|ms| *ms != 0),
             disk_free_bytes: Some(self.disk_free_bytes.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN),
             backfill_left: self.backfill_left.load(Relaxed),
             deadlines: self.deadlines.load(Relaxed),
@@ -177,9 +199,9 @@ impl Shared {
         self.disk_free_bytes.store(bytes.unwrap_or(UNKNOWN), Relaxed);
     }
 
-    /// Adds `records` to what the last hour did.
-    pub(super) fn add_recent(&self, records: &[RequestRecord]) {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(records);
+    /// Adds `records` to what the last hour before `now_ms` did.
+    pub(super) fn add_recent(&self, records: &[RequestRecord], now_ms: u64) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(records, now_ms);
     }
 
     /// What it did.

@@ -8,6 +8,7 @@
 
 mod backfill;
 mod book;
+mod clock;
 mod columns;
 mod error;
 mod file;
@@ -21,6 +22,7 @@ mod record;
 mod retention;
 mod rollup;
 mod schema;
+mod sieve;
 mod vocabulary;
 mod write;
 mod writer;
@@ -58,7 +60,8 @@ pub struct StoreSettings {
     pub raw_days: u32,
     /// Days for which roll-ups are kept.
     pub rollup_days: u32,
-    /// Largest size of the database: beyond it the oldest requests go before their time.
+    /// Largest size of the database: beyond it what is missed least goes before its time, the oldest first: minutes, then
+    /// hours of more than a month ago, then single requests but for the newest.
     pub max_bytes: u64,
     /// Records that may wait to be written.
     pub queue: usize,

@@ -169,22 +169,23 @@ pub struct LastHour {
 }
 
 impl Recent {
-    /// Adds `records`. Benchmarks are not counted.
-    pub(super) fn add(&mut self, records: &[RequestRecord]) {
+    /// Adds `records`, at `now_ms` of the wall clock. Benchmarks are not counted, and neither is what was over in the future:
+    /// the clock was ahead then, or is behind now.
+    pub(super) fn add(&mut self, records: &[RequestRecord], now_ms: u64) {
+        let now = now_ms / SLICE_MS;
+        self.forget(now);
         for record in records.iter().filter(|record| !record.benchmark) {
-            if let Some(slice) = self.slice(record.timestamp_ms / SLICE_MS) {
+            if let Some(slice) = self.slice(record.timestamp_ms / SLICE_MS, now) {
                 slice.add(record);
             }
         }
     }
 
-    /// The slice numbered `at`; `None` = it is over an hour older than the newest.
-    fn slice(&mut self, at: u64) -> Option<&mut Slice> {
-        let newest = self.slices.back().map_or(at, |slice| slice.at.max(at));
-        if at + SLICES <= newest {
+    /// The slice numbered `at`; `None` = it is no slice of the hour before the slice `now`.
+    fn slice(&mut self, at: u64, now: u64) -> Option<&mut Slice> {
+        if !is_of_the_hour(at, now) {
             return None;
         }
-        self.forget(newest);
         let place = self.slices.partition_point(|slice| slice.at < at);
         if self.slices.get(place).is_none_or(|slice| slice.at != at) {
             self.slices.insert(place, Slice { at, ..Slice::default() });
@@ -192,10 +193,10 @@ impl Recent {
         self.slices.get_mut(place)
     }
 
-    fn forget(&mut self, newest: u64) {
-        while self.slices.front().is_some_and(|slice| slice.at + SLICES <= newest) {
-            self.slices.pop_front();
-        }
+    /// Forgets what is not of the hour before the slice `now`: older ones, and those of a future from which the clock has
+    /// been set back.
+    fn forget(&mut self, now: u64) {
+        self.slices.retain(|slice| is_of_the_hour(slice.at, now));
     }
 
     /// The last hour before `now_ms`.
@@ -215,6 +216,12 @@ impl Recent {
         }
         hour
     }
+}
+
+/// Whether the slice `at` is one of the hour that ends with the slice `now`. Clocks of writers differ by moments, so that
+/// the next one is, too.
+fn is_of_the_hour(at: u64, now: u64) -> bool {
+    at + SLICES > now && at <= now + 1
 }
 
 impl Slice {
@@ -271,6 +278,8 @@ pub(super) struct Replay {
 
 /// Rows in one step: some milliseconds.
 const ROWS: i64 = 500;
+/// The same, of those in all.
+const STEP: usize = 500;
 /// Rows in all. A fleet that serves more in an hour tells within minutes what it is like.
 const REPLAYED: usize = 50_000;
 
@@ -285,18 +294,20 @@ impl Replay {
         self.left == 0
     }
 
-    /// The next of them.
+    /// The next of them, of the hour before `now_ms`.
     pub(super) fn step(&mut self, connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<RequestRecord>> {
-        let since = now_ms.saturating_sub(HOUR_MS) as f64 / 1_000.0;
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        let (since, until) = (seconds(now_ms.saturating_sub(HOUR_MS)), seconds(now_ms.saturating_add(SLICE_MS)));
         let sql = format!(
             "SELECT {}, t.id FROM request_traces t \
-             WHERE t.id < ?1 AND t.id >= ?2 AND t.timestamp >= ?3 AND t.superseded = 0",
+             WHERE t.id < ?1 AND t.id >= ?2 AND t.timestamp >= ?3 AND t.timestamp <= ?4 AND t.superseded = 0",
             columns::listed("t")
         );
         let next = self.known_from.saturating_sub(ROWS);
         let mut statement = connection.prepare_cached(&sql)?;
-        let rows = statement
-            .query_map((self.known_from, next, since), |row| Ok((row.get::<_, i64>("id")?, columns::read(row))))?;
+        let rows = statement.query_map((self.known_from, next, since, until), |row| {
+            Ok((row.get::<_, i64>("id")?, columns::read(row)))
+        })?;
         let mut records = Vec::new();
         for row in rows {
             let (id, mut record) = row?;
@@ -306,9 +317,16 @@ impl Replay {
             records.push(record);
         }
         self.known_from = next;
-        // Rows are written in the order of their time: before those that are too old are only older ones.
-        self.left = if records.is_empty() { 0 } else { self.left.saturating_sub(records.len()) };
+        self.left = if self.is_before(connection, since)? { 0 } else { self.left.saturating_sub(STEP) };
         Ok(records)
+    }
+
+    /// Whether no row is left that could be of the hour: rows are in the order in which they were written, so that before
+    /// those that were too old then are only older ones. A clock that was ahead for a while makes none of them old.
+    fn is_before(&self, connection: &Connection, since: f64) -> rusqlite::Result<bool> {
+        let sql = "SELECT count(*) FROM request_traces WHERE id < ?1 AND id >= ?2 AND timestamp >= ?3";
+        let before = (self.known_from, self.known_from.saturating_sub(ROWS), since);
+        connection.prepare_cached(sql)?.query_row(before, |row| row.get(0)).map(|rows: i64| rows == 0)
     }
 }
 

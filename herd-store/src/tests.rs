@@ -1,5 +1,6 @@
 //! The store through its handle, on real files.
 
+mod bounds;
 mod migration;
 mod oracle;
 mod paging;

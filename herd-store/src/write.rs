@@ -7,8 +7,9 @@ use rusqlite::{Connection, Statement};
 
 use super::columns;
 use super::rollup::{BY, CUBE, Cell, Grain, MINUTE_MS, MINUTES_KEPT_MS, upsert_sql};
+use super::sieve::Sieve;
 use super::to_db;
-use super::vocabulary::{Dimension, Vocabulary};
+use super::vocabulary::{Dimension, OTHER, Vocabulary};
 
 /// Rows of one statement.
 const ROWS: usize = 16;
@@ -25,6 +26,7 @@ pub(super) struct Scribe {
     cube: [Option<String>; 3],
     by: [String; 3],
     vocabulary: Vocabulary,
+    sieve: Sieve,
 }
 
 /// Hour, model, node, app, surface.
@@ -53,20 +55,30 @@ impl Scribe {
             cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
             by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
             vocabulary: Vocabulary::default(),
+            sieve: Sieve::default(),
         }
     }
 
-    /// Writes `records`, all or none.
-    pub(super) fn write(&mut self, connection: &mut Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
+    /// Writes `records`, all or none, at `now_ms` of the wall clock. Returns how many are counted in the roll-ups and have
+    /// no row of their own.
+    pub(super) fn write(
+        &mut self,
+        connection: &mut Connection,
+        records: &[RequestRecord],
+        now_ms: u64,
+    ) -> rusqlite::Result<usize> {
+        let before = self.sieve.clone();
         let transaction = connection.transaction()?;
-        let written = self.rows(&transaction, records).and_then(|()| self.add_up(&transaction, records));
-        match written.and_then(|()| transaction.commit()) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.vocabulary.forget();
-                Err(error)
-            }
+        let written = self.rows(&transaction, records).and_then(|left_out| {
+            self.add_up(&transaction, records, now_ms)?;
+            Ok(left_out)
+        });
+        let written = written.and_then(|left_out| transaction.commit().map(|()| left_out));
+        if written.is_err() {
+            self.vocabulary.forget();
+            self.sieve = before;
         }
+        written
     }
 
     /// Forgets what it knew of the database, for when a transaction did not end well.
@@ -74,8 +86,10 @@ impl Scribe {
         self.vocabulary.forget();
     }
 
-    fn rows(&self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
-        let (many, few) = records.as_chunks::<ROWS>();
+    /// Writes the rows of those of `records` that get one; returns how many do not.
+    fn rows(&mut self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<usize> {
+        let kept: Vec<&RequestRecord> = records.iter().filter(|record| self.sieve.keeps(record)).collect();
+        let (many, few) = kept.as_chunks::<ROWS>();
         let mut first = None;
         for records in many.iter().map(|many| &many[..]).chain(few.chunks(1)) {
             let sql = if records.len() == ROWS { &self.insert } else { &self.insert_one };
@@ -84,7 +98,7 @@ impl Scribe {
             let last = connection.last_insert_rowid();
             first.get_or_insert(last + 1 - i64::try_from(records.len()).unwrap_or(0));
         }
-        let with_id = || (first.unwrap_or(0)..).zip(records);
+        let with_id = || (first.unwrap_or(0)..).zip(kept.iter().copied());
         let attempts =
             with_id().flat_map(|(id, record)| (0_i64..).zip(&record.attempts).map(move |(seq, one)| (id, seq, one)));
         in_rows(connection, &self.attempts, attempts, |statement, place, (id, seq, one)| {
@@ -96,18 +110,33 @@ impl Scribe {
             statement.raw_bind_parameter(place + 5, one.started_ms)?;
             statement.raw_bind_parameter(place + 6, one.duration_ms)
         })?;
-        let tags = with_id().flat_map(|(id, record)| record.tags.iter().map(move |tag| (id, record.timestamp_ms, tag)));
-        in_rows(connection, &self.tags, tags, |statement, place, (id, timestamp_ms, tag)| {
+        let mut tags = Vec::new();
+        for (id, record) in with_id() {
+            let day = Grain::Daily.bucket(record.timestamp_ms);
+            for tag in &record.tags {
+                // Those that count as others are not looked for by name: each would cost the index a page of its own.
+                if self.vocabulary.admit(connection, day, Dimension::Tag, tag)? != OTHER {
+                    tags.push((id, record.timestamp_ms, tag));
+                }
+            }
+        }
+        in_rows(connection, &self.tags, tags.into_iter(), |statement, place, (id, timestamp_ms, tag)| {
             statement.raw_bind_parameter(place, tag)?;
             statement.raw_bind_parameter(place + 1, timestamp_ms as f64 / 1_000.0)?;
             statement.raw_bind_parameter(place + 2, id)
-        })
+        })?;
+        Ok(records.len() - kept.len())
     }
 
     /// Adds `records` to the roll-ups. Benchmarks are not usage.
-    pub(super) fn add_up(&mut self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
-        let mut sums = Sums { recent_ms: crate::unix_ms().saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
-        for (alike, cell) in group(records.iter().filter(|record| !record.benchmark)) {
+    pub(super) fn add_up(
+        &mut self,
+        connection: &Connection,
+        records: &[RequestRecord],
+        now_ms: u64,
+    ) -> rusqlite::Result<()> {
+        let mut sums = Sums { recent_ms: now_ms.saturating_sub(MINUTES_KEPT_MS), ..Sums::default() };
+        for (alike, cell) in self.group(connection, records.iter().filter(|record| !record.benchmark))? {
             self.sum(connection, &alike, &cell, &mut sums)?;
         }
         for (at, grain) in Grain::ALL.into_iter().enumerate() {
@@ -120,6 +149,51 @@ impl Scribe {
         Ok(())
     }
 
+    /// The sums of `records` that are alike, in the order of the first of each: a request is in some twenty cells, and nearly
+    /// all requests of a moment are in the same. Names that count as others are alike.
+    fn group<'a>(
+        &mut self,
+        connection: &Connection,
+        records: impl Iterator<Item = &'a RequestRecord>,
+    ) -> rusqlite::Result<Vec<(Alike<'a>, Cell)>> {
+        let mut groups: Vec<(Alike<'a>, Cell)> = Vec::new();
+        let mut places = HashMap::new();
+        for record in records {
+            let alike = self.alike(connection, record)?;
+            let known = places.get(&alike).copied();
+            let place = known.unwrap_or(groups.len());
+            if known.is_none() {
+                places.insert(alike.clone(), place);
+                groups.push((alike, Cell::default()));
+            }
+            groups[place].1.add(record);
+        }
+        Ok(groups)
+    }
+
+    fn alike<'a>(&mut self, connection: &Connection, record: &'a RequestRecord) -> rusqlite::Result<Alike<'a>> {
+        let day = Grain::Daily.bucket(record.timestamp_ms);
+        let mut admit = |dimension, name: &'a str| self.vocabulary.admit(connection, day, dimension, name);
+        let mut tags: Vec<&'a str> = Vec::with_capacity(record.tags.len());
+        for tag in &record.tags {
+            let tag = admit(Dimension::Tag, tag)?;
+            // The same tag twice, or two further ones, are one.
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        Ok(Alike {
+            minute: Grain::Minutely.bucket(record.timestamp_ms),
+            model: admit(Dimension::Model, &record.model)?,
+            asked: admit(Dimension::Asked, &record.original_model)?,
+            node: admit(Dimension::Node, &record.node_id)?,
+            app: admit(Dimension::App, &record.app)?,
+            surface: admit(Dimension::Surface, record.surface_name())?,
+            key: if record.key_id.is_empty() { "" } else { admit(Dimension::Key, &record.key_id)? },
+            tags,
+        })
+    }
+
     fn sum<'a>(
         &mut self,
         connection: &Connection,
@@ -129,12 +203,7 @@ impl Scribe {
     ) -> rusqlite::Result<()> {
         let began_ms = alike.minute * 1_000;
         let (day, hour) = (Grain::Daily.bucket(began_ms), Grain::Hourly.bucket(began_ms));
-        let mut admit = |dimension, name| self.vocabulary.admit(connection, day, dimension, name);
-        let model = admit(Dimension::Model, alike.model)?;
-        let asked = admit(Dimension::Asked, alike.asked)?;
-        let node = admit(Dimension::Node, alike.node)?;
-        let app = admit(Dimension::App, alike.app)?;
-        let surface = admit(Dimension::Surface, alike.surface)?;
+        let Alike { model, asked, node, app, surface, key, .. } = *alike;
         let mut values = vec![
             (Dimension::Total, "", ""),
             (Dimension::Model, model, ""),
@@ -144,21 +213,19 @@ impl Scribe {
             (Dimension::Surface, surface, ""),
             (Dimension::NodeModel, node, model),
         ];
-        if !alike.key.is_empty() {
-            values.push((Dimension::Key, admit(Dimension::Key, alike.key)?, model));
+        if !key.is_empty() {
+            values.push((Dimension::Key, key, model));
         }
-        for tag in alike.tags {
-            let tag = (Dimension::Tag, admit(Dimension::Tag, tag)?, model);
-            // The same tag twice, or two further ones, are one.
-            if !values.contains(&tag) {
-                values.push(tag);
-            }
-        }
-        sums.cube.entry((hour, model, node, app, surface)).or_default().merge(cell);
+        values.extend(alike.tags.iter().map(|tag| (Dimension::Tag, *tag, model)));
+        let [cube_model, cube_node, cube_app, cube_surface] =
+            self.vocabulary.admit_combination(connection, day, [model, node, app, surface])?;
+        sums.cube.entry((hour, cube_model, cube_node, cube_app, cube_surface)).or_default().merge(cell);
         let is_recent = began_ms.saturating_add(MINUTE_MS) > sums.recent_ms;
         for (dimension, value, second) in values {
+            let (value, second) = self.vocabulary.admit_pair(connection, day, dimension, (value, second))?;
             sums.by.entry((dimension, hour, value, second)).or_default().merge(cell);
             if is_recent {
+                let (value, second) = self.vocabulary.admit_to_minute(alike.minute, dimension, (value, second));
                 sums.minutes.entry((dimension, alike.minute, value, second)).or_default().merge(cell);
             }
         }
@@ -166,8 +233,8 @@ impl Scribe {
     }
 }
 
-/// What requests have in common that are in the same cells of every roll-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What requests have in common that are in the same cells of every roll-up, by the names that the roll-ups know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Alike<'a> {
     /// Begin of the minute, Unix seconds.
     minute: u64,
@@ -176,39 +243,9 @@ struct Alike<'a> {
     node: &'a str,
     app: &'a str,
     surface: &'a str,
+    /// Empty = none.
     key: &'a str,
-    tags: &'a [String],
-}
-
-impl<'a> Alike<'a> {
-    fn of(record: &'a RequestRecord) -> Self {
-        Self {
-            minute: Grain::Minutely.bucket(record.timestamp_ms),
-            model: &record.model,
-            asked: &record.original_model,
-            node: &record.node_id,
-            app: &record.app,
-            surface: record.surface_name(),
-            key: &record.key_id,
-            tags: &record.tags,
-        }
-    }
-}
-
-/// The sums of `records` that are alike, in the order of the first of each: a request is in some twenty cells, and nearly
-/// all requests of a moment are in the same.
-fn group<'a>(records: impl Iterator<Item = &'a RequestRecord>) -> Vec<(Alike<'a>, Cell)> {
-    let mut groups: Vec<(Alike<'a>, Cell)> = Vec::new();
-    let mut places = HashMap::new();
-    for record in records {
-        let alike = Alike::of(record);
-        let place = *places.entry(alike).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push((alike, Cell::default()));
-        }
-        groups[place].1.add(record);
-    }
-    groups
+    tags: Vec<&'a str>,
 }
 
 fn add_to_cube(

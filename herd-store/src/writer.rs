@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use herd_core::record::RequestRecord;
 use rusqlite::Connection;
 
+use super::clock::{Clocks, steady_ms};
 use super::error::Trouble;
 use super::health::{Shared, StoreState};
 use super::queue::{Queue, Waiting};
@@ -54,6 +55,7 @@ pub(super) struct Writer {
     fresh: bool,
     /// Requests from before the start that are still to join the last hour; `None` = it is not known which.
     replay: Option<recent::Replay>,
+    clocks: Clocks,
 }
 
 impl Writer {
@@ -69,6 +71,7 @@ impl Writer {
             pause: FIRST_PAUSE,
             fresh: false,
             replay: None,
+            clocks: Clocks::new(),
         }
     }
 
@@ -173,7 +176,7 @@ impl Writer {
             (self.observer)(&record);
             self.pending.push(bounded(record));
         }
-        self.shared.add_recent(&self.pending[known..]);
+        self.shared.add_recent(&self.pending[known..], crate::unix_ms());
     }
 
     /// Whether something else than records is to be seen to.
@@ -188,14 +191,15 @@ impl Writer {
     fn flush(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
         while !self.pending.is_empty() {
             let count = self.pending.len().min(BATCH_MAX);
-            let written = self.scribe.write(connection, &self.pending[..count]);
+            let written = self.scribe.write(connection, &self.pending[..count], crate::unix_ms());
             // One that fails for a reason of its own would fail again for ever.
-            if written.as_ref().map_or_else(|error| Trouble::of(error) == Trouble::Other, |()| true) {
+            if written.as_ref().map_or_else(|error| Trouble::of(error) == Trouble::Other, |_| true) {
                 self.pending.drain(..count);
                 self.shared.queue_len.fetch_sub(count, Relaxed);
                 self.shared.drop_records(if written.is_ok() { 0 } else { count });
             }
-            written?;
+            let counted_only = written?;
+            self.shared.counted_only.fetch_add(counted_only as u64, Relaxed);
             self.pause = FIRST_PAUSE;
             self.fresh = false;
             self.shared.written.fetch_add(count as u64, Relaxed);
@@ -214,11 +218,12 @@ impl Writer {
     /// One step of what is done beside; returns whether more is due at once.
     fn upkeep(&mut self, connection: &mut Connection) -> rusqlite::Result<bool> {
         if let Some(replay) = self.replay.as_mut().filter(|replay| !replay.is_over()) {
-            let records = replay.step(connection, crate::unix_ms())?;
-            self.shared.add_recent(&records);
+            let now_ms = crate::unix_ms();
+            let records = replay.step(connection, now_ms)?;
+            self.shared.add_recent(&records, now_ms);
             return Ok(true);
         }
-        let backfilling = backfill::step(connection, &mut self.scribe);
+        let backfilling = backfill::step(connection, &mut self.scribe, crate::unix_ms());
         if backfilling.is_err() {
             self.scribe.forget();
         }
@@ -227,7 +232,11 @@ impl Writer {
             return Ok(true);
         }
         self.shared.backfill_left.store(0, Relaxed);
-        let more = retention::step(connection, &self.place.settings, crate::unix_ms())?;
+        let now_ms = self.clocks.look(connection, steady_ms(), crate::unix_ms())?;
+        let step = self.clocks.last_step().filter(|_| now_ms.is_none());
+        self.shared.clock_step_ms.store(step.map_or(0, |step| step.by_ms), Relaxed);
+        let more = retention::step(connection, &self.place.settings, now_ms)?;
+        self.shared.used_bytes.store(retention::used_bytes(connection)?, Relaxed);
         self.measure();
         Ok(more)
     }

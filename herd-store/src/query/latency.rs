@@ -44,13 +44,15 @@ impl StoreHandle {
 
 fn latency_p75(connection: &Connection, now_ms: u64) -> Result<Vec<RecentLatency>, StoreError> {
     let since_ms = now_ms.saturating_sub(DAY_MS);
+    // What was over in the future was over under a clock that was ahead: it is not the latest.
+    let range = (since_ms as f64 / 1_000.0, now_ms as f64 / 1_000.0);
     let mut nodes = BTreeMap::<String, BTreeMap<String, Vec<(u64, f64)>>>::new();
-    for (node_id, model) in pairs(connection, since_ms)? {
+    for (node_id, model) in pairs(connection, since_ms, now_ms)? {
         nodes.entry(model).or_default().insert(node_id, Vec::new());
     }
     let mut recent = Vec::new();
     for (model, mut nodes) in nodes {
-        read_last(connection, &model, since_ms as f64 / 1_000.0, &mut nodes)?;
+        read_last(connection, &model, range, &mut nodes)?;
         recent.extend(nodes.into_iter().filter_map(|(node_id, requests)| of_pair(node_id, &model, requests)));
     }
     Ok(recent)
@@ -68,15 +70,15 @@ fn of_pair(node_id: String, model: &str, mut requests: Vec<(u64, f64)>) -> Optio
 }
 
 /// Each pair of node and model with a request since then. The roll-ups know: a scan would read every request.
-fn pairs(connection: &Connection, since_ms: u64) -> rusqlite::Result<Vec<(String, String)>> {
+fn pairs(connection: &Connection, since_ms: u64, now_ms: u64) -> rusqlite::Result<Vec<(String, String)>> {
     let sql = format!(
-        "SELECT DISTINCT value, second FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND value <> '' LIMIT ?3",
+        "SELECT DISTINCT value, second FROM {} WHERE dimension = ?1 AND bucket >= ?2 AND bucket <= ?3 AND value <> '' LIMIT ?4",
         Grain::Hourly.by()
     );
-    let since = to_db(Grain::Hourly.bucket(since_ms));
+    let [since, until] = [since_ms, now_ms].map(|ms| to_db(Grain::Hourly.bucket(ms)));
     let mut statement = connection.prepare_cached(&sql)?;
-    let pairs =
-        statement.query_map((Dimension::NodeModel.name(), since, PAIRS), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let pairs = statement
+        .query_map((Dimension::NodeModel.name(), since, until, PAIRS), |row| Ok((row.get(0)?, row.get(1)?)))?;
     pairs.collect()
 }
 
@@ -85,16 +87,16 @@ fn pairs(connection: &Connection, since_ms: u64) -> rusqlite::Result<Vec<(String
 fn read_last(
     connection: &Connection,
     model: &str,
-    since: f64,
+    (since, until): (f64, f64),
     nodes: &mut BTreeMap<String, Vec<(u64, f64)>>,
 ) -> rusqlite::Result<()> {
     let sql = "SELECT node_id, timestamp, max(latency_ms - coalesce(queue_ms, 0), 0), \
                status = 'completed' AND benchmark = 0 AND latency_ms IS NOT NULL \
                FROM request_traces INDEXED BY idx_traces_model_timestamp \
-               WHERE model = ?1 AND timestamp >= ?2 ORDER BY timestamp DESC LIMIT ?3";
+               WHERE model = ?1 AND timestamp >= ?2 AND timestamp <= ?3 ORDER BY timestamp DESC LIMIT ?4";
     let looked_at = nodes.len().saturating_mul(REQUESTS * LOOKED_AT_FOR_ONE).min(LOOKED_AT);
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query((model, since, i64::try_from(looked_at).unwrap_or(i64::MAX)))?;
+    let mut rows = statement.query((model, since, until, i64::try_from(looked_at).unwrap_or(i64::MAX)))?;
     let mut wanting = nodes.len();
     while let Some(row) = rows.next()?.filter(|_| wanting > 0) {
         let requests = nodes.get_mut(row.get_ref(0)?.as_str().unwrap_or_default());

@@ -79,6 +79,9 @@ impl StoreHandle {
     }
 }
 
+/// How far ahead of the clock requests may have ended to be among the newest: the clock may have been corrected since.
+const SOON_MS: u64 = crate::HOUR_MS;
+
 /// Where in the order of requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Place {
@@ -214,7 +217,8 @@ fn page(
     limit: u32,
 ) -> Result<TracePage, StoreError> {
     let search = Search::of(filter);
-    let end = filter.to_ms.map_or(f64::MAX, |ms| ms as f64 / 1_000.0);
+    // Requests that ended under a clock that was ahead are not the newest: they are shown once their time has come.
+    let end = filter.to_ms.unwrap_or_else(|| crate::unix_ms().saturating_add(SOON_MS)) as f64 / 1_000.0;
     let mut place = after.filter(|after| after.seconds < end).unwrap_or(Place { seconds: end, id: 0 });
     let limit = limit as usize;
     let mut window = if search.exact { i64::try_from(limit).unwrap_or(i64::MAX) } else { FIRST_WINDOW };
