@@ -155,7 +155,7 @@ const fn counted(id: &'static str, severity: Severity, title: &'static str, min_
 use Severity::{Critical, Info, Warning};
 
 /// How many checks there are.
-pub const CHECK_COUNT: usize = 53;
+pub const CHECK_COUNT: usize = 56;
 
 /// The checks.
 #[rustfmt::skip]
@@ -212,6 +212,9 @@ pub const CHECKS: [Check; CHECK_COUNT] = [
     state("store_broken", Critical, "The trace store does not work", storage::store_broken),
     counted("traces_dropped", Warning, "Traces are lost", 1, storage::traces_dropped),
     state("store_disk_low", Warning, "The disk with the traces is nearly full", storage::store_disk_low),
+    state("store_filling", Warning, "The trace store is nearly as large as it may be", storage::store_filling),
+    state("clock_stepped", Warning, "The edge's clock was set", storage::clock_stepped),
+    counted("edge_asleep", Warning, "The edge's process did not run for a while", 1, storage::edge_asleep),
     counted("auto_pull_failed", Warning, "Pulls for requests fail", 2, storage::auto_pull_failed),
 ];
 

@@ -78,7 +78,7 @@ impl FleetSource for EdgeSource {
     }
 
     fn counts(&self) -> EdgeCounts {
-        self.telemetry.counts()
+        EdgeCounts { sleeps: self.fleet.slept().0, ..self.telemetry.counts() }
     }
 
     fn limits(&self) -> Vec<Limit> {

@@ -270,6 +270,7 @@ impl Telemetry {
             retry_budget_exhausted: self.budget_exhausted.get(),
             unforeseen_loads: self.unforeseen_loads.get(),
             bodies_refused: self.bodies_refused.sum(),
+            ..EdgeCounts::default()
         }
     }
 

@@ -17,6 +17,8 @@ pub struct EdgeCounts {
     pub unforeseen_loads: u64,
     /// Bodies that were refused as too large, too slow or too many at a time.
     pub bodies_refused: u64,
+    /// Times that the process did not run for some seconds.
+    pub sleeps: u64,
 }
 
 /// The same with what the trace store counts, at one moment.
@@ -66,6 +68,7 @@ impl Counted {
                 retry_budget_exhausted: now.retry_budget_exhausted.saturating_sub(old.retry_budget_exhausted),
                 unforeseen_loads: now.unforeseen_loads.saturating_sub(old.unforeseen_loads),
                 bodies_refused: now.bodies_refused.saturating_sub(old.bodies_refused),
+                sleeps: now.sleeps.saturating_sub(old.sleeps),
             },
             dropped: self.dropped.saturating_sub(before.dropped),
         }

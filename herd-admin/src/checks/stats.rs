@@ -60,14 +60,21 @@ fn add_counts(known: &mut Stats, state: &AdminState, view: &View) {
     let [hour, day] = state.checks().count(Counted { edge: state.source().counts(), dropped }, view.now_ms);
     known.edge.store = store_stats(health.as_ref(), hour.dropped);
     for (window, counts) in [(&mut known.edge.hour, hour.edge), (&mut known.edge.day, day.edge)] {
-        let EdgeCounts { queue_refused, queue_timeouts, retry_budget_exhausted, unforeseen_loads, bodies_refused } =
-            counts;
+        let EdgeCounts {
+            queue_refused,
+            queue_timeouts,
+            retry_budget_exhausted,
+            unforeseen_loads,
+            bodies_refused,
+            sleeps,
+        } = counts;
         *window = EdgeWindow {
             queue_refused,
             queue_timeouts,
             retry_budget_exhausted,
             unforeseen_loads,
             bodies_refused,
+            sleeps,
             // A short one that nobody foresaw is no cold load of the traces.
             loads: window.loads.max(unforeseen_loads),
             ..window.clone()
@@ -85,7 +92,15 @@ fn store_stats(health: Option<&store::StoreHealth>, dropped_hour: u64) -> StoreS
         _ if health.set_aside.is_some() => StoreState::SetAside,
         _ => StoreState::Ok,
     };
-    StoreStats { state, dropped_hour, file_bytes: health.file_bytes, disk_free_bytes: health.disk_free_bytes }
+    StoreStats {
+        state,
+        dropped_hour,
+        file_bytes: health.file_bytes,
+        disk_free_bytes: health.disk_free_bytes,
+        used_bytes: health.used_bytes,
+        max_bytes: health.max_bytes,
+        clock_step_ms: health.clock_step_ms,
+    }
 }
 
 async fn counted(store: &StoreHandle, view: &View) -> Stats {

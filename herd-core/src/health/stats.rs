@@ -77,6 +77,8 @@ pub struct EdgeWindow {
     pub auto_pulls_failed: u64,
     /// Bodies refused as too large, too slow or too many at a time.
     pub bodies_refused: u64,
+    /// Times that the process did not run for some seconds.
+    pub sleeps: u64,
 }
 
 /// Whether the trace store works.
@@ -108,6 +110,12 @@ pub struct StoreStats {
     pub file_bytes: u64,
     /// Free on its disk; `None` = unknown.
     pub disk_free_bytes: Option<u64>,
+    /// What the database holds, without free pages.
+    pub used_bytes: u64,
+    /// Most that it may hold; 0 = unknown.
+    pub max_bytes: u64,
+    /// The wall clock was set within the last day, by so many milliseconds; `None` = it was not.
+    pub clock_step_ms: Option<i64>,
 }
 
 /// What happened to one node.

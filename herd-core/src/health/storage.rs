@@ -86,6 +86,48 @@ pub(super) fn store_disk_low(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
     }
 }
 
+/// Share of `store.max_bytes` from which on the store is about to be full, percent.
+const FILLING_PERCENT: u64 = 80;
+
+/// What is kept of the past is about to be cut.
+pub(super) fn store_filling(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
+    let store = &inputs.stats.edge.store;
+    if store.max_bytes == 0 || store.used_bytes < store.max_bytes / 100 * FILLING_PERCENT {
+        return Vec::new();
+    }
+    let detail = format!(
+        "{} of {} are used. Beyond that, roll-ups by the minute go, then those by the hour of more than a month ago, then \
+         the oldest requests.",
+        human_bytes(store.used_bytes),
+        human_bytes(store.max_bytes)
+    );
+    let seen = Seen::in_fleet(detail).with("used_bytes", store.used_bytes).with("max_bytes", store.max_bytes);
+    vec![seen.fix("FLEET_STORE_MAX_BYTES=4294967296 herd  # or keep less: FLEET_STORE_RAW_DAYS=14")]
+}
+
+/// Ages of what is kept mean nothing while the clock may be wrong.
+pub(super) fn clock_stepped(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
+    let Some(step_ms) = inputs.stats.edge.store.clock_step_ms else { return Vec::new() };
+    let (seconds, way) = (step_ms.unsigned_abs() / 1_000, if step_ms < 0 { "back" } else { "ahead" });
+    let detail = format!(
+        "It was set {way} by {seconds} s within the last day. Until it has held for a day, nothing is deleted by age; charts \
+         of that time have a gap or are doubled."
+    );
+    let seen = Seen::in_fleet(detail).with("step_seconds", step_ms as f64 / 1_000.0);
+    vec![seen.fix("timedatectl status  # is the time synchronised?")]
+}
+
+/// A stopped process serves nobody, and its nodes look silent.
+pub(super) fn edge_asleep(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
+    let sleeps = inputs.stats.edge.hour.sleeps;
+    if sleeps < min_samples.max(1) {
+        return Vec::new();
+    }
+    let detail = format!("{sleeps} times within the last hour; ages and deadlines were put off by as much.");
+    let seen = Seen::in_fleet(detail).with("sleeps", sleeps);
+    vec![seen.fix("systemd-inhibit --what=sleep herd  # is the machine suspended, or short of memory?")]
+}
+
 /// Clients wait for models that never come.
 pub(super) fn auto_pull_failed(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
     let day = &inputs.stats.edge.day;

@@ -234,8 +234,15 @@ async fn counters_of_the_edge_are_found_for_an_hour() {
         retry_budget_exhausted: 5,
         unforeseen_loads: 20,
         bodies_refused: 5,
+        sleeps: 1,
     };
-    let all = ["bodies_refused - -", "queue_refusals - -", "retry_budget_exhausted - -", "unforeseen_loads - -"];
+    let all = [
+        "bodies_refused - -",
+        "edge_asleep - -",
+        "queue_refusals - -",
+        "retry_budget_exhausted - -",
+        "unforeseen_loads - -",
+    ];
     check(&found(&app).await, &all);
     // The nodes are heard all the time; the counters rise no more.
     for _ in 0..61 {

@@ -418,6 +418,9 @@ fn storage() -> Vec<Case> {
             |s| s.stats.edge.store.disk_free_bytes = Some(999_999_999),
             |s| s.stats.edge.store.disk_free_bytes = None,
         ),
+        in_fleet("store_filling", Warning, |s| filled(s, 80), |s| filled(s, 79)),
+        in_fleet("clock_stepped", Warning, |s| s.stats.edge.store.clock_step_ms = Some(-90_000), |_| {}),
+        in_fleet("edge_asleep", Warning, |s| s.stats.edge.hour.sleeps = 1, |_| {}),
         in_fleet(
             "auto_pull_failed",
             Warning,
@@ -425,6 +428,11 @@ fn storage() -> Vec<Case> {
             |s| s.stats.edge.day.auto_pulls_failed = 1,
         ),
     ]
+}
+
+fn filled(scene: &mut Scene, percent: u64) {
+    let store = &mut scene.stats.edge.store;
+    (store.used_bytes, store.max_bytes) = (percent * GIB / 100, GIB);
 }
 
 fn disk(scene: &mut Scene, available: u64) {

@@ -75,6 +75,7 @@ prop_compose! {
             auto_pulls: counts[6],
             auto_pulls_failed: counts[7],
             bodies_refused: counts[8],
+            sleeps: counts[8],
         }
     }
 }
