@@ -30,6 +30,13 @@ use sink::{Sink, Worker};
 /// Lines that were dropped over the life of the process.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Target of what somebody changed.
+const AUDIT: &str = "herd::audit";
+/// Name of the files of the audit log.
+const AUDIT_FILE: &str = "audit";
+/// Bounds on the audit log: about a year of days, whatever else is logged meanwhile.
+const AUDIT_FILES: LogFiles = LogFiles { max_bytes: 10 << 20, keep_files: 400 };
+
 /// The folder below the data folder.
 const FOLDER: &str = "logs";
 
@@ -113,16 +120,23 @@ impl Logging<'_> {
         let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
         let people = PeopleLines { sink: console, colours, most: self.stderr.most(is_terminal, self.files.is_some()) };
         let mut workers = Vec::new();
-        let lines = self.files.map(|limits| {
-            let files = Files::new(&self.data_dir.join(FOLDER), self.program, limits);
-            let (sink, worker) = Sink::start("log-file", files);
+        let mut to_files = |thread, name, limits| {
+            let (sink, worker) = Sink::start(thread, Files::new(&self.data_dir.join(FOLDER), name, limits));
             workers.push(worker);
             JsonLines(sink)
-        });
+        };
+        let lines = self.files.map(|limits| to_files("log-file", self.program, limits).with_filter(filter.clone()));
+        // Files of their own, which no flood of other lines pushes out, at any level of the log.
+        let audit = self.files.map(|_| to_files("log-audit", AUDIT_FILE, AUDIT_FILES).with_filter(audit_filter()));
+        let people = people.with_filter(filter);
         workers.push(console_worker);
-        drop(tracing_subscriber::registry().with(filter).with(people).with(lines).try_init());
+        drop(tracing_subscriber::registry().with(people).with(lines).with(audit).try_init());
         Logs { _workers: workers }
     }
+}
+
+fn audit_filter() -> Targets {
+    Targets::new().with_target(AUDIT, tracing::Level::INFO)
 }
 
 /// Lines that were dropped since the process began, for the buffer was full or nothing could be written.
