@@ -13,7 +13,7 @@ use herd_core::splice::splice;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
@@ -56,7 +56,7 @@ impl Edge {
         let began = Instant::now();
         // What the last attempt was watched for is over, however it ended.
         ctx.connection.awaited().end();
-        let outcome = self.wait_for_slot(session, ctx, began).await;
+        let outcome = self.wait_for_slot(session, ctx).await;
         if let Some(inference) = &mut ctx.inference {
             let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             inference.trace.waited(waited_ms as f64);
@@ -75,13 +75,8 @@ impl Edge {
         }
     }
 
-    async fn wait_for_slot(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestCtx,
-        began: Instant,
-    ) -> Result<Box<Choice>, Unserved> {
-        let deadline = began + Duration::from_millis(self.config.now().queue.max_wait_ms);
+    async fn wait_for_slot(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<Choice>, Unserved> {
+        let deadline_ms = self.fleet.now_ms().saturating_add(self.config.now().queue.max_wait_ms);
         let request_id: Arc<str> = ctx.request_id.as_str().into();
         loop {
             let Some(inference) = &mut ctx.inference else { return Err(Unserved::Left(refused("not inference"))) };
@@ -91,7 +86,7 @@ impl Edge {
             let answer = match self.dispatcher.ask(ask) {
                 Answer::Waits(ticket) => {
                     inference.trace.predicted_ms.get_or_insert(ticket.predicted_ms());
-                    self.wait(session, inference, ticket, deadline).await?
+                    self.wait(session, inference, ticket, deadline_ms).await?
                 }
                 Answer::Chosen(choice) if inference.marks.forbid(&choice) => {
                     inference.tried.push(choice.node().number);
@@ -137,17 +132,19 @@ impl Edge {
         session: &mut Session,
         inference: &mut Inference,
         mut ticket: Ticket,
-        deadline: Instant,
+        deadline_ms: u64,
     ) -> Result<Handed, Unserved> {
         let turn = tokio::select! {
             biased;
-            turn = timeout_at(deadline, ticket.turn()) => turn,
+            turn = ticket.turn() => Some(turn),
+            // By the edge's own clock: time that the process slept through was nobody's waiting.
+            () = self.fleet.until(deadline_ms) => None,
             left = client_leaves(session) => return Err(Unserved::Left(left)),
         };
         match turn {
-            Ok(Some(handed)) => Ok(handed),
-            Ok(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
-            Err(_) => {
+            Some(Some(handed)) => Ok(handed),
+            Some(None) => Err(Unserved::Refused(Status::Rejected, error::stopping())),
+            None => {
                 self.telemetry_of(&inference.marks).queue_refused(QueueRefusal::Timeout);
                 let message = "no slot became free in time (queue.max_wait_ms)";
                 let reply = Reply::new(503, message).retry_after_ms(ticket.predicted_ms());
