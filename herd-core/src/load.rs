@@ -56,6 +56,8 @@ struct Probe {
     failed: AtomicBool,
     /// When it last succeeded; 0 = never.
     succeeded_at_ms: AtomicU64,
+    /// A request was answered: the node was reached, whatever probes find.
+    answered: AtomicBool,
 }
 
 /// A load that this edge has started on a node. Ollama does one at a time.
@@ -130,10 +132,12 @@ impl NodeLoad {
         !self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) > 0
     }
 
-    /// Whether the edge's own probes have all been in vain: as far as this edge can tell, there is no Ollama for it.
+    /// Whether the edge's own probes have all been in vain, and no request was ever answered: as far as this edge can tell,
+    /// there is no Ollama for it.
     #[must_use]
     pub fn never_reached(&self) -> bool {
-        self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) == 0
+        let probe = &self.probe;
+        self.probe_failed() && probe.succeeded_at_ms.load(Relaxed) == 0 && !probe.answered.load(Relaxed)
     }
 
     /// Notes that the node is suspected, or is no longer, after probes in a row.
@@ -163,6 +167,7 @@ impl NodeLoad {
     pub fn succeeded(&self) {
         self.failures_in_a_row.store(0, Relaxed);
         self.ejected_until_ms.store(0, Relaxed);
+        self.probe.answered.store(true, Relaxed);
     }
 
     /// Notes that the node failed: refused, reset, or answered 5xx. After [`EJECTION_AFTER_FAILURES`] in a row it is

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     for why in passed_over {
         tracing::warn!(why, "a saved setting is passed over");
     }
+    let saved: Vec<String> = layers.saved.keys().cloned().collect();
     let ran = herd_lb::run(layers, &config, flags.demo, |edge, admin| announce(edge, admin, flags.demo));
     drop(logs);
     if flags.demo && config.data_dir == demo_folder() {
@@ -61,7 +62,16 @@ fn main() -> ExitCode {
     }
     match ran {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
+        Err(error) => fail(&named_source(error, &saved, &config.data_dir), 1),
+    }
+}
+
+/// `error` with where its key is set, if that was done at run time and so stands in no file that people write.
+fn named_source(error: anyhow::Error, saved: &[String], data_dir: &Path) -> anyhow::Error {
+    let text = error.to_string();
+    match saved.iter().find(|key| text.starts_with(&format!("{key}: "))) {
+        Some(key) => error.context(format!("{key} is set in {}", data_dir.join("settings.json").display())),
+        None => error,
     }
 }
 

@@ -44,7 +44,9 @@ fn a_node_that_dies_is_noticed_and_the_other_serves() {
     }
     let suspected = || {
         let told = edge.admin("POST", "/fleet/explain", r#"{"model":"tiny"}"#);
-        told["nodes"][1]["node_id"] == "a" && told["nodes"][1]["reason"]["code"] == "probe_failed"
+        // Which of both it is depends on whether the first probe came in time.
+        let code = told["nodes"][1]["reason"]["code"].as_str().unwrap_or_default();
+        told["nodes"][1]["node_id"] == "a" && matches!(code, "probe_failed" | "unreached")
     };
     eventually("the probe fails", suspected);
     eventually("the slots are back", || edge.in_flight() == 0);

@@ -8,6 +8,8 @@ fn bad_bodies_are_refused_in_the_form_of_their_surface() {
     let edge = Edge::start(&[]);
     let deep = format!("{{\"model\":\"a\",\"x\":{}{}}}", "[".repeat(10_001), "]".repeat(10_001));
     let long = format!("{{\"model\":\"{}\"}}", "m".repeat(257));
+    let empty = "model 'nope' not found (no node has joined yet: start Ollama on this machine, or run \"herd-agent \
+                 --router-url http://THIS-MACHINE:11435\" on a machine that runs it)";
     let rows: [(&[u8], u16, &str); 10] = [
         (b"", 400, "missing request body"),
         (b"{", 400, "unexpected EOF"),
@@ -18,7 +20,7 @@ fn bad_bodies_are_refused_in_the_form_of_their_surface() {
         (br#"{"model":"a","Model":"b"}"#, 400, "duplicate key \"model\""),
         (deep.as_bytes(), 400, "JSON nested deeper than 10000 levels"),
         (long.as_bytes(), 400, "invalid model name"),
-        (br#"{"model":"nope"}"#, 404, "model 'nope' not found"),
+        (br#"{"model":"nope"}"#, 404, empty),
     ];
     for (body, status, message) in rows {
         let ollama = edge.post("/api/chat", body);

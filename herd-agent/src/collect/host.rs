@@ -12,7 +12,7 @@ use sysinfo::{
     ProcessesToUpdate, System, UpdateKind,
 };
 
-use super::gpu::Gpus;
+use super::gpu::{self, Gpus};
 use super::process::{self, Process};
 use super::{CpuFacts, MachineFacts, Survey, Temperature, is_local, memory};
 
@@ -51,7 +51,7 @@ impl Machine {
             memory,
             disk: disk(&models_dir(server)),
             temperature: temperature(),
-            gpus: self.gpus.read(&self.chip, memory.as_ref()),
+            gpus: gpu::visible(self.gpus.read(&self.chip, memory.as_ref()), |name| server?.variable(name)),
             ollama_env: server.filter(|s| !s.env.is_empty()).map_or(self.agent_env, Process::ollama_env),
             runners: None,
             loading: Vec::new(),

@@ -153,6 +153,8 @@ fn a_node_that_the_edge_never_reached_is_not_asked_and_not_waited_for() {
     assert_eq!(choose(&snapshot, &chat()).refused, [(0, Ineligible::Unreached)]);
     assert!(!Ineligible::Unreached.passes());
     // One that was reached may only be slow, and is still better than none.
+    node.load.succeeded();
+    assert_eq!(state().name(), "degraded");
     node.load.probe_succeeded(NOW);
     assert_eq!(state().name(), "online");
     node.load.set_probe_failed(true);
