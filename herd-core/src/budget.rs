@@ -3,6 +3,8 @@
 //! A token bucket as in Finagle's retry budget: every request pays in a share, every retry takes one out, and a small
 //! steady income keeps a quiet fleet able to retry.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// Bounds on retries.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetLimits {
@@ -43,9 +45,8 @@ impl RetryBudget {
 
     /// Takes one retry out; false = there is none.
     pub fn spend(&mut self, now_ms: u64) -> bool {
-        let since_ms = now_ms.saturating_sub(self.at_ms);
+        self.saved = self.left(now_ms);
         self.at_ms = self.at_ms.max(now_ms);
-        self.saved = (self.saved + since_ms as f64 / 1e3 * self.limits.per_s).min(self.limits.burst);
         let may = self.saved >= 1.0;
         if may {
             self.saved -= 1.0;
@@ -53,10 +54,45 @@ impl RetryBudget {
         may
     }
 
-    /// Retries that are left now.
+    /// Retries that are left at `now_ms`.
     #[must_use]
-    pub fn left(&self) -> f64 {
-        self.saved
+    pub fn left(&self, now_ms: u64) -> f64 {
+        let since_ms = now_ms.saturating_sub(self.at_ms);
+        (self.saved + since_ms as f64 / 1e3 * self.limits.per_s).min(self.limits.burst)
+    }
+}
+
+/// A budget that many requests share.
+#[derive(Debug)]
+pub struct Retries(Mutex<RetryBudget>);
+
+impl Retries {
+    /// A full budget.
+    #[must_use]
+    pub fn new(limits: BudgetLimits) -> Self {
+        Self(Mutex::new(RetryBudget::new(limits)))
+    }
+
+    /// A request begins.
+    pub fn earn(&self) {
+        self.lock().earn();
+    }
+
+    /// Retries that are left at `now_ms`.
+    #[must_use]
+    pub fn left(&self, now_ms: u64) -> f64 {
+        self.lock().left(now_ms)
+    }
+
+    /// Takes one retry out; false = there is none.
+    #[must_use]
+    pub fn spend(&self, now_ms: u64) -> bool {
+        self.lock().spend(now_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RetryBudget> {
+        // A panic while it is held leaves a budget that is still a budget.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,6 +115,7 @@ mod tests {
         assert!(budget.spend(0) && budget.spend(0) && !budget.spend(0));
         assert!(!budget.spend(999) && budget.spend(1_001));
         assert!(!budget.spend(0) && !budget.spend(1_001));
+        assert!(budget.left(1_501) - budget.left(1_001) > 0.499 && budget.left(99_000) > 1.999);
         assert!(budget.spend(1_000_000) && budget.spend(1_000_000) && !budget.spend(1_000_000));
     }
 }

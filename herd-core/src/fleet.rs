@@ -118,6 +118,12 @@ impl FleetSnapshot {
         windows
     }
 
+    /// The node with that number.
+    #[must_use]
+    pub fn by_number(&self, number: u32) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.number == number)
+    }
+
     /// Requests in flight over all nodes, those that were removed meanwhile included.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

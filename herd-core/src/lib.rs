@@ -16,6 +16,7 @@ pub mod choice;
 pub mod decide;
 pub mod eligible;
 pub mod estimate;
+pub mod exchange;
 pub mod explain;
 pub mod fleet;
 pub mod health;

@@ -26,10 +26,10 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            first_byte_floor_ms: 60_000,
+            first_byte_floor_ms: 25_000,
             first_byte_ceiling_ms: 600_000,
             first_byte_factor: 4.0,
-            no_progress_ms: 120_000,
+            no_progress_ms: 600_000,
             dead_node_ms: 15_000,
         }
     }
@@ -45,6 +45,10 @@ pub struct Evidence {
     pub tokens_done: Option<u64>,
     /// It is in memory.
     pub resident: bool,
+    /// Its agent sees it being loaded.
+    pub loading: bool,
+    /// A number that grows with the work of its runner, whatever that is; `None` = the node does not report it.
+    pub activity: Option<u64>,
 }
 
 words! {
@@ -136,10 +140,10 @@ impl Watch {
 /// What `snapshot` knows of the work of `model` on the node of `number`; `None` = the node or the model is gone.
 #[must_use]
 pub fn evidence(snapshot: &FleetSnapshot, number: u32, model: &ModelName) -> Option<Evidence> {
-    let node = snapshot.nodes.iter().find(|node| node.number == number)?;
+    let node = snapshot.by_number(number)?;
     let model = node.model(model)?;
     let tokens_done = model.resident.as_ref().and_then(|resident| resident.tokens_done);
-    Some(Evidence { tokens_done, resident: model.resident.is_some() })
+    Some(Evidence { tokens_done, resident: model.resident.is_some(), ..Evidence::default() })
 }
 
 #[cfg(test)]
@@ -159,7 +163,7 @@ mod tests {
     }
 
     fn seen(tokens: u64) -> Evidence {
-        Evidence { tokens_done: Some(tokens), resident: true }
+        Evidence { tokens_done: Some(tokens), resident: true, ..Evidence::default() }
     }
 
     /// Gives up exactly at `expected` when nothing happens.
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!(watch.judge(Some(seen(5)), Condition::Well, 19_500), Verdict::Wait(499));
         assert_eq!(watch.judge(None, Condition::Well, 19_999), Verdict::GiveUp(GiveUp::NoFirstByte));
         let mut loading = Watch::begin(PATIENCE, &prediction(0.0, 0.0), false, Evidence::default(), 0);
-        let loaded = Evidence { tokens_done: None, resident: true };
+        let loaded = Evidence { resident: true, ..Evidence::default() };
         assert_eq!(loading.judge(Some(loaded), Condition::Well, 9_000), Verdict::Wait(1_000));
         assert!(matches!(loading.judge(Some(loaded), Condition::Well, 18_999), Verdict::Wait(_)));
     }

@@ -205,6 +205,8 @@ words! {
         ModelNotFound = "model_not_found",
         /// It takes no more requests now.
         Busy = "busy",
+        /// Its answer, which was held back until it would be whole, ended before its own end.
+        TornAnswer = "torn_answer",
     }
 }
 
@@ -247,6 +249,13 @@ impl Failure {
     #[must_use]
     pub const fn is_nodes_fault(self) -> bool {
         !matches!(self, Self::StaleConnection | Self::ModelNotFound | Self::Busy)
+    }
+
+    /// Whether it may be the request's own fault: Ollama says 500 there as well, and a prompt can kill an engine. Then it
+    /// is the node's only if another node serves the request.
+    #[must_use]
+    pub const fn may_be_the_requests(self) -> bool {
+        matches!(self, Self::ErrorStatus | Self::TornAnswer)
     }
 }
 

@@ -27,7 +27,7 @@ impl FleetSnapshot {
     /// takes the node to report it. `None` = the node or the model is gone.
     #[must_use]
     pub fn with_loaded(&self, loaded: &Loaded<'_>, now_ms: u64) -> Option<Self> {
-        let known = self.nodes.iter().find(|node| node.number == loaded.node)?;
+        let known = self.by_number(loaded.node)?;
         let mut node: Node = known.as_ref().clone();
         let key = loaded.model.key();
         let model = node.models.iter().find(|model| model.key == key)?;

@@ -1,0 +1,151 @@
+//! How long each kind of silent node is waited for.
+
+use super::*;
+use crate::inspect::{InspectLimits, inspect};
+use crate::protect::ContextAction;
+use crate::request::Surface;
+
+/// What is known of a node, and how it changes.
+#[derive(Clone, Copy)]
+struct Known {
+    evidence: Evidence,
+    condition: Condition,
+    /// Between heartbeats, milliseconds; `None` = none comes.
+    heartbeat_ms: Option<u64>,
+    alternative: bool,
+    /// What `evidence.activity` grows by every second.
+    works: u64,
+}
+
+struct At {
+    known: Known,
+    now_ms: u64,
+}
+
+impl Signs for At {
+    fn evidence(&self) -> Option<Evidence> {
+        let activity = self.known.evidence.activity.map(|before| before + self.known.works * (self.now_ms / 1_000));
+        Some(Evidence { activity, ..self.known.evidence })
+    }
+
+    fn condition(&self) -> Condition {
+        self.known.condition
+    }
+
+    fn heartbeat_at_ms(&self) -> Option<u64> {
+        self.known.heartbeat_ms.map(|every_ms| self.now_ms / every_ms * every_ms)
+    }
+
+    fn has_alternative(&self) -> bool {
+        self.known.alternative
+    }
+
+    fn stopping(&self) -> bool {
+        false
+    }
+}
+
+const HOT: Evidence = Evidence { tokens_done: None, resident: true, loading: false, activity: None };
+const PATIENCE: Patience = Patience {
+    first_byte_floor_ms: 25_000,
+    first_byte_ceiling_ms: 600_000,
+    first_byte_factor: 4.0,
+    no_progress_ms: 600_000,
+    dead_node_ms: 15_000,
+};
+const FINE: Known =
+    Known { evidence: HOT, condition: Condition::Well, heartbeat_ms: Some(5_000), alternative: true, works: 0 };
+
+fn silence(known: &Known, body: &str, loads: bool) -> Silence {
+    let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
+    let action = if loads { ContextAction::Load } else { ContextAction::Kept };
+    let plan = ContextPlan { action, num_ctx: None, window: None, alias: None, cause: None };
+    let prediction = Prediction { prefill_ms: 1_000.0, ..Prediction::default() };
+    Silence::begin(&profile, &plan, &prediction, known.evidence, 0)
+}
+
+/// When a silence that begins at 0 is given up, and why; `None` = not within an hour.
+fn given_up(mut silence: Silence, known: Known) -> Option<(u64, GiveUp)> {
+    let patience = PATIENCE;
+    while silence.due_ms() < 3_600_000 {
+        let now_ms = silence.due_ms();
+        match silence.judge(&At { known, now_ms }, &patience, now_ms) {
+            Verdict::Wait => assert!(silence.due_ms() > now_ms),
+            Verdict::GiveUp(why) => return Some((now_ms, why)),
+        }
+    }
+    None
+}
+
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+const WHOLE: &str = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"hi"}]}"#;
+
+#[track_caller]
+fn check(known: Known, expected: Option<(u64, GiveUp)>) {
+    assert_eq!(given_up(silence(&known, STREAM, false), known), expected);
+}
+
+#[test]
+fn nothing_known_against_a_node_it_is_waited_for_up_to_the_ceiling() {
+    check(Known { alternative: false, ..FINE }, Some((600_000, GiveUp::NoFirstByte)));
+    // A load has no cheap alternative, whatever is ready.
+    assert_eq!(given_up(silence(&FINE, STREAM, true), FINE), Some((600_000, GiveUp::NoFirstByte)));
+    // Nor has an answer that may be being written, or a prompt that takes long to read.
+    assert_eq!(given_up(silence(&FINE, WHOLE, false), FINE), Some((600_000, GiveUp::NoFirstByte)));
+    let long =
+        format!(r#"{{"model":"m","prompt":"","messages":[{{"role":"user","content":"{}"}}]}}"#, "word ".repeat(9_000));
+    assert_eq!(given_up(silence(&FINE, &long, false), FINE), Some((600_000, GiveUp::NoFirstByte)));
+}
+
+#[test]
+fn a_short_prompt_for_a_hot_model_is_asked_elsewhere_within_half_a_minute() {
+    let (at_ms, why) = given_up(silence(&FINE, STREAM, false), FINE).unwrap();
+    assert!((20_000..=30_000).contains(&at_ms) && why == GiveUp::NoFirstByte, "{at_ms}");
+}
+
+#[test]
+fn a_dead_host_is_replaced_within_three_seconds() {
+    let dead = Known { condition: Condition::Unreachable, heartbeat_ms: None, ..FINE };
+    check(dead, Some((2_500, GiveUp::NodeDead)));
+    check(Known { alternative: false, ..dead }, Some((15_000, GiveUp::NodeDead)));
+    let unheard = Known { condition: Condition::ProbeFails, heartbeat_ms: None, ..FINE };
+    check(unheard, Some((2_500, GiveUp::NodeDead)));
+    check(Known { alternative: false, ..unheard }, Some((600_000, GiveUp::NodeDead)));
+}
+
+#[test]
+fn a_runner_that_is_seen_to_do_nothing_is_replaced_within_ten_seconds() {
+    let seen = Evidence { tokens_done: Some(7), activity: Some(1), ..HOT };
+    let stopped = Known { evidence: seen, ..FINE };
+    let (at_ms, why) = given_up(silence(&stopped, STREAM, false), stopped).unwrap();
+    assert!((8_000..=10_000).contains(&at_ms) && why == GiveUp::NoFirstByte, "{at_ms}");
+    let hung = Known { condition: Condition::OllamaHung, ..FINE };
+    let (at_ms, _) = given_up(silence(&hung, STREAM, false), hung).unwrap();
+    assert!((8_000..=10_000).contains(&at_ms), "{at_ms}");
+    check(Known { alternative: false, ..stopped }, Some((600_000, GiveUp::NoFirstByte)));
+}
+
+#[test]
+fn a_runner_that_works_is_never_given_up() {
+    check(Known { evidence: Evidence { activity: Some(1), ..HOT }, works: 3, ..FINE }, None);
+    check(Known { evidence: Evidence { loading: true, resident: false, ..HOT }, ..FINE }, None);
+}
+
+#[test]
+fn after_the_first_byte_no_other_node_takes_over_and_two_minutes_of_silence_are_nothing() {
+    let mut answered = silence(&FINE, STREAM, false);
+    answered.byte(Stage::Passing, 0);
+    assert_eq!(given_up(answered, FINE), Some((600_000, GiveUp::NoProgress)));
+    let seen = Known { evidence: Evidence { activity: Some(1), ..HOT }, ..FINE };
+    let mut stopped = silence(&seen, STREAM, false);
+    stopped.byte(Stage::Passing, 0);
+    assert_eq!(given_up(stopped, seen), Some((120_000, GiveUp::NoProgress)));
+}
+
+#[test]
+fn a_judge_that_was_frozen_itself_begins_anew() {
+    let dead = Known { condition: Condition::Unreachable, heartbeat_ms: None, ..FINE };
+    let mut silence = silence(&dead, STREAM, false);
+    let verdict = silence.judge(&At { known: dead, now_ms: 130_000 }, &PATIENCE, 130_000);
+    assert_eq!((verdict, silence.due_ms()), (Verdict::Wait, 131_000));
+}

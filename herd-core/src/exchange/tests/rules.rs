@@ -1,0 +1,123 @@
+//! Single rules, each with the sequence that shows it.
+
+use Happening::*;
+
+use super::*;
+
+fn driven(universe: &Universe, body: &str, happenings: &[Happening]) -> Exchange {
+    let mut exchange = universe.exchange(body);
+    universe.drive(&mut exchange, happenings);
+    exchange
+}
+
+fn outcomes(exchange: &Exchange) -> Vec<&str> {
+    exchange.record().attempts.iter().map(|asked| asked.outcome.name()).collect()
+}
+
+fn failures(universe: &Universe, id: &str) -> u64 {
+    let snapshot = universe.snapshot();
+    let node = snapshot.node(id).unwrap();
+    // Two more make an ejection of what has failed once.
+    (0..2).for_each(|_| node.load.failed(0));
+    node.load.ejected_for_ms(0)
+}
+
+#[test]
+fn an_error_is_the_nodes_only_if_another_serves_the_request() {
+    let universe = Universe::new(2);
+    let served = driven(&universe, STREAM, &[Answers(500), Answers(200), Bytes, EndsWhole]);
+    assert_eq!(outcomes(&served), ["error_status", "completed"]);
+    let first = served.record().attempts[0].node_id.clone();
+    assert!(failures(&universe, &first) > 0);
+    let universe = Universe::new(2);
+    let failed = driven(&universe, STREAM, &[Answers(500), Answers(500), EndsWhole]);
+    assert_eq!((outcomes(&failed), failed.record().http_status), (vec!["error_status", "failed"], 500));
+    assert_eq!(failures(&universe, "a"), 0);
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_tried_once_more_and_costs_no_attempt() {
+    let universe = Universe::new(3);
+    let exchange = driven(&universe, STREAM, &[ClosesKept, ClosesKept, Resets, Resets]);
+    assert_eq!(outcomes(&exchange), ["stale_connection", "reset", "failed"]);
+    assert_eq!(exchange.record().http_status, 502);
+}
+
+#[test]
+fn the_budget_of_the_fleet_bounds_retries_of_what_was_sent() {
+    let mut universe = Universe::new(2);
+    universe.retries = Retries::new(BudgetLimits { ratio: 0.0, per_s: 0.0, burst: 0.0 });
+    let sent = driven(&universe, STREAM, &[Answers(500), EndsWhole]);
+    assert_eq!((outcomes(&sent), sent.record().http_status), (vec!["failed"], 500));
+    let unsent = driven(&universe, STREAM, &[Refuses, Answers(200), EndsWhole]);
+    assert_eq!(outcomes(&unsent), ["connect_refused", "completed"]);
+}
+
+#[test]
+fn nodes_that_were_not_reached_are_asked_again_while_they_are_held_for() {
+    let mut universe = Universe::new(1);
+    universe.policy.hold.max_ms = 2_000;
+    let exchange = driven(&universe, STREAM, &[Refuses, StaysSilent, Refuses, StaysSilent, Answers(200), EndsWhole]);
+    assert_eq!(outcomes(&exchange), ["connect_refused", "connect_refused", "completed"]);
+    assert!(exchange.record().queue_ms >= Some(500.0));
+}
+
+#[test]
+fn a_whole_answer_is_held_until_it_is_complete() {
+    let universe = Universe::new(1);
+    driven(&universe, WHOLE, &[Answers(200), Bytes, EndsWhole]);
+    assert_eq!(*universe.actions.borrow(), ["Seek", "Ask", "Accept", "Release"]);
+    let universe = Universe::new(2);
+    let passed = driven(&universe, WHOLE, &[Answers(200), Bytes, Overflows, Bytes, EndsTorn]);
+    assert_eq!((outcomes(&passed), passed.client()), (vec!["incomplete"], Client::Answer));
+    assert_eq!(universe.actions.borrow().last().map(String::as_str), Some("TellTorn"));
+}
+
+#[test]
+fn a_cancelled_request_is_not_asked_of_another_node_and_keeps_its_slot_until_the_connection_is_closed() {
+    let universe = Universe::new(2);
+    let mut exchange = universe.exchange(STREAM);
+    let Action::Seek(seek) = exchange.handle(Event::Ready, &universe.env()) else { panic!("{exchange:?}") };
+    assert!(matches!(exchange.handle(Event::Offered(universe.offer(&seek)), &universe.env()), Action::Ask));
+    assert!(matches!(exchange.handle(Event::Sent { name: name("m") }, &universe.env()), Action::None));
+    let action = exchange.handle(Event::Cancelled, &universe.env());
+    assert!(matches!(action, Action::Abandon(GiveUp::Cancelled)), "{action:?}");
+    assert_eq!(universe.in_flight(), 1);
+    let action = exchange.handle(Event::Broke { reused: false }, &universe.env());
+    assert!(matches!(action, Action::Refuse(Refusal::Cancelled)), "{action:?}");
+    assert_eq!((universe.in_flight(), exchange.record().known_status()), (0, Some(Status::Cancelled)));
+}
+
+#[test]
+fn a_request_that_waits_can_be_cancelled_and_ends_at_its_deadline() {
+    let universe = Universe::new(1);
+    let mut first = universe.exchange(STREAM);
+    let Action::Seek(seek) = first.handle(Event::Ready, &universe.env()) else { panic!("{first:?}") };
+    assert!(matches!(first.handle(Event::Offered(universe.offer(&seek)), &universe.env()), Action::Ask));
+    let cancelled = driven(&universe, STREAM, &[Cancelled]);
+    assert_eq!(cancelled.record().known_status(), Some(Status::Cancelled));
+    let late = driven(&universe, STREAM, &[StaysSilent]);
+    let record = late.record();
+    assert_eq!(
+        (record.http_status, record.known_status(), record.queue_ms),
+        (503, Some(Status::Rejected), Some(300_000.0))
+    );
+    drop(first);
+    assert_eq!(universe.in_flight(), 0);
+}
+
+#[test]
+fn a_process_that_was_frozen_does_not_end_what_waits() {
+    let universe = Universe::new(1);
+    let mut first = universe.exchange(STREAM);
+    let Action::Seek(seek) = first.handle(Event::Ready, &universe.env()) else { panic!("{first:?}") };
+    let _slot = first.handle(Event::Offered(universe.offer(&seek)), &universe.env());
+    let mut exchange = universe.exchange(STREAM);
+    let Action::Seek(seek) = exchange.handle(Event::Ready, &universe.env()) else { panic!("{exchange:?}") };
+    let action = exchange.handle(Event::Offered(universe.offer(&seek)), &universe.env());
+    assert!(matches!(action, Action::Wait));
+    universe.now_ms.set(universe.now_ms.get() + universe.policy.max_wait_ms + 130_000);
+    assert!(matches!(exchange.handle_timeout(&universe.env(), &universe), Action::None), "another second");
+    let due_ms = exchange.poll_timeout(&universe.env()).unwrap();
+    assert_eq!(due_ms, universe.now_ms.get() + 1_000);
+}
