@@ -240,7 +240,7 @@ impl Exchange {
 
     /// Stops waiting for whatever it waits for, as [`Event::Cancelled`] and [`Event::Stopping`] do.
     pub fn give_up(&mut self, why: GiveUp) {
-        let _: Action = self.abandon(why);
+        drop(self.abandon(why));
     }
 
     /// Ends it, if it has not: nothing told how, as when the caller's task is dropped.

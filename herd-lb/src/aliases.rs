@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use herd_admin::{AliasSettings, Aliases};
 use herd_core::alias::{alias_context, alias_name, create_body, is_alias, is_alias_of};
+use herd_core::choice::Choice;
 use herd_core::fleet::{FleetSnapshot, Node};
-use herd_core::name::ModelName;
+use herd_core::name::{ModelName, NodeId};
 
 use crate::fleet::Fleet;
-use crate::selector::Choice;
 
 /// How often the nodes' lists are looked through for aliases that nobody needs any more.
 pub const LOOK: Duration = Duration::from_secs(30);
@@ -25,6 +25,16 @@ pub struct AliasKeeper {
     fleet: Arc<Fleet>,
 }
 
+/// An alias that a request needs on its node.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    address: SocketAddr,
+    node_id: NodeId,
+    model: ModelName,
+    alias: ModelName,
+    num_ctx: u64,
+}
+
 impl AliasKeeper {
     /// For the nodes of `fleet`.
     ///
@@ -34,19 +44,24 @@ impl AliasKeeper {
         Ok(Self { aliases: Aliases::new(AliasSettings::default())?, fleet })
     }
 
-    /// The name that the node of `choice` is to be asked for: the model's, or that of an alias which is there by then.
-    /// Without one the model serves, and may be reloaded.
-    pub async fn name_for(&self, choice: &Choice) -> ModelName {
-        let model = &choice.model;
-        let Some(num_ctx) = choice.candidate.plan.alias else { return model.clone() };
-        let Some(alias) = alias_name(model, num_ctx) else { return model.clone() };
-        let body = create_body(model, &alias, num_ctx).into();
-        match self.aliases.ensure(choice.node().address, &alias, body).await {
-            Ok(()) => alias,
+    /// The alias that keeps the runner of `choice`; `None` = it needs none.
+    #[must_use]
+    pub fn wanted(&self, choice: &Choice) -> Option<Wanted> {
+        let (model, num_ctx) = (choice.model.clone(), choice.candidate.plan.alias?);
+        let alias = alias_name(&model, num_ctx)?;
+        Some(Wanted { address: choice.node().address, node_id: choice.node().id.clone(), model, alias, num_ctx })
+    }
+
+    /// Sees to it that the node has the alias; `None` = it has not, so that the model serves, and may be reloaded.
+    pub async fn ensure(&self, wanted: Wanted) -> Option<ModelName> {
+        let Wanted { address, node_id, model, alias, num_ctx } = wanted;
+        let body = create_body(&model, &alias, num_ctx).into();
+        match self.aliases.ensure(address, &alias, body).await {
+            Ok(()) => Some(alias),
             Err(error) => {
-                let node_id = choice.node().id.as_str();
-                tracing::warn!(node_id, model = model.as_str(), %error, "no alias: the model may be reloaded");
-                model.clone()
+                let (node_id, model) = (node_id.as_str(), model.as_str());
+                tracing::warn!(node_id, model, %error, "no alias: the model may be reloaded");
+                None
             }
         }
     }

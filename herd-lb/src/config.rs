@@ -20,9 +20,9 @@ use herd_core::access::Require;
 use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::Policy;
+use herd_core::exchange::ExchangePolicy;
 use herd_core::fleet::HeartbeatLimits;
 use herd_core::inspect::InspectLimits;
-use herd_core::patience::Patience;
 use herd_core::pull::PullPolicy;
 use herd_core::queue::QueueLimits;
 use herd_store::StoreSettings;
@@ -134,46 +134,22 @@ pub struct Config {
     pub inspect: InspectLimits,
     /// Connections to nodes.
     pub upstream: Upstream,
-    /// Retries.
-    pub retry: Retry,
+    /// Retries that may be made over all requests.
+    pub retry_budget: BudgetLimits,
     /// The trace store.
     pub store: StoreSettings,
     /// Pause between two looks of health checks.
     pub health_interval: Duration,
     /// Bounds on what waits.
     pub queue: QueueLimits,
-    /// Waiting for nodes.
-    pub hold: Hold,
-    /// Waiting for answers.
-    pub patience: Patience,
+    /// Limits on one request.
+    pub exchange: ExchangePolicy,
     /// What may be pulled.
     pub pull: PullPolicy,
     /// Longest that a request waits for a pull.
     pub pull_wait: Duration,
-    /// A prompt that exceeds its window is refused.
-    pub refuse_overflow: bool,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
-}
-
-/// Retries.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Retry {
-    /// Most nodes that one request is sent to.
-    pub max_attempts: u32,
-    /// Age of a request after which it is not sent again.
-    pub deadline: Duration,
-    /// How many there may be over all requests.
-    pub budget: BudgetLimits,
-}
-
-/// Waiting for nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
-    /// Longest wait for a node that has the model and is briefly away, milliseconds.
-    pub max_ms: u64,
-    /// Age of the edge up to which an unknown model may still be reported, milliseconds.
-    pub start_ms: u64,
 }
 
 /// mDNS settings.
@@ -203,6 +179,8 @@ pub struct Limits {
     pub request_body_bytes: usize,
     /// All request bodies held at one time.
     pub buffered_bytes: usize,
+    /// Largest answer that is held back until it is complete.
+    pub held_answer_bytes: usize,
     /// Most times its size that a body may decode to.
     pub decoded_ratio: usize,
     /// Largest request header.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf as _, BytesMut};
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as TcpStream;
@@ -44,6 +45,10 @@ tokio::task_local! {
 pub struct Connection {
     in_request: AtomicBool,
     awaited: Awaited,
+    /// What is written to the client is held back.
+    holds: AtomicBool,
+    /// What has been held back so far is to be forgotten.
+    discards: AtomicBool,
 }
 
 impl Connection {
@@ -58,8 +63,34 @@ impl Connection {
         self.in_request.store(true, Relaxed);
     }
 
+    /// Holds back what is written from now on, until it is released or discarded. Pingora writes the head of an answer
+    /// before its body has come, and an answer that must not be torn is complete before the client sees any of it. Who
+    /// writes bounds how much that is.
+    pub fn hold_output(&self) {
+        self.holds.store(true, Relaxed);
+    }
+
+    /// What was held back goes out with what follows.
+    pub fn release_output(&self) {
+        self.holds.store(false, Relaxed);
+    }
+
+    /// Forgets what was held back, if anything was.
+    pub fn discard_output(&self) {
+        if self.holds.swap(false, Relaxed) {
+            self.discards.store(true, Relaxed);
+        }
+    }
+
+    /// Whether what is written is held back.
+    #[must_use]
+    pub fn holds_output(&self) -> bool {
+        self.holds.load(Relaxed)
+    }
+
     /// Says that the connection waits for another request.
     pub fn request_ended(&self) {
+        self.discard_output();
         self.awaited.reset();
         self.in_request.store(false, Relaxed);
     }
@@ -203,6 +234,9 @@ where
 /// Most that is held of what is written, until it is flushed or more comes: a packet.
 const HELD_MAX: usize = 1_460;
 
+/// Memory for more than this is not kept for the next answer of a connection.
+const LARGE: usize = 64 << 10;
+
 /// A client's stream whose reads fail once a request header takes too long or is too large.
 struct Guarded {
     stream: TcpStream,
@@ -213,7 +247,7 @@ struct Guarded {
     /// Set by the first byte of a header.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Written and not yet sent.
-    held: Vec<u8>,
+    held: BytesMut,
     write_time: Duration,
     /// Set while the client takes nothing of what is to be sent.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -239,7 +273,7 @@ impl Guarded {
             header_bytes_max: limits.header_bytes + (64 << 10),
             header_bytes: 0,
             deadline: None,
-            held: Vec::new(),
+            held: BytesMut::new(),
             write_time: limits.write_time,
             stalled: None,
             _slot: slot,
@@ -278,6 +312,13 @@ impl Guarded {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
+    /// Forgets what was held back of an answer that is not sent.
+    fn discard(&mut self) {
+        if self.connection.discards.swap(false, Relaxed) {
+            self.held.clear();
+        }
+    }
+
     fn poll_send_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held))?;
@@ -290,6 +331,10 @@ impl Guarded {
     /// Sends what is held, as far as the client takes it without waiting: the connection is about to end, and an answer
     /// that breaks off is to be seen as far as it came.
     fn send_held_now(&mut self) {
+        self.discard();
+        if self.connection.holds_output() {
+            return self.held.clear();
+        }
         let mut cx = Context::from_waker(Waker::noop());
         // Who takes nothing, or is gone, is told nothing.
         drop(self.poll_send_held(&mut cx));
@@ -302,7 +347,10 @@ impl Guarded {
             return Err(io::ErrorKind::WriteZero.into());
         }
         let held = self.held.len();
-        self.held.drain(..bytes.min(held));
+        self.held.advance(bytes.min(held));
+        if self.held.is_empty() && self.held.capacity() > LARGE {
+            self.held = BytesMut::new();
+        }
         Ok(bytes.checked_sub(held))
     }
 
@@ -324,7 +372,7 @@ impl AsyncRead for Guarded {
         if this.connection.in_request.load(Relaxed) {
             this.deadline = None;
             this.header_bytes = 0;
-            if let Poll::Ready(reason) = this.connection.awaited.poll_gave_up(cx) {
+            if let Poll::Ready(reason) = this.connection.awaited.poll_abandoned(cx) {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason.name())));
             }
             return Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -362,6 +410,10 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.discard();
+        if this.connection.holds_output() {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = this.poll_send_all(cx);
         this.within_limit(cx, flushed)
     }
@@ -378,8 +430,9 @@ impl AsyncWrite for Guarded {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.discard();
         let more: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if this.held.len() + more <= HELD_MAX {
+        if this.connection.holds_output() || this.held.len() + more <= HELD_MAX {
             for buf in bufs {
                 this.held.extend_from_slice(buf);
             }
@@ -454,7 +507,7 @@ mod tests {
     async fn a_head_goes_out_with_what_follows_or_when_it_is_flushed() {
         let (mut server, mut client) = pair().await;
         server.write_all(b"head ").await.unwrap();
-        assert_eq!(server.held, b"head ");
+        assert_eq!(&server.held[..], b"head ");
         server.write_all(b"body").await.unwrap();
         server.flush().await.unwrap();
         let mut got = [0; 9];
@@ -505,5 +558,29 @@ mod tests {
         let mut got = vec![0; expected.len()];
         let ((), read) = tokio::join!(write, client.read_exact(&mut got));
         assert_eq!((read.unwrap(), got == expected), (expected.len(), true));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_is_sent_whole_or_not_at_all() {
+        let (mut server, mut client) = pair().await;
+        let connection = Arc::clone(&server.connection);
+        connection.hold_output();
+        server.write_all(b"a torn answer").await.unwrap();
+        server.flush().await.unwrap();
+        connection.discard_output();
+        // The next answer is held back before anything of it is written.
+        connection.hold_output();
+        server.write_all(&[b'x'; 5_000]).await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(server.held.len(), 5_000);
+        connection.release_output();
+        server.flush().await.unwrap();
+        let mut received = vec![0; 5_000];
+        client.read_exact(&mut received).await.unwrap();
+        assert!(received.iter().all(|byte| *byte == b'x'));
+        connection.hold_output();
+        server.write_all(b"another").await.unwrap();
+        drop(server);
+        assert_eq!(client.read(&mut received).await.unwrap(), 0, "no part of it");
     }
 }

@@ -16,15 +16,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use herd_admin::QueueView;
 use herd_core::decide::Decision;
-use herd_core::fleet::FleetSnapshot;
-use herd_core::queue::{Class, Queue, QueueFull, Waiter, group};
+use herd_core::estimate::needs_load;
+use herd_core::exchange::{Chooser as _, Found, Hold, Offer, Seek};
+use herd_core::queue::Queue;
 use herd_core::request::RequestProfile;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::LiveConfig;
 use crate::fleet::Fleet;
-use crate::selector::{Choice, Outcome, Place, Selector};
+use crate::selector::{Place, Selector};
 use crate::wake::Wake;
 
 /// How often those who wait are decided anew though nothing was heard: back-offs, ejections and ages end by time alone.
@@ -33,42 +34,18 @@ const TICK: Duration = Duration::from_millis(200);
 /// A request that asks for a slot.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// What it needs.
-    pub profile: Arc<RequestProfile>,
-    /// Numbers of the nodes that were asked already.
-    pub tried: Vec<u32>,
-    /// How urgent it is.
-    pub class: Class,
-    /// Whose it is.
-    pub app: u64,
-    /// Its name, for those who look.
+    /// What it takes and waits for.
+    pub seek: Seek,
+    /// Its name, for observers (the admin API).
     pub request_id: Arc<str>,
-    /// It waits for nodes that are briefly away.
-    pub holds: bool,
-    /// When it began to wait for a node that is away; kept over its attempts.
-    pub held_since_ms: Option<u64>,
-    /// Nodes that it did not reach are asked again in a moment: no other model serves it meanwhile.
-    pub awaits_unreached: bool,
 }
 
 /// What came of asking.
 pub enum Answer {
-    /// A slot.
-    Chosen(Box<Choice>),
+    /// What the request is offered.
+    Offer(Offer),
     /// It waits.
     Waits(Ticket),
-    /// No node can serve it, and waiting would not change that.
-    Nobody(Box<(Decision, Arc<FleetSnapshot>)>),
-    /// Too many wait; with the predicted wait, milliseconds.
-    Refused(QueueFull, f64),
-}
-
-/// What a waiting request is handed.
-pub enum Handed {
-    /// A slot.
-    Chosen(Box<Choice>),
-    /// No node can serve it any more.
-    Nobody(Box<(Decision, Arc<FleetSnapshot>)>),
 }
 
 /// Hands out slots.
@@ -91,10 +68,10 @@ struct State {
 /// A request that waits.
 struct Parked {
     ask: Arc<Ask>,
-    hand: oneshot::Sender<Handed>,
-    /// Since when no node could serve it.
-    held_since_ms: Option<u64>,
-    /// What it waits for, for those who look.
+    hand: oneshot::Sender<Offer>,
+    /// Start of the hold period, when no node could serve it; `None` = some could.
+    hold_since_ms: Option<u64>,
+    /// What it waits for, for observers (the admin API).
     reason: &'static str,
     /// Until it is predicted to start, milliseconds.
     predicted_ms: f64,
@@ -104,14 +81,13 @@ struct Parked {
 pub struct Ticket {
     id: u64,
     dispatcher: Arc<Dispatcher>,
-    handed: oneshot::Receiver<Handed>,
+    handed: oneshot::Receiver<Offer>,
 }
 
 impl Ticket {
-    /// Resolves when the request's turn has come, or no node can serve it any more; `None` = the edge stops. Safe to
-    /// cancel.
-    pub async fn turn(&mut self) -> Option<Handed> {
-        (&mut self.handed).await.ok()
+    /// Resolves when the request's turn has come, no node can serve it any more, or the edge stops. Safe to cancel.
+    pub async fn turn(&mut self) -> Offer {
+        (&mut self.handed).await.unwrap_or(Offer::Stopping)
     }
 
     /// Predicted time until it starts, milliseconds.
@@ -145,68 +121,50 @@ impl Dispatcher {
         }
     }
 
-    /// Asks for a slot.
+    /// Asks for a slot, or for a place in the queue.
     pub fn ask(self: &Arc<Self>, ask: Ask) -> Answer {
-        let model = ask.profile.model.key();
+        let model = ask.seek.profile.model.key();
         let waiting = if self.wake.waiting() > 0 { self.lock().queue.waiting_for(model) } else { 0 };
-        if waiting > 0 {
-            let place = Place { ahead: u32::try_from(waiting).unwrap_or(u32::MAX), ..Place::default() };
-            let decision = self.selector.look(&ask.profile, &ask.tried, place);
-            return self.park(ask, Some(&decision));
-        }
-        match self.selector.choose(&ask.profile, &ask.tried, Place::default()) {
-            Outcome::Chosen(choice) => Answer::Chosen(choice),
-            Outcome::Full(full) => self.park(ask, Some(&full.0)),
-            Outcome::Nobody(nobody) if self.may_hold(&ask, &nobody.0, &nobody.1, ask.held_since_ms) => {
-                self.park(ask, None)
-            }
-            Outcome::Nobody(nobody) if ask.awaits_unreached => Answer::Nobody(nobody),
-            Outcome::Nobody(nobody) => match self.last_chance(&ask.profile, &ask.tried) {
-                Outcome::Chosen(choice) => Answer::Chosen(choice),
-                Outcome::Full(full) => self.park(ask, Some(&full.0)),
-                Outcome::Nobody(_) => Answer::Nobody(nobody),
-            },
+        match ask.seek.first(&self.selector, waiting, &self.hold()) {
+            Found::Offer(offer) => Answer::Offer(offer),
+            Found::Wait(decision) => self.park(ask, decision.as_ref()),
         }
     }
 
-    /// Any loaded model that can do the same, for a request whose nodes have been waited for in vain.
+    /// Offers a slot at once or not at all.
     #[must_use]
-    pub fn last_chance(&self, profile: &RequestProfile, tried: &[u32]) -> Outcome {
-        self.selector.choose(profile, tried, Place { allow_any_substitute: true, ..Place::default() })
+    pub fn offer(&self, seek: &Seek) -> Offer {
+        seek.at_once(&self.selector)
     }
 
-    /// Claims a slot at once or not at all: for a retry, for which the answer so far is given up.
+    /// Whether a node that is not in `tried` has the model in memory and could be sent the request of `profile` now.
     #[must_use]
-    pub fn another(&self, profile: &RequestProfile, tried: &[u32]) -> Outcome {
-        self.selector.choose(profile, tried, Place::default())
+    pub fn has_alternative(&self, profile: &RequestProfile, tried: &[u32]) -> bool {
+        let decision = self.selector.look(profile, tried, Place::default());
+        decision.ready().any(|candidate| candidate.last_resort.is_none() && !needs_load(&candidate.plan))
+    }
+
+    /// How long nodes that are away are waited for; after the start an unknown model only while a node is missing that
+    /// was known before.
+    fn hold(&self) -> Hold {
+        let hold = self.config.now().exchange.hold;
+        if self.fleet.awaits_known() { hold } else { Hold { start_ms: 0, ..hold } }
     }
 
     fn park(self: &Arc<Self>, ask: Ask, decision: Option<&Decision>) -> Answer {
         let id = self.numbers.fetch_add(1, Relaxed);
-        let now_ms = self.fleet.now_ms();
         let best = decision.and_then(|decision| decision.candidates.first());
         let predicted_ms = decision.and_then(Decision::until_start_ms).unwrap_or(0.0);
         let (hand, handed) = oneshot::channel();
         let reason = best.map_or("queue", |best| best.readiness.name());
-        let windows = ask.profile.num_ctx.map(|_| self.fleet.snapshot().windows(&ask.profile.model));
-        let group = group(&ask.profile, &ask.tried, &windows.unwrap_or_default());
+        let waiter = ask.seek.waiter(id, decision, &self.fleet.snapshot(), self.fleet.now_ms());
         let mut state = self.lock();
-        let work_ms = best.map(|best| best.prediction.prefill_ms + best.prediction.decode_ms);
-        let waiter = Waiter {
-            id,
-            class: ask.class,
-            app: ask.app,
-            model: ask.profile.model.key(),
-            group,
-            expected_ms: work_ms.unwrap_or(f64::NAN),
-            since_ms: now_ms,
-        };
         if let Err(full) = state.queue.admit(waiter, &self.config.now().queue) {
             let queued_ms = state.parked.values().map(|parked| parked.predicted_ms).fold(predicted_ms, f64::max);
-            return Answer::Refused(full, queued_ms);
+            return Answer::Offer(Offer::QueueFull(full, queued_ms));
         }
-        let held_since_ms = ask.held_since_ms;
-        state.parked.insert(id, Parked { ask: Arc::new(ask), hand, held_since_ms, reason, predicted_ms });
+        let hold_since_ms = ask.seek.hold_since_ms;
+        state.parked.insert(id, Parked { ask: Arc::new(ask), hand, hold_since_ms, reason, predicted_ms });
         drop(state);
         self.wake.enter();
         Answer::Waits(Ticket { id, dispatcher: Arc::clone(self), handed })
@@ -219,19 +177,6 @@ impl Dispatcher {
         if state.parked.remove(&id).is_some() {
             self.wake.leave();
         }
-    }
-
-    /// Whether a request that no node can serve now should wait for one: nodes that have its model are briefly away,
-    /// or the edge has just started and has not heard of all.
-    fn may_hold(&self, ask: &Ask, decision: &Decision, snapshot: &FleetSnapshot, since_ms: Option<u64>) -> bool {
-        let (hold, now_ms) = (self.config.now().hold, self.fleet.now_ms());
-        let held_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
-        let away = decision
-            .refused
-            .iter()
-            .any(|(index, reason)| reason.passes() && !ask.tried.contains(&snapshot.nodes[*index].number));
-        let starting = now_ms < hold.start_ms && ask.tried.is_empty() && self.fleet.awaits_known();
-        ask.holds && ((away && held_ms < hold.max_ms) || starting)
     }
 
     /// Hands out slots until `stop` resolves.

@@ -55,7 +55,7 @@ use fleet::Fleet;
 use live::Live;
 use proxy::Edge;
 use proxy::admin::AdminPlaces;
-use proxy::retry::Retries;
+use proxy::life::Driver;
 use record::{Observers, Recorder};
 use selector::{Selector, balancer};
 use services::{AdminService, Clock, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
@@ -111,12 +111,13 @@ pub fn run(
     let observers = Observers::default();
     let (store, writer) = records(config, observers.clone());
     let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), observers));
+    let driver = Arc::new(Driver::new(&live_config, &fleet, &dispatcher, config.retry_budget));
     let source = Arc::new(EdgeSource {
         fleet: Arc::clone(&fleet),
         dispatcher: Arc::clone(&dispatcher),
         budget: Budget::new(config.limits.buffered_bytes),
         admin_places: AdminPlaces::new(config.admin_requests_max),
-        retries: Arc::new(Retries::new(config.retry.budget)),
+        retries: Arc::clone(&driver.retries),
         config: live_config.clone(),
         settings: Arc::clone(&settings),
         live: live.clone(),
@@ -129,12 +130,11 @@ pub fn run(
     recorder.watched_by(state.clone());
     let edge = Edge {
         fleet: Arc::clone(&fleet),
-        dispatcher: Arc::clone(&dispatcher),
         active: active.clone(),
         live,
         budget: source.budget.clone(),
         admin_places: source.admin_places.clone(),
-        retries: Arc::clone(&source.retries),
+        driver,
         pulls: state.pulls().clone(),
         keys,
         hosts,

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 use herd_admin::{LivePhase, LiveView};
-use herd_core::patience::GiveUp;
+use herd_core::exchange::{Exchange, State};
 use herd_core::request::RequestProfile;
 use papaya::HashMap;
 
 use crate::connection::Connection;
+use crate::proxy::life::Life;
 
 /// All requests under way. Cloning is cheap.
 #[derive(Clone, Default)]
@@ -31,6 +32,7 @@ struct Entry {
     phase: AtomicU8,
     node_id: ArcSwapOption<String>,
     response_bytes: AtomicU64,
+    life: Life,
     connection: Arc<Connection>,
 }
 
@@ -42,25 +44,29 @@ pub struct LiveGuard {
 }
 
 impl Live {
-    /// Adds a request that began at `now_ms` on `connection`.
+    /// Adds the request of `life`, whose client is at `connection`.
     #[must_use]
     pub fn begin(
         &self,
         request_id: Arc<str>,
-        profile: &Arc<RequestProfile>,
         class: &'static str,
+        life: &Life,
         connection: &Arc<Connection>,
-        now_ms: u64,
     ) -> LiveGuard {
         let number = self.0.numbers.fetch_add(1, Relaxed);
+        let (profile, began_ms) = {
+            let exchange = life.lock();
+            (Arc::clone(&exchange.request().profile), exchange.began_ms())
+        };
         let request = Arc::new(Entry {
             request_id,
-            profile: Arc::clone(profile),
+            profile,
             class,
-            began_ms: now_ms,
+            began_ms,
             phase: AtomicU8::new(LivePhase::Queued as u8),
             node_id: ArcSwapOption::empty(),
             response_bytes: AtomicU64::new(0),
+            life: life.clone(),
             connection: Arc::clone(connection),
         });
         self.0.requests.pin().insert(number, Arc::clone(&request));
@@ -81,7 +87,7 @@ impl Live {
     pub fn cancel(&self, request_id: &str) -> usize {
         let requests = self.0.requests.pin();
         let meant = requests.values().filter(|request| *request.request_id == *request_id);
-        meant.map(|request| request.connection.awaited().cancel(GiveUp::Cancelled)).count()
+        meant.map(|request| request.life.cancel(&request.connection)).count()
     }
 }
 
@@ -104,21 +110,19 @@ impl Entry {
 }
 
 impl LiveGuard {
-    /// It waits for a slot, again or for the first time.
-    pub fn queued(&self) {
-        self.request.phase.store(LivePhase::Queued as u8, Relaxed);
-    }
-
-    /// The node `node_id` is asked.
-    pub fn sent(&self, node_id: &str) {
-        self.request.node_id.store(Some(Arc::new(node_id.to_owned())));
-        self.request.phase.store(LivePhase::Prefill as u8, Relaxed);
-    }
-
-    /// Its answer comes: so many bytes so far.
-    pub fn answers(&self, response_bytes: u64) {
-        self.request.phase.store(LivePhase::Decode as u8, Relaxed);
-        self.request.response_bytes.store(response_bytes, Relaxed);
+    /// Shows how far `exchange` is.
+    pub fn show(&self, exchange: &Exchange) {
+        let phase = match exchange.state() {
+            State::Waiting(_) | State::Chosen(_) => LivePhase::Queued,
+            State::Asking(_) | State::Replacing(_) | State::Abandoning(..) => LivePhase::Prefill,
+            State::Answering(..) | State::Delivering | State::Ended => LivePhase::Decode,
+        };
+        if self.request.phase.swap(phase as u8, Relaxed) != phase as u8
+            && let Some(attempt) = exchange.attempt()
+        {
+            self.request.node_id.store(Some(Arc::new(attempt.choice.node().id.to_string())));
+        }
+        self.request.response_bytes.store(exchange.record().response_bytes, Relaxed);
     }
 }
 
@@ -130,25 +134,41 @@ impl Drop for LiveGuard {
 
 #[cfg(test)]
 mod tests {
+    use herd_core::budget::{BudgetLimits, Retries};
+    use herd_core::exchange::{Action, Env, Event, ExchangePolicy, Request};
     use herd_core::inspect::{InspectLimits, inspect};
+    use herd_core::patience::GiveUp;
+    use herd_core::queue::Class;
+    use herd_core::record::RequestRecord;
     use herd_core::request::Surface;
+    use herd_core::vocabulary::Status;
 
     use super::*;
+
+    fn life(began_ms: u64) -> Life {
+        let body = br#"{"model":"m","metadata":{"tags":["x"]}}"#;
+        let profile = Arc::new(inspect(Surface::OllamaChat, body, &InspectLimits::default()).unwrap());
+        let request =
+            Request { profile, class: Class::Interactive, fairness_key: 0, only_node: None, benchmark: false };
+        Life::new(Exchange::new(request, Vec::new(), RequestRecord::default(), began_ms, began_ms))
+    }
 
     #[test]
     fn requests_are_listed_until_they_end() {
         let live = Live::default();
-        let body = br#"{"model":"m","metadata":{"tags":["x"]}}"#;
-        let profile = Arc::new(inspect(Surface::OllamaChat, body, &InspectLimits::default()).unwrap());
         let connection = Arc::new(Connection::default());
-        let later = live.begin("b".into(), &profile, "batch", &connection, 9);
-        let first = live.begin("a".into(), &profile, "interactive", &connection, 5);
-        first.sent("n");
-        first.answers(42);
+        let later = live.begin("b".into(), "batch", &life(9), &connection);
+        let (one, env) = (life(5), Retries::new(BudgetLimits::default()));
+        let env = Env { now_ms: 5, policy: &ExchangePolicy::default(), retries: &env };
+        let first = live.begin("a".into(), "interactive", &one, &connection);
         let (total, listed) = live.list(1);
         assert_eq!((total, listed.len(), &*listed[0].request_id), (2, 1, "a"));
-        assert_eq!((listed[0].phase, listed[0].response_bytes), (LivePhase::Decode, 42));
+        assert_eq!(listed[0].phase, LivePhase::Queued);
         assert_eq!((live.cancel("a"), live.cancel("nobody")), (1, 0));
+        assert!(matches!(one.lock().state(), State::Abandoning(_, _, GiveUp::Cancelled)));
+        let action = one.lock().handle(Event::ClientLeft, &env);
+        assert!(matches!(action, Action::Refuse(_)), "{action:?}");
+        assert_eq!(one.lock().record().known_status(), Some(Status::Cancelled));
         drop((first, later));
         assert_eq!(live.list(9).0, 0);
     }

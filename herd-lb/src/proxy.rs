@@ -1,6 +1,7 @@
 //! The way of a request through Pingora's phases. Each phase is thin: what it decides is decided elsewhere.
 
 mod access;
+mod adapter;
 pub mod admin;
 mod admit;
 mod answer;
@@ -12,11 +13,11 @@ mod end;
 mod error;
 mod guard;
 mod identify;
+pub mod life;
 mod marks;
 mod pull;
 pub mod reply;
 mod response_headers;
-pub mod retry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use herd_admin::{Hosts, Pulls};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::active::Active;
@@ -37,7 +38,6 @@ use crate::aliases::AliasKeeper;
 use crate::budget::Budget;
 use crate::config::LiveConfig;
 use crate::connection::Connection;
-use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::record::Recorder;
@@ -45,8 +45,8 @@ use crate::route::dialect;
 use crate::telemetry::Telemetry;
 use admin::AdminPlaces;
 use ctx::RequestCtx;
+use life::Driver;
 use marks::Marks;
-use retry::Retries;
 
 /// How long a connection to the admin service is kept idle.
 const ADMIN_IDLE: Duration = Duration::from_secs(10);
@@ -60,8 +60,6 @@ pub struct Edge {
     pub config: LiveConfig,
     /// The nodes.
     pub fleet: Arc<Fleet>,
-    /// Hands out their slots.
-    pub dispatcher: Arc<Dispatcher>,
     /// Requests under way.
     pub active: Active,
     /// The same, one by one.
@@ -70,8 +68,8 @@ pub struct Edge {
     pub budget: Budget,
     /// Places at the admin service.
     pub admin_places: AdminPlaces,
-    /// Retries that may be made.
-    pub retries: Arc<Retries>,
+    /// What the exchanges of requests are driven with.
+    pub driver: Arc<Driver>,
     /// Pulls of models.
     pub pulls: Pulls,
     /// API keys.
@@ -120,9 +118,6 @@ impl ProxyHttp for Edge {
             Err(reply) => Err(reply),
         };
         let Err(reply) = outcome else { return Ok(false) };
-        if let Some(inference) = &mut ctx.inference {
-            inference.trace.http_status = reply.status;
-        }
         reply.send(session, ctx.dialect, &ctx.request_id, &ctx.fleet_headers()).await?;
         Ok(true)
     }
@@ -145,7 +140,7 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let Some(attempt) = ctx.inference.as_ref().and_then(|inference| inference.attempt.as_ref()) else {
+        let Some(outgoing) = ctx.inference.as_ref().and_then(|inference| inference.outgoing.as_ref()) else {
             return self.forward_to_admin(session, request, ctx);
         };
         for name in [header::TRANSFER_ENCODING, header::EXPECT, header::CONTENT_ENCODING, header::ORIGIN] {
@@ -157,8 +152,8 @@ impl ProxyHttp for Edge {
         }
         access::take_keys_out(request, ctx);
         // Ollama refuses host names that are not its own.
-        request.insert_header(header::HOST, attempt.choice.node().address.to_string())?;
-        request.insert_header(header::CONTENT_LENGTH, attempt.body_bytes)?;
+        request.insert_header(header::HOST, outgoing.address.to_string())?;
+        request.insert_header(header::CONTENT_LENGTH, outgoing.length)?;
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;
         request.insert_header("X-Request-Id", &ctx.request_id)?;
         request.append_header(header::VIA, herd_admin::via::MARK.as_str())?;
@@ -173,8 +168,8 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         // What Pingora has is the tail of the client's body, or a stand-in for it; what goes out is ours.
-        if let Some(attempt) = ctx.inference.as_mut().and_then(|inference| inference.attempt.as_mut()) {
-            *body = attempt.body.take();
+        if let Some(outgoing) = ctx.inference.as_mut().and_then(|inference| inference.outgoing.as_mut()) {
+            *body = outgoing.bytes.take();
         } else if let Some(for_admin) = &mut ctx.for_admin {
             for_admin.send_body(body);
         }
@@ -193,7 +188,7 @@ impl ProxyHttp for Edge {
             return Ok(());
         }
         response_headers::restrict(response, inference.profile.surface, inference.profile.stream)?;
-        self.accept_or_retry(inference, response)
+        self.accept_or_retry(ctx, response)
     }
 
     async fn response_filter(
@@ -219,9 +214,7 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        if let Some(inference) = &mut ctx.inference {
-            self.pass_answer(inference, body, end_of_stream)?;
-        }
+        self.pass_answer(ctx, body, end_of_stream)?;
         Ok(None)
     }
 
@@ -232,8 +225,7 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry =
-            ctx.inference.as_mut().is_some_and(|inference| self.retry(inference, retry::failure_of_connect(&error)));
+        let retry = self.retry_after_connect(ctx, &error);
         error.set_retry(retry);
         error
     }
@@ -241,14 +233,13 @@ impl ProxyHttp for Edge {
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
-        session: &mut Session,
+        _session: &mut Session,
         error: Box<Error>,
         ctx: &mut RequestCtx,
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        let retry = self.retry_after_error(&error, session, ctx, client_reused);
-        // `retry()` must not be asked here, as it panics while undecided.
+        let retry = self.retry_after_error(ctx, &error, client_reused);
         error.set_retry(retry);
         error
     }
@@ -317,9 +308,4 @@ fn client_ip(session: &Session) -> Option<IpAddr> {
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn refused(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, why)
-}
-
-/// Whether `error` is the client's doing: it left, or broke the protocol.
-fn is_clients(error: &Error) -> bool {
-    *error.esource() == ErrorSource::Downstream
 }

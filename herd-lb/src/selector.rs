@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use herd_core::choice;
 use herd_core::decide::{Candidate, Decision, RANKED};
+use herd_core::exchange::Chooser;
 use herd_core::fleet::{FleetSnapshot, Node};
 use herd_core::request::RequestProfile;
 use pingora_load_balancing::discovery::ServiceDiscovery;
@@ -38,18 +39,6 @@ impl Selector {
         Self { fleet, balancer }
     }
 
-    /// Chooses and claims a peer for `profile` that is not in `tried`, in the `place` where it waits.
-    #[must_use]
-    pub fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        choice::choose(&*self.fleet, profile, tried, place, |ready, snapshot| self.pick(ready, snapshot))
-    }
-
-    /// Decides without claiming: what a request would find in the `place` where it waits.
-    #[must_use]
-    pub fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
-        choice::look(&*self.fleet, profile, tried, place)
-    }
-
     /// Walks the candidates through the balancer: the place of the first that it knows; `None` = it has not heard of any
     /// of them yet, as they joined a moment ago.
     fn pick(&self, ready: &[&Candidate], snapshot: &FleetSnapshot) -> Option<usize> {
@@ -57,6 +46,20 @@ impl Selector {
         // The balancer's own view of health is in the snapshot's counts already, where explain shows it.
         let known = number(&self.balancer.select_with(&key, RANKED, |_, _healthy| true)?);
         ready.iter().position(|c| snapshot.nodes[c.node].number == known)
+    }
+}
+
+impl Chooser for Selector {
+    fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
+        choice::choose(&*self.fleet, profile, tried, place, |ready, snapshot| self.pick(ready, snapshot))
+    }
+
+    fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
+        choice::look(&*self.fleet, profile, tried, place)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.fleet.now_ms()
     }
 }
 

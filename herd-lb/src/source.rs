@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use herd_admin::{EdgeCounts, FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
+use herd_core::budget::Retries;
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
 use herd_core::name::ModelName;
@@ -15,7 +16,6 @@ use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::proxy::admin::AdminPlaces;
-use crate::proxy::retry::Retries;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 
@@ -87,17 +87,19 @@ impl FleetSource for EdgeSource {
         let used = |name, limit: f64, used: f64| Limit { name, limit, used: Some(used) };
         let fixed = |name, limit: f64| Limit { name, limit, used: None };
         let nodes = self.fleet.snapshot().nodes.len();
-        let spent = config.retry.budget.burst - self.retries.left();
+        let burst = config.retry_budget.burst;
+        let spent = burst - self.retries.left(self.fleet.now_ms());
         vec![
             used("queue.max_waiting", queue.max_waiting as f64, self.dispatcher.waiting() as f64),
             fixed("queue.max_waiting_per_model", queue.max_waiting_per_model as f64),
             fixed("queue.max_wait_ms", queue.max_wait_ms as f64),
-            used("retry.budget_burst", config.retry.budget.burst, spent),
-            fixed("retry.max_attempts", f64::from(config.retry.max_attempts)),
+            used("retry.budget_burst", burst, spent),
+            fixed("retry.max_attempts", f64::from(config.exchange.max_attempts)),
             fixed("routing.candidates_max", config.policy.candidates_max as f64),
-            fixed("hold.max_ms", config.hold.max_ms as f64),
-            fixed("reaper.no_progress_ms", config.patience.no_progress_ms as f64),
+            fixed("hold.max_ms", config.exchange.hold.max_ms as f64),
+            fixed("reaper.no_progress_ms", config.exchange.patience.no_progress_ms as f64),
             used("limits.buffered_bytes", config.limits.buffered_bytes as f64, self.budget.used_bytes() as f64),
+            fixed("limits.held_answer_bytes", config.limits.held_answer_bytes as f64),
             fixed("limits.request_body_bytes", config.limits.request_body_bytes as f64),
             used("admin.requests_max", config.admin_requests_max as f64, self.admin_places.taken_count() as f64),
             fixed("limits.connections", config.limits.connections as f64),

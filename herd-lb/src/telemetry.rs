@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use herd_admin::EdgeCounts;
 use herd_core::decide::{Candidate, Decision};
+use herd_core::exchange::Obtained;
 use herd_core::name::ModelName;
 use herd_core::record::RequestRecord;
 use herd_core::score::{SIGNAL_COUNT, SIGNALS};
@@ -45,6 +46,16 @@ words! {
         Retry = "retry",
         /// No node serves it.
         Nobody = "nobody",
+    }
+}
+
+impl From<Obtained> for Chosen {
+    fn from(how: Obtained) -> Self {
+        match how {
+            Obtained::AtOnce => Self::AtOnce,
+            Obtained::Waited => Self::Waited,
+            Obtained::Retry => Self::Retry,
+        }
     }
 }
 

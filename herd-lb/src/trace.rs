@@ -4,13 +4,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use herd_core::protect::overflow;
-use herd_core::record::{Candidates, RequestRecord};
-use herd_core::request::{RequestProfile, Surface};
+use herd_core::record::RequestRecord;
+use herd_core::request::Surface;
 use herd_store::unix_ms;
 
 use crate::record::Recorder;
-use crate::selector::Choice;
 
 pub use herd_core::vocabulary::Status;
 
@@ -30,27 +28,21 @@ impl Trace {
         Self { record: RequestRecord::begin(request_id, surface), began: Instant::now(), recorder }
     }
 
-    /// When it began.
-    #[must_use]
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
     /// Milliseconds since it began.
     #[must_use]
     pub fn age_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Notes that the node of `choice` is asked for `profile`, and takes the others that were ranked out of it.
-    pub fn attempt(&mut self, choice: &mut Choice, profile: &RequestProfile) {
-        self.recorder.telemetry.asked(&choice.candidate);
-        let age_ms = self.age_ms() as f64;
-        let record = &mut self.record;
-        record.candidates = Candidates::Ranked(std::mem::take(&mut choice.ranked), Arc::clone(&choice.snapshot));
-        record.asks(choice.node().id.as_str(), choice.model.as_str(), &choice.candidate, age_ms);
-        record.stands_in(choice.stand_in);
-        record.overflow = overflow(profile, choice.candidate.plan.window).is_some();
+    /// Takes the record out, for the exchange of the request.
+    #[must_use]
+    pub fn take_record(&mut self) -> RequestRecord {
+        std::mem::take(&mut self.record)
+    }
+
+    /// Puts it back when the exchange is over.
+    pub fn conclude(&mut self, record: RequestRecord) {
+        self.record = record;
     }
 }
 

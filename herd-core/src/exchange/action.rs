@@ -77,8 +77,7 @@ impl Refusal {
     #[must_use]
     pub fn http_status(&self) -> u16 {
         match self {
-            Self::QueueFull(..) | Self::QueueTimeout(_) | Self::Stopping | Self::Cancelled => 503,
-            Self::Nobody(_) => 503,
+            Self::QueueFull(..) | Self::QueueTimeout(_) | Self::Nobody(_) | Self::Stopping | Self::Cancelled => 503,
             Self::ModelNotFound(_) => 404,
             Self::Overflow(..) => 413,
             Self::PullFailed { http_status, .. } => *http_status,

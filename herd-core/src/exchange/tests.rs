@@ -219,8 +219,8 @@ impl Universe {
                 State::Waiting(Waiting { step: Step::Queued { .. }, .. }) => {
                     // Long enough for a busy node's rest to end.
                     self.now_ms.set(self.now_ms.get() + 5_000);
-                    let seek = exchange.seek(Mode::Queue, &self.env());
-                    Event::Offered(self.offer(&seek))
+                    let again = exchange.seek(Mode::Queue, &self.env());
+                    Event::Offered(self.offer(&again))
                 }
                 _ => return Action::None,
             },

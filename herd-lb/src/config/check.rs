@@ -12,6 +12,7 @@ use herd_core::access::Require;
 use herd_core::access::origins::Origins;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{FallbackPolicy, Order, Policy, RANKED};
+use herd_core::exchange::{ExchangePolicy, Hold};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::inspect::json::DEPTH_CEILING;
@@ -29,7 +30,7 @@ use super::file::{
     AutoPull, ConfigFile, FleetFile, LimitsFile, Log, MdnsFile, Models, QueueFile, Reaper, RetryFile, StoreFile,
     UpstreamFile, WeightsFile,
 };
-use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Hold, Limits, Mdns, Probe, Retry, Upstream};
+use super::{AdminExpose, Config, ConfigError, EmbeddedAgent, Limits, Mdns, Probe, Upstream};
 
 /// A day, the longest that anything here may take.
 const DAY_MS: u64 = 86_400_000;
@@ -79,16 +80,11 @@ impl ConfigFile {
                 timeout: millis("probe.timeout_ms", self.probe.timeout_ms, 10..=60_000)?,
                 failures: in_range("probe.failures", self.probe.failures, 1..=100)?,
             },
-            refuse_overflow: one_of("context.overflow", &self.context.overflow, &OVERFLOW)?,
             queue: queue(&self.queue)?,
-            hold: Hold {
-                max_ms: in_range("hold.max_ms", self.hold.max_ms, 0..=DAY_MS)?,
-                start_ms: in_range("hold.start_ms", self.hold.start_ms, 0..=600_000)?,
-            },
-            patience: patience(&self.reaper)?,
+            exchange: self.exchange()?,
             pull: pull(&self.auto_pull)?,
             pull_wait: millis("auto_pull.max_wait_ms", self.auto_pull.max_wait_ms, 0..=DAY_MS)?,
-            retry: retry(&self.retry)?,
+            retry_budget: retry_budget(&self.retry)?,
             store: store(&self.store)?,
             health_interval: millis("health.interval_ms", self.health.interval_ms, 100..=600_000)?,
             policy: self.policy()?,
@@ -102,6 +98,20 @@ impl ConfigFile {
             upstream: upstream(&self.upstream)?,
             drain: millis("shutdown.drain_ms", self.shutdown.drain_ms, 0..=DAY_MS)?,
             join_token: Some(self.fleet.join_token.clone()).filter(|token| !token.is_empty()),
+        })
+    }
+
+    fn exchange(&self) -> Result<ExchangePolicy, ConfigError> {
+        Ok(ExchangePolicy {
+            max_attempts: in_range("retry.max_attempts", self.retry.max_attempts, 1..=16)?,
+            retry_deadline_ms: in_range("retry.deadline_ms", self.retry.deadline_ms, 0..=DAY_MS)?,
+            hold: Hold {
+                max_ms: in_range("hold.max_ms", self.hold.max_ms, 0..=DAY_MS)?,
+                start_ms: in_range("hold.start_ms", self.hold.start_ms, 0..=600_000)?,
+            },
+            max_wait_ms: in_range("queue.max_wait_ms", self.queue.max_wait_ms, 1..=DAY_MS)?,
+            refuse_overflow: one_of("context.overflow", &self.context.overflow, &OVERFLOW)?,
+            patience: patience(&self.reaper)?,
         })
     }
 
@@ -174,6 +184,7 @@ fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
     Ok(Limits {
         request_body_bytes,
         // One body must fit into it whatever else is held.
+        held_answer_bytes: in_range("limits.held_answer_bytes", file.held_answer_bytes, 0..=1 << 30)?,
         buffered_bytes: in_range("limits.buffered_bytes", file.buffered_bytes, request_body_bytes..=1 << 40)?,
         decoded_ratio: in_range("limits.decoded_ratio", file.decoded_ratio, 1..=100_000)?,
         header_bytes: in_range("limits.header_bytes", file.header_bytes, 1_024..=1 << 20)?,
@@ -223,15 +234,11 @@ fn patience(file: &Reaper) -> Result<Patience, ConfigError> {
     })
 }
 
-fn retry(file: &RetryFile) -> Result<Retry, ConfigError> {
-    Ok(Retry {
-        max_attempts: in_range("retry.max_attempts", file.max_attempts, 1..=16)?,
-        deadline: millis("retry.deadline_ms", file.deadline_ms, 0..=DAY_MS)?,
-        budget: BudgetLimits {
-            ratio: in_range("retry.budget_ratio", file.budget_ratio, 0.0..=1.0)?,
-            per_s: in_range("retry.budget_per_s", file.budget_per_s, 0.0..=1e6)?,
-            burst: in_range("retry.budget_burst", file.budget_burst, 1.0..=1e6)?,
-        },
+fn retry_budget(file: &RetryFile) -> Result<BudgetLimits, ConfigError> {
+    Ok(BudgetLimits {
+        ratio: in_range("retry.budget_ratio", file.budget_ratio, 0.0..=1.0)?,
+        per_s: in_range("retry.budget_per_s", file.budget_per_s, 0.0..=1e6)?,
+        burst: in_range("retry.budget_burst", file.budget_burst, 1.0..=1e6)?,
     })
 }
 

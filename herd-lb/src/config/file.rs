@@ -349,6 +349,9 @@ section! {
         request_body_bytes: usize = 64 << 20,
         /// All request bodies held at one time.
         buffered_bytes: usize = 512 << 20,
+        /// Largest answer that is held back until it is complete, so that a node that fails in the middle of it costs the
+        /// client nothing; a larger one is passed on as it comes. Answers that are streamed are never held back.
+        held_answer_bytes: usize = 8 << 20,
         /// Most times its size that an encoded body may decode to, beyond the first 256 KiB.
         decoded_ratio: usize = 100,
         /// Largest request header.

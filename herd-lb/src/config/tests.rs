@@ -62,11 +62,11 @@ fn flags_win_over_the_environment_over_the_file() {
         _ => None,
     };
     let config = Config::build("retry: {max_attempts: 2}", env, &[]).unwrap();
-    assert_eq!((config.retry.max_attempts, config.policy.protection), (5, herd_core::protect::Protection::Warn));
+    assert_eq!((config.exchange.max_attempts, config.policy.protection), (5, herd_core::protect::Protection::Warn));
     assert_eq!(config.join_token.as_deref(), Some("12345"));
     let config =
         Config::build("", env, &[("retry.max_attempts", "7".into()), ("mdns.enabled", "false".into())]).unwrap();
-    assert_eq!((config.retry.max_attempts, config.mdns), (7, None));
+    assert_eq!((config.exchange.max_attempts, config.mdns), (7, None));
 }
 
 #[test]

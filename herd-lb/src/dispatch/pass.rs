@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use herd_core::decide::Decision;
+use herd_core::exchange::{InTurn, Offer};
 use herd_core::fleet::FleetSnapshot;
 use herd_core::queue::{self, Pass, RESERVED_MS, Sweep, Turn, Turned};
 
-use super::{Ask, Dispatcher, Handed};
-use crate::selector::{Outcome, Place};
+use super::{Ask, Dispatcher};
+use crate::selector::Place;
 
 impl Pass for &Dispatcher {
     fn begin(&mut self) -> Sweep {
@@ -49,36 +50,20 @@ impl Dispatcher {
 
     fn decide(&self, turn: &Turn, ask: &Ask) -> Turned {
         let place = Place { ahead: turn.ahead, waited_ms: turn.waited_ms, allow_any_substitute: false };
-        match self.selector.choose(&ask.profile, &ask.tried, place) {
-            Outcome::Chosen(choice) => {
-                choice.node().load.unreserve();
-                self.hand(turn.id, Handed::Chosen(choice));
-                Turned::Served
-            }
-            Outcome::Full(full) => {
+        match ask.seek.in_turn(&self.selector, place, self.hold_since(turn.id), &self.hold()) {
+            InTurn::Offer(offer) => self.hand(turn.id, offer),
+            InTurn::Waits(full) => {
                 self.still_waits(turn, ask, &full.0, &full.1);
                 Turned::Waits
             }
-            Outcome::Nobody(nobody) => {
-                let since_ms = self.holds_since(turn.id);
-                if self.may_hold(ask, &nobody.0, &nobody.1, since_ms) {
-                    return Turned::Waits;
-                }
-                if ask.awaits_unreached {
-                    self.hand(turn.id, Handed::Nobody(nobody));
-                    return Turned::Served;
-                }
-                match self.last_chance(&ask.profile, &ask.tried) {
-                    Outcome::Full(_) => return Turned::Waits,
-                    Outcome::Chosen(choice) => self.hand(turn.id, Handed::Chosen(choice)),
-                    Outcome::Nobody(_) => self.hand(turn.id, Handed::Nobody(nobody)),
-                }
-                Turned::Served
+            InTurn::Holds => {
+                self.holds(turn.id);
+                Turned::Waits
             }
         }
     }
 
-    fn hand(&self, id: u64, handed: Handed) {
+    fn hand(&self, id: u64, offer: Offer) -> Turned {
         let mut state = self.lock();
         state.queue.serve(id);
         let parked = state.parked.remove(&id);
@@ -86,17 +71,23 @@ impl Dispatcher {
         if let Some(parked) = parked {
             self.wake.leave();
             // Whoever has left in this moment gives its slot back by dropping it.
-            drop(parked.hand.send(handed));
+            drop(parked.hand.send(offer));
         }
+        Turned::Served
     }
 
-    /// Since when no node could serve the request `id`.
-    fn holds_since(&self, id: u64) -> Option<u64> {
+    /// Start of the hold period of the request `id`; `None` = it has not begun.
+    fn hold_since(&self, id: u64) -> Option<u64> {
+        self.lock().parked.get(&id)?.hold_since_ms
+    }
+
+    /// Notes that the request `id` waits for nodes that are away.
+    fn holds(&self, id: u64) {
         let now_ms = self.fleet.now_ms();
-        let mut state = self.lock();
-        let parked = state.parked.get_mut(&id)?;
-        parked.reason = "hold";
-        Some(*parked.held_since_ms.get_or_insert(now_ms))
+        if let Some(parked) = self.lock().parked.get_mut(&id) {
+            parked.hold_since_ms.get_or_insert(now_ms);
+            parked.reason = "hold";
+        }
     }
 
     /// Notes what a request waits for; after a long wait for a node to be idle, has it kept free.
@@ -105,12 +96,12 @@ impl Dispatcher {
         let now_ms = self.fleet.now_ms();
         let mut state = self.lock();
         let Some(parked) = state.parked.get_mut(&turn.id) else { return };
-        parked.held_since_ms = None;
+        parked.hold_since_ms = None;
         parked.reason = best.readiness.name();
         parked.predicted_ms = decision.until_start_ms().unwrap_or(0.0);
         drop(state);
         if turn.reserves(best, &self.config.now().queue) {
-            let signature = ask.profile.launch;
+            let signature = ask.seek.profile.launch;
             snapshot.nodes[best.node].load.reserve(decision.model.key(), signature, now_ms + RESERVED_MS);
         }
     }

@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use herd_core::choice::Choice;
+use herd_core::exchange::Mode;
 use herd_core::fleet::{HeartbeatLimits, Sender};
 use herd_core::inspect::{InspectLimits, inspect};
 use herd_core::launch::Signature;
+use herd_core::queue::{Class, QueueFull};
 use herd_core::request::Surface;
 use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaEnv, OllamaReport};
 
@@ -50,25 +53,25 @@ impl Bench {
 
 fn ask(body: &str) -> Ask {
     let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
-    Ask {
-        holds: true,
+    let seek = Seek {
         profile: Arc::new(profile),
         tried: Vec::new(),
         class: Class::Interactive,
-        app: 0,
-        request_id: "r".into(),
-        held_since_ms: None,
-        awaits_unreached: false,
-    }
+        fairness_key: 0,
+        holds: true,
+        hold_since_ms: None,
+        awaits_unreachable: false,
+        mode: Mode::Queue,
+    };
+    Ask { seek, request_id: "r".into() }
 }
 
 #[track_caller]
 fn chosen(answer: Answer) -> Box<Choice> {
     match answer {
-        Answer::Chosen(choice) => choice,
+        Answer::Offer(Offer::Chosen(choice, _)) => choice,
+        Answer::Offer(offer) => panic!("{offer:?}"),
         Answer::Waits(_) => panic!("waits"),
-        Answer::Nobody(nobody) => panic!("nobody: {:?}", nobody.0.refused),
-        Answer::Refused(full, _) => panic!("{full}"),
     }
 }
 
@@ -76,16 +79,19 @@ fn chosen(answer: Answer) -> Box<Choice> {
 fn waits(answer: Answer) -> Ticket {
     match answer {
         Answer::Waits(ticket) => ticket,
-        Answer::Chosen(choice) => panic!("goes to {}", choice.node().id),
-        _ => panic!("is refused"),
+        Answer::Offer(offer) => panic!("{offer:?}"),
     }
 }
 
+fn is_nobody(answer: &Answer) -> bool {
+    matches!(answer, Answer::Offer(Offer::Nobody(_)))
+}
+
 /// Whether the turn of `ticket` has come.
-async fn handed(ticket: &mut Ticket) -> Option<Handed> {
+async fn handed(ticket: &mut Ticket) -> Option<Offer> {
     tokio::select! {
         biased;
-        handed = ticket.turn() => handed,
+        handed = ticket.turn() => Some(handed),
         () = std::future::ready(()) => None,
     }
 }
@@ -103,12 +109,12 @@ async fn the_first_slot_to_free_takes_the_one_who_waits() {
     let freed = second.node().id.clone();
     drop(second);
     bench.dispatcher.pass();
-    let Some(Handed::Chosen(choice)) = handed(&mut third).await else { panic!("still waits") };
+    let Some(Offer::Chosen(choice, _)) = handed(&mut third).await else { panic!("still waits") };
     assert_eq!(choice.node().id, freed);
     assert!(handed(&mut fourth).await.is_none());
     drop(first);
     bench.dispatcher.pass();
-    assert!(matches!(handed(&mut fourth).await, Some(Handed::Chosen(_))));
+    assert!(matches!(handed(&mut fourth).await, Some(Offer::Chosen(..))));
     drop((choice, third, fourth));
     assert_eq!((bench.fleet.snapshot().in_flight(), bench.dispatcher.waiting()), (0, 0));
 }
@@ -123,7 +129,7 @@ async fn who_leaves_waits_no_longer_and_keeps_no_slot() {
     assert_eq!(bench.dispatcher.waiting(), 1);
     drop(busy);
     bench.dispatcher.pass();
-    let Some(Handed::Chosen(choice)) = handed(&mut stayer).await else { panic!("still waits") };
+    let Some(Offer::Chosen(choice, _)) = handed(&mut stayer).await else { panic!("still waits") };
     // One that is handed a slot in the moment in which it leaves gives it back.
     let late = waits(bench.ask());
     drop(choice);
@@ -142,7 +148,7 @@ async fn nobody_overtakes_those_who_wait_for_the_same_model() {
     let mut newcomer = waits(bench.ask());
     bench.dispatcher.pass();
     let served = handed(&mut first).await;
-    assert!(matches!(served, Some(Handed::Chosen(_))));
+    assert!(matches!(served, Some(Offer::Chosen(..))));
     assert!(handed(&mut newcomer).await.is_none());
 }
 
@@ -169,7 +175,7 @@ async fn one_load_serves_all_who_ask_for_a_cold_model() {
     drop(loading);
     for ticket in &mut waiting {
         bench.dispatcher.pass();
-        let Some(Handed::Chosen(choice)) = handed(ticket).await else { panic!("still waits") };
+        let Some(Offer::Chosen(choice, _)) = handed(ticket).await else { panic!("still waits") };
         assert_eq!((&choice.node().id, choice.candidate.plan.action.to_string()), (&id, "pinned".to_owned()));
     }
 }
@@ -180,7 +186,9 @@ async fn a_full_queue_refuses_with_the_predicted_wait() {
     bench.join("a", 1001, true);
     let _busy = chosen(bench.ask());
     let _tickets = [waits(bench.ask()), waits(bench.ask())];
-    let Answer::Refused(QueueFull::All(2), predicted_ms) = bench.ask() else { panic!("is not refused") };
+    let Answer::Offer(Offer::QueueFull(QueueFull::All(2), predicted_ms)) = bench.ask() else {
+        panic!("is not refused")
+    };
     assert!(predicted_ms > 0.0);
 }
 
@@ -194,8 +202,8 @@ async fn a_model_whose_node_is_away_is_held_until_it_returns() {
     assert!(handed(&mut ticket).await.is_none());
     bench.fleet.set_cordon("a", false);
     bench.dispatcher.pass();
-    assert!(matches!(handed(&mut ticket).await, Some(Handed::Chosen(_))));
-    assert!(matches!(bench.dispatcher.ask(ask(r#"{"model":"x"}"#)), Answer::Nobody(_)), "nobody has it");
+    assert!(matches!(handed(&mut ticket).await, Some(Offer::Chosen(..))));
+    assert!(is_nobody(&bench.dispatcher.ask(ask(r#"{"model":"x"}"#))), "nobody has it");
 }
 
 #[tokio::test]
@@ -203,16 +211,20 @@ async fn holding_has_an_end_and_can_be_switched_off() {
     let mut bench = Bench::new("hold: {start_ms: 0, max_ms: 0}");
     bench.join("a", 1001, true);
     bench.fleet.set_cordon("a", true);
-    assert!(matches!(bench.ask(), Answer::Nobody(_)));
+    assert!(is_nobody(&bench.ask()));
 }
 
 #[tokio::test]
 async fn what_does_not_hold_is_told_at_once() {
     let mut bench = Bench::new("");
-    let measuring = |bench: &Bench| bench.dispatcher.ask(Ask { holds: false, ..ask(r#"{"model":"m"}"#) });
-    assert!(matches!(measuring(&bench), Answer::Nobody(_)), "right after the start");
+    let measuring = |bench: &Bench| {
+        let mut ask = ask(r#"{"model":"m"}"#);
+        ask.seek.holds = false;
+        bench.dispatcher.ask(ask)
+    };
+    assert!(is_nobody(&measuring(&bench)), "right after the start");
     bench.join("a", 1001, true);
-    assert!(matches!(measuring(&bench), Answer::Chosen(_)));
+    drop(chosen(measuring(&bench)));
 }
 
 #[tokio::test]
@@ -223,7 +235,7 @@ async fn right_after_the_start_an_unknown_model_waits_for_heartbeats() {
     assert!(handed(&mut ticket).await.is_none());
     bench.join("a", 1001, true);
     bench.dispatcher.pass();
-    assert!(matches!(handed(&mut ticket).await, Some(Handed::Chosen(_))));
+    assert!(matches!(handed(&mut ticket).await, Some(Offer::Chosen(..))));
 }
 
 #[tokio::test]

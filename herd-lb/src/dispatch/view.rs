@@ -1,4 +1,4 @@
-//! What waits, for those who look: a picture that is made by the one who hands out slots, so that looking takes no
+//! What waits, for observers (the admin API): a picture that is made by the one who hands out slots, so that looking takes no
 //! lock that a request could meet.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn waiting(state: &State) -> Vec<WaitingView> {
         let parked = state.parked.get(&waiter.id)?;
         Some(WaitingView {
             request_id: Arc::clone(&parked.ask.request_id),
-            model: parked.ask.profile.model.clone(),
+            model: parked.ask.seek.profile.model.clone(),
             class: waiter.class.name(),
             reason: parked.reason,
             since_ms: waiter.since_ms,

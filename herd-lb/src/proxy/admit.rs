@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 
 use super::access::KeyUse;
 use super::body::{Held, hold};
-use super::ctx::{Inference, RequestCtx};
+use super::ctx::{Admitted, RequestCtx};
 use super::identify::{identify, note_caller};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
@@ -70,7 +70,7 @@ impl Edge {
         trace.benchmark = marks.benchmark;
         note_caller(session, &mut trace);
         if !marks.benchmark {
-            self.retries.earn();
+            self.driver.retries.earn();
         }
         let outcome = match self.enter(session, &marks, &mut trace) {
             Ok(key) => self.read(session, surface, key).await,
@@ -81,14 +81,14 @@ impl Edge {
                 for name in std::iter::once(&profile.model).chain(&profile.fallback_models) {
                     self.fleet.offer_remote(name);
                 }
-                let mut inference = Inference::new(profile, held, trace);
-                inference.tried = marks.others(&self.fleet.snapshot());
-                inference.marks = marks;
-                inference.key = key;
-                identify(session, &mut inference);
-                let (class, now_ms) = (inference.class.name(), self.fleet.now_ms());
+                let excluded = marks.others(&self.fleet.snapshot());
+                let mut admitted = Admitted::new(profile, held, marks, key, trace);
+                identify(session, &mut admitted);
+                let class = admitted.class.name();
+                let mut inference = admitted.begin(excluded, self.fleet.now_ms());
                 let request_id = ctx.request_id.as_str().into();
-                inference.live = Some(self.live.begin(request_id, &inference.profile, class, &ctx.connection, now_ms));
+                inference.live = Some(self.live.begin(request_id, class, &inference.life, &ctx.connection));
+                ctx.connection.awaited().begin(self.driver.looker(inference.life.clone()));
                 ctx.inference = Some(Box::new(inference));
                 Ok(())
             }

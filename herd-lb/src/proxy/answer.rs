@@ -1,8 +1,17 @@
 //! The answer of a node on its way to the client: watched for its own end, and given one when it breaks off.
 
 use bytes::{Bytes, BytesMut};
-use herd_core::answer::{BackendError, Ending, Observer, Renamer};
+use herd_core::answer::{BackendError, Observer, Renamer};
+use herd_core::exchange::{Action, Delivery, Event, Seen};
 use herd_core::request::Surface;
+use herd_core::vocabulary::Failure;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+
+use super::ctx::{Inference, RequestCtx};
+use super::{Edge, refused};
+use crate::connection::Connection;
 
 /// What a client is told of an answer that ends before its own end.
 const BROKE_OFF: &str = "the node broke off in the middle of the answer";
@@ -15,17 +24,6 @@ pub struct Answer {
     renamer: Option<Renamer>,
     /// It has no length, so that something can still be said at its end.
     open_ended: bool,
-}
-
-/// How a body that has come to its end is left.
-#[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// Whole.
-    Complete,
-    /// It ended before its own end, and the client has been told in the body.
-    Told,
-    /// It ended before its own end, and only a broken connection can tell.
-    Untold,
 }
 
 impl Answer {
@@ -41,10 +39,19 @@ impl Answer {
         Self { renamer: Some(Renamer::new(from, to)), ..self }
     }
 
-    /// What has been observed.
+    /// What has been seen of it so far; `None` = it is an error of the backend. `tokens_per_piece` is what the model has
+    /// shown.
     #[must_use]
-    pub fn observer(&self) -> Option<&Observer> {
-        self.observer.as_ref()
+    pub fn seen(&self, tokens_per_piece: Option<f64>) -> Option<Seen> {
+        let observer = self.observer.as_ref()?;
+        let seen = observer.seen();
+        Some(Seen {
+            ending: observer.finish(),
+            error_told: seen.backend_error == Some(BackendError::Told),
+            counts: seen.counts(tokens_per_piece),
+            reason: seen.reason,
+            tokens_per_piece: seen.tokens_per_piece(),
+        })
     }
 
     /// Takes a chunk on its way.
@@ -58,21 +65,18 @@ impl Answer {
         }
     }
 
-    /// Ends a body whose framing has ended; what must still be said is added to the last chunk.
-    pub fn end(&mut self, chunk: &mut Option<Bytes>) -> End {
-        let rest = self.renamer.take().map(Renamer::finish).unwrap_or_default();
-        let ending = self.observer.as_ref().map_or(Ending::Complete, Observer::finish);
-        let (end, epilogue) = match ending {
-            Ending::Complete => (End::Complete, None),
-            _ => match self.epilogue(BROKE_OFF) {
-                Some(epilogue) => (End::Told, Some(epilogue)),
-                None if self.is_told() => (End::Told, None),
-                None => (End::Untold, None),
-            },
-        };
-        append(chunk, &rest);
-        append(chunk, &epilogue.unwrap_or_default());
-        end
+    /// Adds to the last chunk what is still held back by renaming.
+    fn end(&mut self, chunk: &mut Option<Bytes>) {
+        append(chunk, &self.take_rest());
+    }
+
+    /// Adds to the last chunk what tells the client that the answer ended before its own end; false = only a broken
+    /// connection can tell.
+    fn end_torn(&mut self, chunk: &mut Option<Bytes>) -> bool {
+        self.end(chunk);
+        let epilogue = self.epilogue(BROKE_OFF);
+        append(chunk, epilogue.as_deref().unwrap_or_default());
+        epilogue.is_some()
     }
 
     /// What tells the client, in its protocol, that the answer has broken off; `None` = the framing must tell.
@@ -86,9 +90,118 @@ impl Answer {
     pub fn take_rest(&mut self) -> Vec<u8> {
         self.renamer.take().map(Renamer::finish).unwrap_or_default()
     }
+}
 
-    fn is_told(&self) -> bool {
-        self.observer.as_ref().is_some_and(|observer| observer.seen().backend_error == Some(BackendError::Told))
+impl Edge {
+    /// Takes a node's answer, or asks the next node instead.
+    pub(super) fn accept_or_retry(&self, ctx: &mut RequestCtx, response: &mut ResponseHeader) -> Result<()> {
+        let Some(inference) = &mut ctx.inference else { return Ok(()) };
+        let status = response.status.as_u16();
+        match self.step(inference, Event::Head { status }) {
+            Action::Accept(delivery) => {
+                self.accept(inference, &ctx.connection, response, delivery);
+                Ok(())
+            }
+            Action::Refuse(refusal) => {
+                self.refuse(ctx, &refusal);
+                Err(refused("the node answered with an error").into_up())
+            }
+            // Another node is asked.
+            _ => Err(Error::explain(ErrorType::HTTPStatus(status), "another node is asked").into_up()),
+        }
+    }
+
+    fn accept(
+        &self,
+        inference: &mut Inference,
+        connection: &Connection,
+        response: &mut ResponseHeader,
+        delivery: Delivery,
+    ) {
+        if delivery == Delivery::Held {
+            connection.hold_output();
+        } else {
+            inference.held = None;
+        }
+        let status = response.status.as_u16();
+        let (name, renamed, rests_ms) = {
+            let exchange = inference.life.lock();
+            let Some(attempt) = exchange.attempt() else { return };
+            let load = attempt.choice.model().map(|model| &model.load);
+            let rests_ms = load.map_or(0, |load| load.backs_off_for_ms(self.fleet.now_ms()));
+            (attempt.name.clone(), attempt.uses_alias(), rests_ms)
+        };
+        if Failure::of_status(status) == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
+            drop(response.insert_header(RETRY_AFTER, rests_ms.div_ceil(1000).max(1)));
+        }
+        if renamed {
+            response.remove_header(&CONTENT_LENGTH);
+        }
+        let open_ended = !response.headers.contains_key(CONTENT_LENGTH);
+        if renamed && response.version == http::Version::HTTP_11 {
+            drop(response.insert_header(TRANSFER_ENCODING, "chunked"));
+        }
+        let answer = Answer::new(inference.profile.surface, inference.profile.stream, status, open_ended);
+        let told = inference.model_as_requested.as_str();
+        inference.answer = Some(if renamed { answer.renamed(name.as_str(), told) } else { answer });
+    }
+
+    /// Passes a chunk of the answer on, and ends the answer with it if it is the last.
+    pub(super) fn pass_answer(&self, ctx: &mut RequestCtx, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+        let Some(inference) = &mut ctx.inference else { return Ok(()) };
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        if bytes > 0 {
+            self.bound_held(inference, &ctx.connection, bytes);
+            drop(self.step(inference, Event::Bytes(bytes)));
+        }
+        let per_piece = inference.tokens_per_piece();
+        let Some(answer) = &mut inference.answer else { return Ok(()) };
+        answer.pass(body);
+        if !end {
+            return Ok(());
+        }
+        let seen = answer.seen(per_piece).unwrap_or(Seen::WHOLE);
+        let action = self.step(inference, Event::Finished(seen, self.fleet.snapshot()));
+        let Some(answer) = &mut inference.answer else { return Ok(()) };
+        match action {
+            Action::TellTorn if answer.end_torn(body) => Ok(()),
+            // Only a connection that breaks off can still tell the client; or another node is asked.
+            Action::TellTorn | Action::Retry => Err(refused("the answer ended before its own end").into_up()),
+            Action::Refuse(refusal) => {
+                self.refuse(ctx, &refusal);
+                Err(refused("the answer ended before its own end").into_up())
+            }
+            _ => {
+                answer.end(body);
+                ctx.connection.release_output();
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes on what is held back of an answer, once it is more than may be held.
+    fn bound_held(&self, inference: &mut Inference, connection: &Connection, more: usize) {
+        if !connection.holds_output() {
+            return;
+        }
+        let held =
+            usize::try_from(inference.life.lock().record().response_bytes).unwrap_or(usize::MAX).saturating_add(more);
+        let limit = self.config.now().limits.held_answer_bytes;
+        let share = inference.held_answer.get_or_insert_with(|| self.budget.share());
+        if held > limit || share.grow_to(held).is_err() {
+            connection.release_output();
+            inference.held = None;
+            inference.held_answer = None;
+            drop(self.step(inference, Event::HeldTooMuch));
+        }
+    }
+}
+
+impl Inference {
+    /// How many tokens a piece of the answers of the model has that is asked; `None` = never measured.
+    pub(super) fn tokens_per_piece(&self) -> Option<f64> {
+        let exchange = self.life.lock();
+        exchange.attempt()?.choice.model()?.load.tokens_per_piece()
     }
 }
 
@@ -103,36 +216,39 @@ fn append(chunk: &mut Option<Bytes>, more: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use herd_core::answer::Ending;
+
     use super::*;
 
     const CUT: &str = "{\"message\":{\"content\":\"a\"},\"done\":false}\n";
 
-    fn ended(mut answer: Answer, text: &'static str) -> (End, String) {
+    fn ended(mut answer: Answer, text: &'static str) -> (Option<Ending>, bool, String) {
         let mut chunk = Some(Bytes::from_static(text.as_bytes()));
         answer.pass(&mut chunk);
-        let end = answer.end(&mut chunk);
-        (end, String::from_utf8(chunk.unwrap().to_vec()).unwrap())
+        let ending = answer.seen(None).map(|seen| seen.ending);
+        let told = answer.end_torn(&mut chunk);
+        (ending, told, String::from_utf8(chunk.unwrap().to_vec()).unwrap())
     }
 
     #[test]
     fn an_answer_without_its_own_end_is_given_an_error() {
         let stream = |open_ended| Answer::new(Surface::OllamaChat, true, 200, open_ended);
-        let (end, text) = ended(stream(true), CUT);
-        assert_eq!(end, End::Told);
+        let (ending, told, text) = ended(stream(true), CUT);
+        assert_eq!((ending, told), (Some(Ending::Truncated), true));
         assert!(text.starts_with(CUT) && text[CUT.len()..].starts_with("{\"error\":"), "{text}");
-        assert_eq!(ended(stream(false), CUT), (End::Untold, CUT.to_owned()));
+        assert_eq!(ended(stream(false), CUT), (Some(Ending::Truncated), false, CUT.to_owned()));
         let whole = "{\"message\":{\"content\":\"a\"},\"done\":true}\n";
-        assert_eq!(ended(stream(true), whole), (End::Complete, whole.to_owned()));
+        assert_eq!(ended(stream(true), whole), (Some(Ending::Complete), false, whole.to_owned()));
         let told = "{\"error\":\"the engine died\"}\n";
-        assert_eq!(ended(stream(true), told), (End::Told, told.to_owned()));
+        assert_eq!(ended(stream(true), told), (Some(Ending::BackendError), false, told.to_owned()));
         let error = Answer::new(Surface::OllamaChat, true, 500, true);
-        assert_eq!(ended(error, "not found"), (End::Complete, "not found".to_owned()));
+        assert_eq!(ended(error, "not found"), (None, false, "not found".to_owned()));
     }
 
     #[test]
     fn the_name_that_the_client_used_is_put_back() {
         let answer = Answer::new(Surface::OpenAiChat, false, 200, true).renamed("alias:x", "m");
-        let (end, text) = ended(answer, r#"{"model":"alias:x","choices":[]}"#);
-        assert_eq!((end, text.as_str()), (End::Complete, r#"{"model":"m","choices":[]}"#));
+        let (ending, _, text) = ended(answer, r#"{"model":"alias:x","choices":[]}"#);
+        assert_eq!((ending, text.as_str()), (Some(Ending::Complete), r#"{"model":"m","choices":[]}"#));
     }
 }

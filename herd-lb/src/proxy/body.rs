@@ -275,7 +275,7 @@ pub(super) fn content_length(session: &Session) -> Option<usize> {
 ///
 /// Bytes that the client sent beyond this request are lost with the old session, so the connection is closed after
 /// the answer.
-async fn rebuild(session: &mut Session) -> Result<(), BodyError> {
+pub(super) async fn rebuild(session: &mut Session) -> Result<(), BodyError> {
     let header = header_of_one_byte(session);
     let placeholder = ServerSession::new_http1(Box::new(std::io::Cursor::new(Vec::new())));
     let ServerSession::H1(old) = std::mem::replace(&mut *session.downstream_session, placeholder) else {

@@ -1,31 +1,30 @@
 //! What the edge knows of one request, from its header to its end. Whatever is counted is returned when it is dropped.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use herd_core::load::{ModelLoad, NodeLoad};
-use herd_core::name::ModelName;
-use herd_core::patience::GiveUp;
+use herd_core::choice::Choice;
+use herd_core::exchange::{Exchange, Request};
 use herd_core::protect::overflow;
 use herd_core::queue::Class;
 use herd_core::request::{Dialect, RequestProfile};
-use herd_core::vocabulary::Outcome;
 
 use super::access::KeyUse;
 use super::admin::ForAdmin;
 use super::answer::Answer;
 use super::body::Held;
 use super::cors::Page;
+use super::life::Life;
 use super::marks::Marks;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
+use crate::budget::Share;
 use crate::connection::Connection;
 use crate::live::LiveGuard;
-use crate::selector::Choice;
-use crate::trace::{Status, Trace};
-use crate::watch::LastByte;
+use crate::trace::Trace;
 
 /// One request.
 pub struct RequestCtx {
@@ -50,64 +49,58 @@ pub struct RequestCtx {
     pub active: Option<ActiveGuard>,
 }
 
+/// An inference request that has been let in and read.
+pub struct Admitted {
+    /// What it asks.
+    pub profile: Arc<RequestProfile>,
+    /// What the edge's own benchmarks say of it.
+    pub marks: Marks,
+    /// Priority class.
+    pub class: Class,
+    /// Fairness key.
+    pub fairness_key: u64,
+    /// The API key that it showed, and its place among the key's requests.
+    pub key: Option<KeyUse>,
+    /// Its body.
+    pub held: Held,
+    /// Its record.
+    pub trace: Trace,
+}
+
 /// The part of an inference request.
 pub struct Inference {
     /// What it asks.
     pub profile: Arc<RequestProfile>,
-    /// What is special about it.
+    /// What the edge's own benchmarks say of it.
     pub marks: Marks,
-    /// How urgent it is.
-    pub class: Class,
-    /// Whose it is, for fairness.
-    pub app: u64,
     /// The API key that it showed, and its place among the key's requests.
     pub key: Option<KeyUse>,
-    /// The model's name as the client spelled it.
-    pub spelled: String,
+    /// The model's name as the client wrote it.
+    pub model_as_requested: String,
+    /// Where it stands, and all that is decided about it.
+    pub life: Life,
     /// Its body, until an answer has been accepted.
     pub held: Option<Held>,
-    /// Numbers of the nodes that were asked.
-    pub tried: Vec<u32>,
-    /// Those of them that were not reached, so that they may be asked again.
-    pub unreached: Vec<u32>,
-    /// Nodes that answered with an error: theirs, if another node serves the request.
-    pub suspects: Vec<(Arc<NodeLoad>, Arc<ModelLoad>)>,
-    /// Attempts in which a node may have begun to work on it, as far as they are over.
-    pub sent: u32,
-    /// The attempt that is over is followed by another, as has been decided.
-    pub retrying: bool,
-    /// Why the last node was no longer waited for.
-    pub gave_up: Option<GiveUp>,
-    /// Since when it has waited for nodes that are away.
-    pub held_since_ms: Option<u64>,
-    /// The node that is asked now.
-    pub attempt: Option<Attempt>,
-    /// The node to ask next, claimed when the retry was decided.
-    pub next: Option<Box<Choice>>,
+    /// The body that the node gets that is asked now.
+    pub outgoing: Option<Outgoing>,
     /// The answer that was accepted.
     pub answer: Option<Answer>,
-    /// A status has been sent before a node was found, so that whatever comes must be told in the body.
-    pub committed: bool,
-    /// Its place among the requests under way.
+    /// What is held back of it, as a share of the memory for bodies.
+    pub held_answer: Option<Share>,
+    /// Its place among the running requests.
     pub live: Option<LiveGuard>,
-    /// How it ends.
+    /// Its record, told when this is dropped.
     pub trace: Trace,
 }
 
-/// One node being asked.
-pub struct Attempt {
-    /// The node and its slot.
-    pub choice: Choice,
-    /// The name that the node is asked for, another than the model's when an alias keeps its runner.
-    pub name: ModelName,
-    /// The body that it gets; taken when sent.
-    pub body: Option<Bytes>,
-    /// Length of that body.
-    pub body_bytes: usize,
-    /// When it was chosen.
-    pub began: Instant,
-    /// When the last byte of its answer came.
-    pub last_byte: LastByte,
+/// A body on its way to a node.
+pub struct Outgoing {
+    /// The bytes; taken when they are sent.
+    pub bytes: Option<Bytes>,
+    /// How many they are.
+    pub length: usize,
+    /// Where the node is.
+    pub address: SocketAddr,
 }
 
 /// A name for a request, 16 hexadecimal digits: the wall clock in milliseconds, then a number that goes up by one with
@@ -139,8 +132,10 @@ impl RequestCtx {
         let mut headers = vec![("X-Request-Id", self.request_id.clone())];
         headers.extend(self.page.headers());
         let Some(inference) = &self.inference else { return headers };
-        headers.push(("X-Fleet-Attempts", inference.trace.attempts.len().to_string()));
-        headers.push(("X-Fleet-Queue-Ms", format!("{:.0}", inference.trace.queue_ms.unwrap_or_default())));
+        let exchange = inference.life.lock();
+        let record = exchange.record();
+        headers.push(("X-Fleet-Attempts", record.attempts.len().to_string()));
+        headers.push(("X-Fleet-Queue-Ms", format!("{:.0}", record.queue_ms.unwrap_or(0.0))));
         if !inference.profile.places.volatile.is_empty() {
             headers.push(("X-Fleet-Prompt", "stabilised".to_owned()));
         }
@@ -148,27 +143,32 @@ impl RequestCtx {
             // A proxy in front is to pass each word on when it comes.
             headers.extend([("Cache-Control", "no-cache".to_owned()), ("X-Accel-Buffering", "no".to_owned())]);
         }
-        if let Some(attempt) = &inference.attempt {
-            attempt_headers(&mut headers, inference, &attempt.choice);
+        if let Some(attempt) = exchange.attempt() {
+            attempt_headers(&mut headers, &inference.profile, &attempt.choice, record.predicted_ms);
         }
         headers
     }
 }
 
-fn attempt_headers(headers: &mut Vec<(&'static str, String)>, inference: &Inference, choice: &Choice) {
+fn attempt_headers(
+    headers: &mut Vec<(&'static str, String)>,
+    profile: &RequestProfile,
+    choice: &Choice,
+    predicted_ms: Option<f64>,
+) {
     let plan = &choice.candidate.plan;
     headers.push(("X-Fleet-Node", choice.node().id.to_string()));
     headers.push(("X-Fleet-Model", choice.model.to_string()));
     headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
     headers.push(("X-Fleet-Context", plan.action.to_string()));
-    if let Some(wait_ms) = inference.trace.predicted_ms {
+    if let Some(wait_ms) = predicted_ms {
         headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
     }
     if let Some(stand_in) = choice.stand_in {
-        headers.push(("X-Fleet-Fallback", inference.profile.model.to_string()));
+        headers.push(("X-Fleet-Fallback", profile.model.to_string()));
         headers.push(("X-Fleet-Fallback-Reason", stand_in.name().to_owned()));
     }
-    if let Some(overflow) = overflow(&inference.profile, plan.window) {
+    if let Some(overflow) = overflow(profile, plan.window) {
         headers.push(("X-Fleet-Context-Overflow", overflow.to_string()));
     }
 }
@@ -179,65 +179,40 @@ impl Drop for RequestCtx {
     }
 }
 
-impl Inference {
+impl Admitted {
     /// A request whose body has been read.
     #[must_use]
-    pub fn new(profile: RequestProfile, held: Held, mut trace: Trace) -> Self {
+    pub fn new(profile: RequestProfile, held: Held, marks: Marks, key: Option<KeyUse>, mut trace: Trace) -> Self {
         trace.wants(profile.model.as_str());
         trace.num_ctx = profile.num_ctx;
-        let spelled = String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned();
-        Self {
-            spelled,
-            profile: Arc::new(profile),
-            marks: Marks::default(),
-            class: Class::default(),
-            app: 0,
-            key: None,
+        Self { profile: Arc::new(profile), marks, class: Class::default(), fairness_key: 0, key, held, trace }
+    }
+
+    /// Its exchange begins; nodes whose numbers are `excluded` are not asked.
+    #[must_use]
+    pub fn begin(self, excluded: Vec<u32>, now_ms: u64) -> Inference {
+        let Self { profile, marks, class, fairness_key, key, held, mut trace } = self;
+        let request = Request {
+            profile: Arc::clone(&profile),
+            class,
+            fairness_key,
+            only_node: marks.only_node.clone(),
+            benchmark: marks.benchmark,
+        };
+        let began_ms = now_ms.saturating_sub(trace.age_ms());
+        let name = String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned();
+        Inference {
+            profile,
+            marks,
+            key,
+            model_as_requested: name,
+            life: Life::new(Exchange::new(request, excluded, trace.take_record(), began_ms, now_ms)),
             held: Some(held),
-            tried: Vec::new(),
-            unreached: Vec::new(),
-            suspects: Vec::new(),
-            sent: 0,
-            retrying: false,
-            gave_up: None,
-            held_since_ms: None,
-            attempt: None,
-            next: None,
+            outgoing: None,
             answer: None,
-            committed: false,
+            held_answer: None,
             live: None,
             trace,
         }
-    }
-
-    /// Asks the node of `choice` for `name` with `body` from now on.
-    pub fn begin_attempt(&mut self, mut choice: Choice, name: ModelName, body: Bytes) {
-        self.trace.attempt(&mut choice, &self.profile);
-        self.retrying = false;
-        self.gave_up = None;
-        self.tried.push(choice.node().number);
-        if let Some(live) = &self.live {
-            live.sent(choice.node().id.as_str());
-        }
-        self.attempt = Some(Attempt {
-            body_bytes: body.len(),
-            body: Some(body),
-            choice,
-            name,
-            began: Instant::now(),
-            last_byte: LastByte::default(),
-        });
-    }
-
-    /// Gives up the node that is asked now, and its slot; the trace keeps why.
-    pub fn end_attempt(&mut self, outcome: Outcome) {
-        let age_ms = self.trace.age_ms() as f64;
-        self.trace.attempt_failed(outcome, age_ms);
-        self.attempt = None;
-    }
-
-    /// Notes how the request ended, once.
-    pub fn end(&mut self, status: Status, error: &str) {
-        self.trace.end(status, error);
     }
 }

@@ -1,12 +1,15 @@
 //! Failures to what the client is told: the one mapping.
 
+use std::net::SocketAddr;
+
 use herd_core::alias::is_alias;
 use herd_core::decide::Decision;
-use herd_core::explain::refusal;
+use herd_core::exchange::Refusal;
+use herd_core::explain;
 use herd_core::fleet::FleetSnapshot;
 use herd_core::name::nearest;
-use herd_core::patience::GiveUp;
 use herd_core::request::{Dialect, Surface};
+use herd_core::vocabulary::Failure;
 use pingora::{Error, ErrorType};
 
 use super::body::BodyError;
@@ -14,20 +17,16 @@ use super::ctx::Inference;
 use super::reply::Reply;
 use crate::trace::Status;
 
-/// No node can serve the request: 503 with the reasons where a node has the model, else 404.
-pub(super) fn nobody(inference: &Inference, decision: &Decision, snapshot: &FleetSnapshot) -> Reply {
-    let model = &inference.profile.model;
-    if snapshot.nodes.iter().any(|node| node.model(model).is_some()) {
-        let why = refusal(decision, snapshot);
-        return Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1);
-    }
-    not_found(inference, snapshot, None)
+/// Nodes have the model, and none can serve it now: 503 with the reasons.
+fn nobody_serves(inference: &Inference, decision: &Decision, snapshot: &FleetSnapshot) -> Reply {
+    let (model, why) = (&inference.profile.model, explain::refusal(decision, snapshot));
+    Reply::new(503, format!("no node can serve {model} now ({why})")).retry_after(1)
 }
 
 /// No node has the model: 404 in Ollama's words, with the reason why it was not pulled, and the name that may have been
 /// meant.
 pub(super) fn not_found(inference: &Inference, snapshot: &FleetSnapshot, why: Option<&str>) -> Reply {
-    let (profile, asked) = (&inference.profile, &inference.spelled);
+    let (profile, asked) = (&inference.profile, &inference.model_as_requested);
     let mut message = match profile.surface {
         Surface::OllamaEmbed | Surface::OllamaEmbeddings => {
             format!("model \"{asked}\" not found, try pulling it first")
@@ -64,18 +63,49 @@ pub(super) fn stopping() -> Reply {
     Reply::new(503, "herd is stopping; try again").retry_after(1).closing()
 }
 
-/// The last node failed without an answer.
-pub(super) fn reply(error: &Error, gave_up: Option<GiveUp>) -> Reply {
-    match error.etype() {
-        _ if gave_up == Some(GiveUp::Stopping) => stopping(),
-        _ if gave_up.is_some() => silent(),
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => silent(),
-        ErrorType::HTTPStatus(status) => Reply::new(*status, format!("the node answered with status {status}")),
-        _ => Reply::new(502, "the node could not be reached or broke off"),
+/// What the client is told of a request that is not served.
+pub(super) fn refusal(inference: &Inference, refusal: &Refusal) -> Reply {
+    let status = refusal.http_status();
+    match refusal {
+        Refusal::QueueFull(full, predicted_ms) => {
+            Reply::new(status, format!("the queue is full: {full}")).retry_after_ms(*predicted_ms)
+        }
+        Refusal::QueueTimeout(predicted_ms) => {
+            Reply::new(status, "no slot became free in time (queue.max_wait_ms)").retry_after_ms(*predicted_ms)
+        }
+        Refusal::Nobody(nobody) => nobody_serves(inference, &nobody.0, &nobody.1),
+        Refusal::ModelNotFound(nobody) => not_found(inference, &nobody.1, None),
+        Refusal::Overflow(overflow, model) => Reply::new(
+            status,
+            format!(
+                "the prompt is estimated at {} tokens, and {model} has a context of {} (context.overflow)",
+                overflow.estimated_tokens, overflow.context_length
+            ),
+        ),
+        Refusal::PullFailed { message, .. } => Reply::new(status, message.clone()),
+        Refusal::Failed(failure, address) => Reply::new(status, failed(*failure, *address)),
+        Refusal::Status(code) => Reply::new(status, format!("the node answered with status {code}")),
+        Refusal::Stopping => stopping(),
+        Refusal::Cancelled => Reply::new(status, "the request was cancelled by an operator"),
     }
 }
 
-/// The last node was silent for too long.
-pub(super) fn silent() -> Reply {
-    Reply::new(504, "the node did not answer in time")
+fn failed(failure: Failure, address: SocketAddr) -> String {
+    match failure {
+        Failure::ConnectRefused => format!("the node refused the connection to {address}"),
+        Failure::ConnectTimeout => format!("no connection to the node at {address} was made in time"),
+        Failure::NoFirstByte | Failure::NoProgress | Failure::NodeDead => "the node did not answer in time".to_owned(),
+        Failure::TornAnswer => "the node broke off in the middle of the answer".to_owned(),
+        _ => "the node could not be reached or broke off".to_owned(),
+    }
+}
+
+/// What the client is told of an error that is not a node's.
+pub(super) fn reply(error: &Error) -> Reply {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+            Reply::new(504, "the admin service did not answer in time")
+        }
+        _ => Reply::new(502, "the request could not be carried out"),
+    }
 }

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::access::KeyUse;
 use super::client_ip;
-use super::ctx::Inference;
+use super::ctx::Admitted;
 
 /// Tags of one request, and the longest of them, as in a body.
 const TAGS_MAX: usize = 16;
@@ -28,47 +28,47 @@ fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
 }
 
 /// How urgent a request is, and whose: from its headers, its body and where it comes from.
-pub(super) fn identify(session: &Session, inference: &mut Inference) {
-    if inference.marks.benchmark {
-        measure(inference);
+pub(super) fn identify(session: &Session, admitted: &mut Admitted) {
+    if admitted.marks.benchmark {
+        measure(admitted);
     } else {
-        listen(session, inference);
+        listen(session, admitted);
     }
-    let profile = Arc::clone(&inference.profile);
+    let profile = Arc::clone(&admitted.profile);
     let mut tags: Vec<String> = header(session, "X-Herd-Tags").map(listed).unwrap_or_default();
     tags.extend(profile.tags.iter().cloned());
     tags.truncate(TAGS_MAX);
-    let key = inference.key.as_ref().map(|key| KeyUse::id(key).to_owned());
-    let record = &mut *inference.trace;
+    let key = admitted.key.as_ref().map(|key| KeyUse::id(key).to_owned());
+    let record = &mut *admitted.trace;
     record.app = app(key, &tags, profile.user.as_deref(), &record.user_agent);
     record.tags = tags;
-    record.priority = Some(inference.class);
+    record.priority = Some(admitted.class);
     record.stream = Some(profile.stream);
     record.request_bytes = profile.body_bytes as u64;
     record.estimated_tokens = Some(profile.prompt_tokens);
     // Programs of many people say the same of themselves; where they come from tells them apart.
-    let anonymous = record.tags.is_empty() && profile.user.is_none() && inference.key.is_none();
+    let anonymous = record.tags.is_empty() && profile.user.is_none() && admitted.key.is_none();
     let whose = if anonymous { &record.client_ip } else { &record.app };
-    inference.app = fnv1a(whose.as_bytes());
+    admitted.fairness_key = fnv1a(whose.as_bytes());
 }
 
 /// What a client says.
-fn listen(session: &Session, inference: &mut Inference) {
+fn listen(session: &Session, admitted: &mut Admitted) {
     let class = header(session, "X-Fleet-Priority").unwrap_or_default().trim().to_ascii_lowercase();
-    inference.class = Class::parse(&class).unwrap_or_default();
+    admitted.class = Class::parse(&class).unwrap_or_default();
     let strict = header(session, "X-Fleet-No-Fallback").map(|text| text.trim().to_ascii_lowercase());
     if strict.is_some_and(|text| ["1", "true", "yes", "on"].contains(&text.as_str())) {
-        Arc::make_mut(&mut inference.profile).fallback = Some(false);
+        Arc::make_mut(&mut admitted.profile).fallback = Some(false);
     }
 }
 
 /// A benchmark gives way to everybody else, and is to measure the model that it names.
-fn measure(inference: &mut Inference) {
-    let profile = Arc::make_mut(&mut inference.profile);
+fn measure(admitted: &mut Admitted) {
+    let profile = Arc::make_mut(&mut admitted.profile);
     profile.fallback = Some(false);
     profile.fallback_models.clear();
     profile.tags = vec![BENCHMARK_TAG.to_owned()];
-    inference.class = Class::Batch;
+    admitted.class = Class::Batch;
 }
 
 /// The application that a request is counted for: its key, its first tag, its user, else its program's family.

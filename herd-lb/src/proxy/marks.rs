@@ -4,8 +4,6 @@ use herd_admin::{BENCHMARK_HEADER, EDGE_SECRET_HEADER, ONLY_NODE_HEADER, Secret}
 use herd_core::fleet::FleetSnapshot;
 use pingora::http::RequestHeader;
 
-use crate::selector::Choice;
-
 /// What is special about a request; of a client's, nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -32,11 +30,6 @@ impl Marks {
     pub(super) fn others(&self, snapshot: &FleetSnapshot) -> Vec<u32> {
         let Some(only) = &self.only_node else { return Vec::new() };
         snapshot.nodes.iter().filter(|node| node.id.as_str() != only).map(|node| node.number).collect()
-    }
-
-    /// Whether `choice` is a node that may not serve it: one that has joined since it came in.
-    pub(super) fn forbid(&self, choice: &Choice) -> bool {
-        self.only_node.as_ref().is_some_and(|only| choice.node().id.as_str() != only)
     }
 }
 

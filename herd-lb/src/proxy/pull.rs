@@ -8,15 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use herd_admin::{FailureKind, PullAsk, PullHandle, PullPhase, PullReason, PullState};
 use herd_core::answer::{Progress, comment, status_line};
+use herd_core::exchange::Event;
 use herd_core::fleet::FleetSnapshot;
 use herd_core::name::ModelName;
 use herd_core::pull::PullRefusal;
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use pingora::Error;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::attempt::{Unserved, client_leaves};
+use super::adapter::client_leaves;
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
 use super::response_headers::mark_as_data;
@@ -32,26 +34,34 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 /// How often the fleet is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Why a model was not pulled.
+pub(super) enum Unpulled {
+    /// The client left.
+    Left(Box<Error>),
+    /// It cannot be had, at least not now; how the request ends by it, and what the client is told.
+    Failed(Status, Reply),
+}
+
 impl Edge {
     /// Pulls the model that the request asks for. `Ok` = a node has it now.
-    pub(super) async fn pull_missing(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Unserved> {
+    pub(super) async fn pull_missing(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Unpulled> {
         let request_id = ctx.request_id.clone();
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
         if let Some(why) = self.fleet.why_empty() {
-            return Err(Unserved::Refused(
+            return Err(Unpulled::Failed(
                 Status::Rejected,
                 error::not_found(inference, &self.fleet.snapshot(), Some(&why)),
             ));
         }
         let model = inference.profile.model.clone();
-        let ask = PullAsk::new(&model, PullReason::Auto { request_id }).spelled(&inference.spelled);
+        let ask = PullAsk::new(&model, PullReason::Auto { request_id }).spelled(&inference.model_as_requested);
         let mut handle =
             self.pulls.start(ask).map_err(|refusal| refused(inference, &self.fleet.snapshot(), &refusal))?;
         self.telemetry.auto_pull();
         let state = tokio::select! {
             biased;
             state = timeout(GRACE, handle.finished()) => state.ok(),
-            left = client_leaves(session) => return Err(Unserved::Left(left)),
+            left = client_leaves(session) => return Err(Unpulled::Left(left)),
         };
         let state = match state {
             Some(state) => state,
@@ -71,8 +81,8 @@ impl Edge {
         session: &mut Session,
         ctx: &mut RequestCtx,
         handle: &mut PullHandle,
-    ) -> Result<PullState, Unserved> {
-        self.commit(session, ctx, handle).await.map_err(|error| Unserved::Left(error.into_down()))?;
+    ) -> Result<PullState, Unpulled> {
+        self.commit(session, ctx, handle).await.map_err(|error| Unpulled::Left(error.into_down()))?;
         let mut signs = interval_at(Instant::now(), SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let deadline = tokio::time::sleep(self.config.now().pull_wait);
@@ -81,12 +91,12 @@ impl Edge {
             tokio::select! {
                 biased;
                 state = handle.finished() => return Ok(state),
-                left = client_leaves(session) => return Err(Unserved::Left(left)),
+                left = client_leaves(session) => return Err(Unpulled::Left(left)),
                 () = &mut deadline => return Err(come_back(&handle.model.clone(), handle)),
                 _ = signs.tick() => {
                     let sign = sign_of_life(ctx.inference.as_deref(), &handle.progress.borrow());
                     let sent = session.write_response_body(sign, false).await;
-                    sent.map_err(|error| Unserved::Left(error.into_down()))?;
+                    sent.map_err(|error| Unpulled::Left(error.into_down()))?;
                 }
             }
         }
@@ -108,13 +118,12 @@ impl Edge {
             header.insert_header(name, value)?;
         }
         session.write_response_header(Box::new(header), false).await?;
-        inference.committed = true;
-        inference.trace.http_status = 200;
+        drop(self.step(inference, Event::HeadSent));
         Ok(())
     }
 
     /// Waits until a node reports the model that was pulled to it.
-    async fn until_reported(&self, session: &mut Session, model: &ModelName) -> Result<(), Unserved> {
+    async fn until_reported(&self, session: &mut Session, model: &ModelName) -> Result<(), Unpulled> {
         let reported = async {
             while !self.is_known(model) {
                 tokio::time::sleep(LOOK).await;
@@ -124,9 +133,9 @@ impl Edge {
             biased;
             outcome = timeout(REPORTED_WITHIN, reported) => outcome.map_err(|_| {
                 let reply = Reply::new(503, format!("{model} has been pulled but its node does not report it yet"));
-                Unserved::Refused(Status::Failed, reply.retry_after(5))
+                Unpulled::Failed(Status::Failed, reply.retry_after(5))
             }),
-            left = client_leaves(session) => Err(Unserved::Left(left)),
+            left = client_leaves(session) => Err(Unpulled::Left(left)),
         }
     }
 
@@ -140,8 +149,8 @@ fn sign_of_life(inference: Option<&Inference>, state: &PullState) -> Option<Byte
     let inference = inference?;
     let surface = inference.profile.surface;
     let created_at = herd_admin::now_rfc3339();
-    let status = format!("pulling {}: {}", inference.spelled, told(state));
-    let progress = Progress { model: &inference.spelled, created_at: &created_at, status: &status };
+    let status = format!("pulling {}: {}", inference.model_as_requested, told(state));
+    let progress = Progress { model: &inference.model_as_requested, created_at: &created_at, status: &status };
     status_line(surface, &progress).map(Bytes::from).or_else(|| comment(surface).map(Bytes::from_static))
 }
 
@@ -156,14 +165,14 @@ fn told(state: &PullState) -> String {
     }
 }
 
-fn come_back(model: &ModelName, handle: &PullHandle) -> Unserved {
+fn come_back(model: &ModelName, handle: &PullHandle) -> Unpulled {
     let far = told(&handle.progress.borrow());
     let message = format!("{model} is being pulled to {} ({far}); try again", handle.node_id);
-    Unserved::Refused(Status::Rejected, Reply::new(503, message).retry_after(15))
+    Unpulled::Failed(Status::Rejected, Reply::new(503, message).retry_after(15))
 }
 
 /// Why no pull is begun: what cannot be had is not found, what is busy may be had later.
-fn refused(inference: &Inference, snapshot: &FleetSnapshot, refusal: &PullRefusal) -> Unserved {
+fn refused(inference: &Inference, snapshot: &FleetSnapshot, refusal: &PullRefusal) -> Unpulled {
     let reply = match refusal {
         PullRefusal::Disabled | PullRefusal::NoNode => error::not_found(inference, snapshot, None),
         PullRefusal::BackingOff { retry_after_ms, .. } => {
@@ -172,10 +181,10 @@ fn refused(inference: &Inference, snapshot: &FleetSnapshot, refusal: &PullRefusa
         PullRefusal::Busy | PullRefusal::TooMany { .. } => Reply::new(503, refusal.to_string()).retry_after(30),
         _ => error::not_found(inference, snapshot, Some(&refusal.to_string())),
     };
-    Unserved::Refused(Status::Rejected, reply)
+    Unpulled::Failed(Status::Rejected, reply)
 }
 
-fn failed(inference: &Inference, snapshot: &FleetSnapshot, phase: &PullPhase) -> Unserved {
+fn failed(inference: &Inference, snapshot: &FleetSnapshot, phase: &PullPhase) -> Unpulled {
     let why = phase.error().unwrap_or("the pull was cancelled").to_owned();
     let unknown = matches!(phase, PullPhase::Failed(failure) if failure.kind == FailureKind::UnknownModel);
     let reply = match phase {
@@ -183,8 +192,8 @@ fn failed(inference: &Inference, snapshot: &FleetSnapshot, phase: &PullPhase) ->
         PullPhase::Failed(failure) if failure.kind == FailureKind::TooLarge => {
             error::not_found(inference, snapshot, Some(&why))
         }
-        _ => Reply::new(503, format!("{} could not be pulled: {why}", inference.spelled)).retry_after(30),
+        _ => Reply::new(503, format!("{} could not be pulled: {why}", inference.model_as_requested)).retry_after(30),
     };
     // A name that no registry knows is the client's mistake, not the fleet's.
-    Unserved::Refused(if unknown { Status::Rejected } else { Status::Failed }, reply)
+    Unpulled::Failed(if unknown { Status::Rejected } else { Status::Failed }, reply)
 }

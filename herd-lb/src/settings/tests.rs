@@ -96,7 +96,7 @@ fn of_two_changes_at_once_the_one_that_is_told_last_is_in_force() {
         ends.send(()).ok();
     });
     assert_eq!(edge.setting("retry.max_attempts").value, json!(2));
-    assert_eq!(edge.live.now().retry.max_attempts, 2, "what is told is in force");
+    assert_eq!(edge.live.now().exchange.max_attempts, 2, "what is told is in force");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn saved_settings_that_no_longer_hold_do_not_keep_an_edge_from_starting() {
     assert_eq!(load(&mut layers, &folder).len(), 2);
     let config = layers.build().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(config.retry.max_attempts, 3);
+    assert_eq!(config.exchange.max_attempts, 3);
 }
 
 #[test]

@@ -1,27 +1,41 @@
-//! After the first byte: no other node is asked, and the client is told in whatever way is left.
+//! After the first byte: a client that streams is told in whatever way is left; one that does not has seen nothing yet,
+//! so that another node is asked.
 
 use herd_harness::{Answer, eventually};
 
-use super::scene::{BOTH, Scene};
+use super::scene::{BOTH, SOLO, Scene};
 use super::way::{Way, few, ways};
 use super::{Row, row};
 
 pub(super) const ROWS: &[Row] = &[
     Row { name: "the connection to the node breaks in a stream", status: &[200], attempts: &[1], trace: "incomplete" },
     Row {
-        name: "the connection to the node breaks in a whole answer",
-        status: &[200, 502],
+        name: "the connection to the node breaks in a whole answer, another serves",
+        status: &[200],
+        attempts: &[2],
+        trace: "completed",
+    },
+    Row {
+        name: "the connection to the node breaks in a whole answer, no other",
+        status: &[502],
         attempts: &[1],
         trace: "incomplete",
     },
     Row { name: "a stream ends cleanly without its last word", status: &[200], attempts: &[1], trace: "incomplete" },
-    Row { name: "a whole answer is not whole", status: &[200, 502], attempts: &[1], trace: "incomplete" },
+    Row { name: "a whole answer is not whole, another serves", status: &[200], attempts: &[2], trace: "completed" },
+    Row { name: "a whole answer is not whole, no other", status: &[502], attempts: &[1], trace: "incomplete" },
     Row { name: "the engine dies in a stream", status: &[200], attempts: &[1], trace: "incomplete" },
     Row { name: "a line of a stream is no JSON", status: &[200], attempts: &[1], trace: "completed" },
     Row { name: "a stream stops and the node stays silent", status: &[200], attempts: &[1], trace: "reaped" },
     Row {
-        name: "a whole answer stops and the node stays silent",
-        status: &[200, 502],
+        name: "a whole answer stops and the node stays silent, another serves",
+        status: &[200],
+        attempts: &[2],
+        trace: "completed",
+    },
+    Row {
+        name: "a whole answer stops and the node stays silent, no other",
+        status: &[504],
         attempts: &[1],
         trace: "reaped",
     },
@@ -47,24 +61,34 @@ fn ends_in_an_error(way: &Way, answer: &Answer) {
     assert!(answer.text().len() > way.last_words(&answer.text()).len(), "what came before is there");
 }
 
-/// An answer that can only be seen to be broken.
-#[track_caller]
-fn breaks_off(way: &Way, answer: &Answer) {
-    // Where not even its header had been passed on, there was still time for a proper error.
-    if answer.status == 200 { assert!(!answer.whole, "{way:?} {answer:?}") } else { drop(way.error(answer)) }
+/// The whole answer of `way` meets `fault` in its middle: another node serves it, and where there is none, the client gets
+/// an error and no part of an answer.
+fn held(scene: &Scene, way: &Way, fault: &str, name: &str, failure: &str) {
+    let fault = format!("{{\"fault\":\"{fault}\",\"after_chunks\":1}}");
+    scene.heal();
+    scene.a.fault_with(&fault);
+    let (id, answer) = scene.ask(way, BOTH);
+    way.fine(&answer);
+    assert_eq!(answer.header("X-Fleet-Node"), Some("b"), "{answer:?}");
+    scene.check(row(&format!("{name}, another serves")), &id, &answer, &[&format!("a:{failure},b:completed")]);
+    scene.heal();
+    scene.a.fault_with(&fault);
+    let (id, answer) = scene.ask(way, SOLO);
+    way.error(&answer);
+    let row = row(&format!("{name}, no other"));
+    scene.check(row, &id, &answer, &[&format!("a:{}", row.trace)]);
 }
 
 #[test]
-fn a_broken_answer_is_told_and_not_asked_for_again() {
-    let scene = Scene::start("", "0");
+fn a_broken_stream_is_told_and_a_broken_whole_answer_asked_of_another_node() {
+    let scene = Scene::start("hold: {max_ms: 0}\n", "0");
     for way in ways() {
         for fault in ["cut_mid_stream", "reset"] {
             if way.streamed {
                 let (answer, _) = broken(&scene, &way, fault, "the connection to the node breaks in a stream");
                 ends_in_an_error(&way, &answer);
             } else {
-                let (answer, _) = broken(&scene, &way, fault, "the connection to the node breaks in a whole answer");
-                breaks_off(&way, &answer);
+                held(&scene, &way, fault, "the connection to the node breaks in a whole answer", "reset");
             }
         }
     }
@@ -83,8 +107,7 @@ fn a_clean_end_without_the_last_word_is_no_end() {
             let (answer, _) = broken(&scene, &way, "garbage_line", "a line of a stream is no JSON");
             assert!(answer.whole && answer.text().contains(way.terminator), "{answer:?}");
         } else {
-            let (answer, _) = broken(&scene, &way, "clean_end", "a whole answer is not whole");
-            breaks_off(&way, &answer);
+            held(&scene, &way, "clean_end", "a whole answer is not whole", "torn_answer");
         }
     }
     scene.each_ended_once();
@@ -100,10 +123,9 @@ fn an_answer_that_stops_is_reaped_and_its_node_told() {
             ends_in_an_error(&way, &answer);
             assert!(line.contains("error=\"no_progress: "), "{line}");
         } else {
-            let (answer, _) = broken(&scene, &way, "hang_mid_stream", "a whole answer stops and the node stays silent");
-            breaks_off(&way, &answer);
+            held(&scene, &way, "hang_mid_stream", "a whole answer stops and the node stays silent", "no_progress");
         }
-        let one_more = cancelled.map(|before| before + 1);
+        let one_more = cancelled.map(|before| before + if way.streamed { 1 } else { 2 });
         eventually("a was told to stop", || scene.a.stats()["cancelled"].as_u64() == one_more);
     }
     scene.each_ended_once();

@@ -1,0 +1,211 @@
+//! The exchange of one request, as the edge drives it: what happened goes in, and what must be done at once is done.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use herd_core::budget::{BudgetLimits, Retries};
+use herd_core::exchange::silence::Signs;
+use herd_core::exchange::{Action, Env, Event, Exchange, ExchangePolicy, Mode, Note, State};
+use herd_core::fleet::{Condition, Loaded};
+use herd_core::name::ModelName;
+use herd_core::patience::{Evidence, GiveUp, evidence};
+use herd_core::request::RequestProfile;
+
+use super::Edge;
+use super::ctx::Inference;
+use crate::config::LiveConfig;
+use crate::connection::Connection;
+use crate::dispatch::Dispatcher;
+use crate::fleet::Fleet;
+use crate::telemetry::QueueRefusal;
+use crate::watch::Look;
+
+/// An exchange that its request and the connection of its client share: the connection is where silence is noticed.
+#[derive(Debug, Clone)]
+pub struct Life(Arc<Mutex<Exchange>>);
+
+impl Life {
+    /// Shares `exchange`.
+    #[must_use]
+    pub fn new(exchange: Exchange) -> Self {
+        Self(Arc::new(Mutex::new(exchange)))
+    }
+
+    /// The exchange. Not to be kept over a wait.
+    pub fn lock(&self) -> MutexGuard<'_, Exchange> {
+        // Each change under it is complete before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the request on an operator's word, wherever it is; `connection` is its client's.
+    pub fn cancel(&self, connection: &Connection) {
+        self.lock().give_up(GiveUp::Cancelled);
+        // Its node's connection is closed from the client's side: see `watch`.
+        connection.awaited().wake();
+    }
+}
+
+/// What an exchange is driven with besides events: the fleet, the clock and the operator's word.
+pub struct Driver {
+    /// The configuration in force.
+    pub config: LiveConfig,
+    /// The nodes.
+    pub fleet: Arc<Fleet>,
+    /// Hands out their slots.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Retries that may be made.
+    pub retries: Arc<Retries>,
+}
+
+impl Driver {
+    /// Drives the exchanges of requests for `fleet`, whose slots `dispatcher` hands out.
+    #[must_use]
+    pub fn new(config: &LiveConfig, fleet: &Arc<Fleet>, dispatcher: &Arc<Dispatcher>, budget: BudgetLimits) -> Self {
+        let (fleet, dispatcher) = (Arc::clone(fleet), Arc::clone(dispatcher));
+        Self { config: config.clone(), fleet, dispatcher, retries: Arc::new(Retries::new(budget)) }
+    }
+
+    fn env<'a>(&'a self, policy: &'a ExchangePolicy) -> Env<'a> {
+        Env { now_ms: self.fleet.now_ms(), policy, retries: &self.retries }
+    }
+
+    fn handle(&self, exchange: &mut Exchange, event: Event) -> Action {
+        let config = self.config.now();
+        let mut action = exchange.handle(event, &self.env(&config.exchange));
+        // A replacement is sought while Pingora waits to be told whether there is one.
+        while let Action::Seek(seek) = &action
+            && seek.mode != Mode::Queue
+        {
+            let offer = self.dispatcher.offer(seek);
+            action = exchange.handle(Event::Offered(offer), &self.env(&config.exchange));
+        }
+        action
+    }
+
+    fn timeout(&self, exchange: &mut Exchange) -> Action {
+        let config = self.config.now();
+        let attempt = exchange.attempt().map(|attempt| &attempt.choice);
+        let node = attempt.map(|choice| (choice.node().number, choice.model.clone()));
+        let facts = Facts { driver: self, node, request: Arc::clone(&exchange.request().profile) };
+        exchange.handle_timeout(&self.env(&config.exchange), &facts)
+    }
+
+    /// Milliseconds until the exchange wants to be looked at; `None` = when something happens.
+    fn due_in_ms(&self, exchange: &Exchange) -> Option<u64> {
+        let config = self.config.now();
+        let env = self.env(&config.exchange);
+        exchange.poll_timeout(&env).map(|due_ms| due_ms.saturating_sub(env.now_ms))
+    }
+
+    /// How the connection of the client watches the silence of the node that is asked.
+    pub(super) fn looker(self: &Arc<Self>, life: Life) -> impl FnMut() -> Look + Send + 'static {
+        let driver = Arc::clone(self);
+        move || {
+            let mut exchange = life.lock();
+            loop {
+                match exchange.state() {
+                    State::Abandoning(_, _, why) => return Look::Abandoned(*why),
+                    // Waits for a slot are timed where they are waited for.
+                    State::Waiting(_) => return Look::Wait(None),
+                    _ => {}
+                }
+                match driver.due_in_ms(&exchange) {
+                    Some(0) => {}
+                    due => return Look::Wait(due),
+                }
+                if let Action::Abandon(why) = driver.timeout(&mut exchange) {
+                    return Look::Abandoned(why);
+                }
+            }
+        }
+    }
+}
+
+impl Edge {
+    /// Tells the exchange what happened; returns what is to be done that cannot be done at once.
+    pub(super) fn step(&self, inference: &Inference, event: Event) -> Action {
+        self.with(inference, |exchange| self.driver.handle(exchange, event))
+    }
+
+    /// The time of a wait for a slot has come.
+    pub(super) fn wait_is_over(&self, inference: &Inference) -> Action {
+        self.with(inference, |exchange| self.driver.timeout(exchange))
+    }
+
+    /// When a wait for a slot ends by itself, on the edge's clock; `None` = it does not.
+    pub(super) fn wait_ends_ms(&self, inference: &Inference) -> Option<u64> {
+        let due_in_ms = self.driver.due_in_ms(&inference.life.lock())?;
+        Some(self.fleet.now_ms().saturating_add(due_in_ms))
+    }
+
+    fn with(&self, inference: &Inference, act: impl FnOnce(&mut Exchange) -> Action) -> Action {
+        let mut exchange = inference.life.lock();
+        let action = act(&mut exchange);
+        self.carry_notes(inference, &mut exchange);
+        if let Some(live) = &inference.live {
+            live.show(&exchange);
+        }
+        action
+    }
+
+    /// Tells others what the exchange has for them.
+    fn carry_notes(&self, inference: &Inference, exchange: &mut Exchange) {
+        let telemetry = self.telemetry_of(&inference.marks);
+        while let Some(note) = exchange.poll_note() {
+            match note {
+                Note::Chosen(how) => telemetry.chosen(how.into()),
+                Note::Asked => {
+                    if let Some(attempt) = exchange.attempt() {
+                        telemetry.asked(&attempt.choice.candidate);
+                    }
+                }
+                Note::Retried(failure) => telemetry.retried(failure),
+                Note::BudgetExhausted => telemetry.budget_exhausted(),
+                Note::QueueRefused { timeout: true } => telemetry.queue_refused(QueueRefusal::Timeout),
+                Note::QueueRefused { timeout: false } => telemetry.queue_refused(QueueRefusal::Full),
+                Note::Loaded { node, model, context_length, signature } => {
+                    self.fleet.loaded(&Loaded { node, model: &model, context_length, signature });
+                    exchange.load_known();
+                }
+                Note::UnforeseenLoad => telemetry.unforeseen_load(),
+                Note::AliasLost(address) => self.aliases.lost(address),
+            }
+        }
+    }
+}
+
+/// What is known of the node that is silent.
+struct Facts<'a> {
+    driver: &'a Driver,
+    /// Its number, and the model that it is asked for.
+    node: Option<(u32, ModelName)>,
+    request: Arc<RequestProfile>,
+}
+
+impl Signs for Facts<'_> {
+    fn evidence(&self) -> Option<Evidence> {
+        let (number, model) = self.node.as_ref()?;
+        evidence(&self.driver.fleet.snapshot(), *number, model)
+    }
+
+    fn condition(&self) -> Condition {
+        let life = self.driver.fleet.policy().life;
+        let (snapshot, now_ms) = (self.driver.fleet.snapshot(), self.driver.fleet.now_ms());
+        let number = self.node.as_ref().map(|(number, _)| *number);
+        let node = number.and_then(|number| snapshot.by_number(number));
+        node.map_or(Condition::Unreachable, |node| node.condition(now_ms, &life))
+    }
+
+    fn heartbeat_at_ms(&self) -> Option<u64> {
+        let snapshot = self.driver.fleet.snapshot();
+        snapshot.by_number(self.node.as_ref()?.0).map(|node| node.heartbeat_at_ms)
+    }
+
+    fn has_alternative(&self) -> bool {
+        let tried: Vec<u32> = self.node.iter().map(|(number, _)| *number).collect();
+        self.driver.dispatcher.has_alternative(&self.request, &tried)
+    }
+
+    fn stopping(&self) -> bool {
+        self.driver.fleet.cutting()
+    }
+}
