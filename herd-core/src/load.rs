@@ -58,6 +58,8 @@ struct Probe {
     succeeded_at_ms: AtomicU64,
     /// A request was answered: the node was reached, whatever probes find.
     answered: AtomicBool,
+    /// Its agent was heard, and content, while all probes failed.
+    contradicted: AtomicBool,
 }
 
 /// A load that this edge has started on a node. Ollama does one at a time.
@@ -132,10 +134,22 @@ impl NodeLoad {
         !self.probe_failed() && self.probe.succeeded_at_ms.load(Relaxed) > 0
     }
 
-    /// Whether the edge's own probes have all been in vain, and no request was ever answered: as far as this edge can tell,
-    /// there is no Ollama for it.
+    /// Whether the node's agent reaches its Ollama and this edge never has: there is none for it, and waiting does not help.
+    /// A node that died before its first probe is another matter: its agent is not heard either.
     #[must_use]
     pub fn never_reached(&self) -> bool {
+        self.was_in_vain() && self.probe.contradicted.load(Relaxed)
+    }
+
+    /// Notes a heartbeat that tells of an Ollama that answers its agent.
+    pub fn agent_is_content(&self) {
+        if self.was_in_vain() {
+            self.probe.contradicted.store(true, Relaxed);
+        }
+    }
+
+    /// Whether all probes have failed, and no request was ever answered.
+    fn was_in_vain(&self) -> bool {
         let probe = &self.probe;
         self.probe_failed() && probe.succeeded_at_ms.load(Relaxed) == 0 && !probe.answered.load(Relaxed)
     }

@@ -127,7 +127,7 @@ async fn a_node_that_is_out_says_why() {
     snapshot(&app).node("probe").unwrap().load.set_probe_failed(true);
     let status = app.get("/fleet/status").await.json();
     let why: Vec<_> = status["nodes"].as_array().unwrap().iter().map(|node| node["why"]["code"].clone()).collect();
-    assert_eq!(why, ["ollama_hung", "paused", "unreached"]);
+    assert_eq!(why, ["ollama_hung", "paused", "probe_failed"]);
     assert!(status["nodes"][1]["why"]["message"].as_str().unwrap().ends_with("paused: a meeting"));
     assert_eq!(status["nodes"][2]["probe_ok"], false);
 }

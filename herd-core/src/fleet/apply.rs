@@ -80,6 +80,9 @@ impl FleetSnapshot {
         }
         let departed = self.departed.get(id.as_str()).map(Arc::as_ref);
         let node = compose(id, address, heartbeat, known.map(Arc::as_ref), departed, now_ms)?;
+        if node.ollama == OllamaState::Ok {
+            node.load.agent_is_content();
+        }
         Ok(Applied::Changed(self.with(Node { sender: sender.ip.to_canonical(), here: sender.here, ..node })))
     }
 

@@ -49,11 +49,7 @@ fn a_suspected_node_serves_only_when_no_other_can() {
         assert_eq!((candidates[0].node, candidates[1].node), (1, 0));
         candidates[1].last_resort
     };
-    let reached_before = |node: &Node| {
-        node.load.probe_succeeded(NOW);
-        node.load.set_probe_failed(true);
-    };
-    assert_eq!(suspected(reached_before), Some("probe_failed"));
+    assert_eq!(suspected(|node| node.load.set_probe_failed(true)), Some("probe_failed"));
     assert_eq!(suspected(|node| (0..3).for_each(|_| node.load.failed(NOW))), Some("ejected"));
 }
 
@@ -149,6 +145,8 @@ fn a_node_that_the_edge_never_reached_is_not_asked_and_not_waited_for() {
     let (state, life) = (|| node.state(NOW, &LifeLimits::default()), LifeLimits::default());
     assert_eq!((state().name(), choose(&snapshot, &chat()).candidates.len()), ("online", 1));
     node.load.set_probe_failed(true);
+    assert_eq!(state().name(), "degraded", "it may just have died");
+    node.load.agent_is_content();
     assert_eq!((state().name(), node.condition(NOW, &life).name()), ("offline", "probe_fails"));
     assert_eq!(choose(&snapshot, &chat()).refused, [(0, Ineligible::Unreached)]);
     assert!(!Ineligible::Unreached.passes());
