@@ -28,7 +28,7 @@ mod metrics;
 mod node;
 mod policy;
 mod report;
-mod rng;
+pub(crate) mod rng;
 mod router;
 mod svg;
 mod validate;

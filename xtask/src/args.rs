@@ -16,6 +16,8 @@ Commands:
   test            Run every check: format, lints, build, tests, links in the documentation
   simulate [ARGS]...
                   Compare routing policies and write bench/results; ARGS are flags of herd-simulate
+  soak [ARGS]...  Live through months of a small fleet in virtual time, and check that its state stays right; ARGS are
+                  flags of herd-soak, such as `--days 90 --seed 1`
 
 All look for cmake, make and a C compiler first. On Debian and its kin root gets them installed; elsewhere the missing
 package is named. The tests use promtool, which root gets unpacked into the target folder there, and Chromium with its
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Demo(Vec<OsString>),
     /// Run the simulator with flags for `herd-simulate`.
     Simulate(Vec<OsString>),
+    /// Run the soak with flags for `herd-soak`.
+    Soak(Vec<OsString>),
 }
 
 /// Why a command line is refused.
@@ -67,6 +71,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         Some("bench") => Ok(Command::Bench(args.collect())),
         Some("demo") => Ok(Command::Demo(args.collect())),
         Some("simulate") => Ok(Command::Simulate(args.collect())),
+        Some("soak") => Ok(Command::Soak(args.collect())),
         Some("test") => match args.next() {
             None => Ok(Command::Test),
             Some(help) if help == "-h" || help == "--help" => Ok(Command::Help),
@@ -106,6 +111,12 @@ mod tests {
     fn whatever_follows_simulate_is_for_the_simulator() {
         let rest = ["--workload", "steady", "--help"].map(OsString::from);
         check(&["simulate", "--workload", "steady", "--help"], &Ok(Command::Simulate(rest.into())));
+    }
+
+    #[test]
+    fn whatever_follows_soak_is_for_the_soak() {
+        let rest = ["--days", "90"].map(OsString::from);
+        check(&["soak", "--days", "90"], &Ok(Command::Soak(rest.into())));
     }
 
     #[test]

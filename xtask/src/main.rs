@@ -6,6 +6,7 @@ mod chromium;
 mod prerequisites;
 mod promtool;
 mod simulate;
+mod soak;
 mod step;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Ok(args::Command::Demo(rest)) => demo(&rest),
         Ok(args::Command::Bench(rest)) => bench::bench(&rest),
         Ok(args::Command::Simulate(rest)) => simulate::simulate(&rest),
+        Ok(args::Command::Soak(rest)) => soak::soak(&rest),
         Err(error) => Err(Failure::new(EXIT_USAGE, format!("{error}; see `cargo xtask --help`"))),
     };
     match done {
