@@ -183,3 +183,15 @@ fn a_folder_that_cannot_be_written_costs_lines_and_not_the_edge() {
     };
     eventually("they are counted", || lost() >= 20);
 }
+
+#[test]
+fn changes_are_in_files_of_their_own_at_any_level() {
+    let edge = Edge::launch(&Start { log: "error", ..Start::default() });
+    let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+    edge.wait_for(&["a"]);
+    let said = edge.admin("POST", "/fleet/nodes/a/drain", "{}");
+    let audit = edge.data_dir().join("logs/audit.jsonl");
+    eventually("the change is written", || lines(&audit).iter().any(|line| line["on"] == "a"));
+    assert!(lines(&audit).iter().all(|line| line["target"] == "herd::audit"), "{said}");
+    assert_eq!(lines(&file(&edge)), Vec::<Value>::new(), "its level leaves out all else");
+}

@@ -31,4 +31,5 @@ mod resilience;
 mod routing;
 mod scripted;
 mod settings;
+mod state;
 mod surfaces;

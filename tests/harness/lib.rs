@@ -84,7 +84,16 @@ impl Process {
     /// # Panics
     /// When there is no `kill` program.
     pub fn terminate(&self) {
-        let status = Command::new("kill").arg(self.0.id().to_string()).status().expect("kill runs");
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    ///
+    /// # Panics
+    /// When there is no `kill` program, or it does not know the signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().expect("kill runs");
         assert!(status.success());
     }
 

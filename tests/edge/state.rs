@@ -1,0 +1,54 @@
+//! The edge's state through moves, and clients that take nothing.
+
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use herd_harness::{Edge, Sim, connect, eventually, post, read_answer};
+
+const SHORT: &[u8] =
+    br#"{"model":"tiny","stream":false,"options":{"num_predict":1},"messages":[{"role":"user","content":"hi"}]}"#;
+
+/// A laptop sleeps until its probe fails, and wakes with another address.
+#[test]
+fn a_node_that_moves_while_its_probe_fails_serves_at_once() {
+    let edge = Edge::start(&[("FLEET_PROBE_INTERVAL_MS", "100"), ("FLEET_DEGRADED_AFTER_MS", "1000")]);
+    let mut sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+    edge.wait_for(&["a"]);
+    eventually("it serves", || edge.post("/api/chat", SHORT).status == 200);
+    sim.process.kill();
+    let probe_fails = || edge.node("a")["probe_ok"] == false;
+    eventually("its probe fails", probe_fails);
+    let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+    let moved = || edge.node("a").to_string().contains(&format!(":{}", sim.address.port()));
+    eventually("it is known at its new address", moved);
+    for _ in 0..3 {
+        let answer = edge.post("/api/chat", SHORT);
+        assert_eq!((answer.status, answer.header("X-Fleet-Node")), (200, Some("a")));
+    }
+    assert!(!probe_fails(), "{}", edge.node("a"));
+    let health = edge.admin("GET", "/dashboard/api/health", "").to_string();
+    assert!(!health.contains("ollama_local_only"), "{health}");
+}
+
+/// Asks again and again and reads nothing.
+#[track_caller]
+fn is_ended(address: SocketAddr, path: &str) {
+    let mut client = connect(address);
+    client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(64);
+    eventually("the connection ends", || match client.write(ask.as_bytes()) {
+        Ok(_) => false,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted),
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up() {
+    let edge = Edge::start(&[("FLEET_LIMITS_WRITE_MS", "500")]);
+    is_ended(edge.admin, "/metrics");
+    is_ended(edge.address, "/metrics");
+    let mut client = connect(edge.address);
+    client.write_all(&post("/api/version", b"")).unwrap();
+    assert_ne!(read_answer(&mut client).status, 0, "and others are served");
+}
