@@ -62,7 +62,7 @@ pub struct Request {
     /// Priority class.
     pub class: Class,
     /// Fairness key: requests with the same key share one part of the fleet when it is busy.
-    pub fairness_key: u64,
+    pub fairness_key: crate::queue::Owner,
     /// Name of the one node that may serve it; `None` = any.
     pub only_node: Option<String>,
     /// It measures: it teaches nothing, and fails at once where another request would wait for a node that is away, a

@@ -1,19 +1,21 @@
 //! Requests that wait at the edge for a slot: who is next.
 //!
-//! First by class: interactive before batch. Then fair between applications: the one that has been given the least
-//! work goes first (start-time fair queueing with the predicted work as the cost: Goyal, Vin and Cheng, 1996). Within
-//! an application the shortest predicted work, less the time it has waited already, so that short requests pass long
-//! ones and nothing starves.
+//! First by class: interactive before batch. Then fair between clients, and between the applications of one: who has
+//! been given the least work goes first (start-time fair queueing with the predicted work as the cost: Goyal, Vin and
+//! Cheng, 1996). Within an application the shortest predicted work, less the time it has waited already, so that short
+//! requests pass long ones and nothing starves. A client is known by what it cannot make up: a key, else its address.
 //!
-//! Everything here is bounded by [`QueueLimits`]; deadlines are kept by those who wait.
+//! Everything here is bounded by [`QueueLimits`]: for a newcomer to a full queue, the client with the most requests
+//! gives up its last. Deadlines are kept by those who wait.
 
+mod given;
 mod pass;
-
 mod sweep;
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
+use given::Given;
 pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, groups_max, pass};
 pub use sweep::Sweep;
 
@@ -56,6 +58,15 @@ impl Default for QueueLimits {
     }
 }
 
+/// Whose a request is, for fairness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// A hash of the key that it showed, else of the address that it came from.
+    pub client: u64,
+    /// Which application of that client's, as it says itself.
+    pub app: u64,
+}
+
 /// One request that waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Waiter {
@@ -63,7 +74,9 @@ pub struct Waiter {
     pub id: u64,
     /// How urgent it is.
     pub class: Class,
-    /// Whose it is: requests of one application share its part.
+    /// Whose it is: a hash of the key that it showed, else of the address that it came from.
+    pub client: u64,
+    /// Which application of that client's, as it says itself: its requests share a part of the client's.
     pub app: u64,
     /// The model that it waits for, by its key.
     pub model: u64,
@@ -86,17 +99,12 @@ pub enum QueueFull {
     Model(usize),
 }
 
-/// Applications whose share is remembered while nothing of theirs waits.
-const APPS_REMEMBERED: usize = 1_024;
-
 /// All that wait.
 #[derive(Debug, Default)]
 pub struct Queue {
     waiters: Vec<Waiter>,
-    /// Work given to each application, on a common virtual clock of milliseconds.
-    given_ms: HashMap<u64, f64>,
-    /// Where the clock stands: nobody is behind it, so that idleness earns no credit.
-    clock_ms: f64,
+    /// Work given to each client and application.
+    given: Given,
     /// Groups that passes have found to wait since one has looked at all.
     waited: HashSet<u64>,
 }
@@ -125,19 +133,41 @@ impl Queue {
         self.waiters.iter().filter(|waiter| waiter.model == model).count()
     }
 
-    /// Lets `waiter` wait.
+    /// Lets `waiter` wait. Returns who had to leave for it.
     ///
     /// # Errors
-    /// When as many wait as may.
-    pub fn admit(&mut self, waiter: Waiter, limits: &QueueLimits) -> Result<(), QueueFull> {
-        if self.waiters.len() >= limits.max_waiting {
-            return Err(QueueFull::All(limits.max_waiting));
-        }
-        if self.waiting_for(waiter.model) >= limits.max_waiting_per_model {
-            return Err(QueueFull::Model(limits.max_waiting_per_model));
-        }
+    /// When as many wait as may, and no client has more of them than the newcomer's would have.
+    pub fn admit(&mut self, waiter: Waiter, limits: &QueueLimits) -> Result<Option<Waiter>, QueueFull> {
+        let displaced = if self.waiting_for(waiter.model) >= limits.max_waiting_per_model {
+            // Who leaves makes room in both respects.
+            let full = QueueFull::Model(limits.max_waiting_per_model);
+            Some(self.displace(waiter.client, |other| other.model == waiter.model).ok_or(full)?)
+        } else if self.waiters.len() >= limits.max_waiting {
+            let full = QueueFull::All(limits.max_waiting);
+            Some(self.displace(waiter.client, |_| true).ok_or(full)?)
+        } else {
+            None
+        };
         self.waiters.push(waiter);
-        Ok(())
+        Ok(displaced)
+    }
+
+    /// Takes out the newest request of the client that has the most `among` those that wait, batch before interactive;
+    /// `None` = that client would then have no more than `client`, for whose sake it is.
+    fn displace(&mut self, client: u64, among: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        for waiter in self.waiters.iter().filter(|waiter| among(waiter)) {
+            *counts.entry(waiter.client).or_default() += 1;
+        }
+        let own = counts.get(&client).copied().unwrap_or(0);
+        // Among equals any, but always the same.
+        let (largest, most) = counts.into_iter().max_by_key(|(client, count)| (*count, *client))?;
+        if most <= own + 1 {
+            return None;
+        }
+        let of_largest = self.waiters.iter().filter(|waiter| waiter.client == largest && among(waiter));
+        let last = of_largest.max_by_key(|waiter| (waiter.class, waiter.since_ms, waiter.id))?.id;
+        self.remove(last)
     }
 
     /// Takes the request `id` out: its client left, or its time is over.
@@ -146,23 +176,11 @@ impl Queue {
         Some(self.waiters.swap_remove(index))
     }
 
-    /// Takes the request `id` out because it is served, which its application pays for.
+    /// Takes the request `id` out because it is served, which its client and application pay for.
     pub fn serve(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.remove(id)?;
-        let start_ms = self.start_ms(waiter.app);
-        self.clock_ms = self.clock_ms.max(start_ms);
-        if self.given_ms.len() >= APPS_REMEMBERED {
-            let clock_ms = self.clock_ms;
-            self.given_ms.retain(|_, given_ms| *given_ms > clock_ms);
-        }
-        if self.given_ms.len() < APPS_REMEMBERED || self.given_ms.contains_key(&waiter.app) {
-            self.given_ms.insert(waiter.app, start_ms + cost_ms(&waiter));
-        }
+        self.given.give(waiter.client, waiter.app, cost_ms(&waiter));
         Some(waiter)
-    }
-
-    fn start_ms(&self, app: u64) -> f64 {
-        self.given_ms.get(&app).copied().unwrap_or(0.0).max(self.clock_ms)
     }
 
     /// How many that wait for the same model would be served before `id`.
@@ -179,7 +197,8 @@ impl Queue {
         let waited_ms = now_ms.saturating_sub(waiter.since_ms);
         let class = if waited_ms >= limits.batch_ages_after_ms { Class::Interactive } else { waiter.class };
         let left_ms = cost_ms(waiter) - waited_ms as f64;
-        Rank { class, start_ms: self.start_ms(waiter.app), left_ms, id: waiter.id }
+        let (client_ms, app_ms) = self.given.start_ms(waiter.client, waiter.app);
+        Rank { class, client_ms, app_ms, left_ms, id: waiter.id }
     }
 }
 
@@ -187,8 +206,10 @@ impl Queue {
 #[derive(Debug, Clone, Copy)]
 struct Rank {
     class: Class,
-    /// Virtual time at which its application is due. It only grows while others are served.
-    start_ms: f64,
+    /// Virtual time at which its client is due. It only grows while others are served.
+    client_ms: f64,
+    /// The same for the application among those of the client.
+    app_ms: f64,
     /// Predicted work less the time waited.
     left_ms: f64,
     id: u64,
@@ -197,7 +218,8 @@ struct Rank {
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.class.cmp(&other.class))
-            .then_with(|| self.start_ms.total_cmp(&other.start_ms))
+            .then_with(|| self.client_ms.total_cmp(&other.client_ms))
+            .then_with(|| self.app_ms.total_cmp(&other.app_ms))
             .then_with(|| self.left_ms.total_cmp(&other.left_ms))
             .then(self.id.cmp(&other.id))
     }
@@ -217,7 +239,7 @@ impl PartialEq for Rank {
 
 impl Eq for Rank {}
 
-/// What a request costs its application: an unknown or absurd prediction must not upset the clock.
+/// What a request costs whoever sent it: an unknown or absurd prediction must not upset the clock.
 fn cost_ms(waiter: &Waiter) -> f64 {
     if waiter.expected_ms.is_finite() { waiter.expected_ms.clamp(1.0, 3_600_000.0) } else { 1_000.0 }
 }
@@ -237,7 +259,16 @@ mod tests {
     };
 
     fn waiter(id: u64) -> Waiter {
-        Waiter { id, class: Class::Interactive, app: 0, model: 1, group: 1, expected_ms: 1_000.0, since_ms: 0 }
+        Waiter {
+            id,
+            class: Class::Interactive,
+            client: 0,
+            app: 0,
+            model: 1,
+            group: 1,
+            expected_ms: 1_000.0,
+            since_ms: 0,
+        }
     }
 
     fn queue(waiters: &[Waiter]) -> Queue {
@@ -310,6 +341,49 @@ mod tests {
     }
 
     #[test]
+    fn clients_share_the_fleet_whatever_they_say_of_themselves() {
+        let flood = (0..6).map(|id| Waiter { client: 7, app: 100 + id, ..waiter(id) });
+        let few = (10..12).map(|id| Waiter { client: 8, since_ms: 50, ..waiter(id) });
+        served(&flood.chain(few).collect::<Vec<_>>(), 100, &[0, 10, 1, 11, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_applications_of_each_client_share_what_it_gets() {
+        let of = |client, apps: [u64; 4], first: u64| {
+            apps.into_iter().zip(first..).map(move |(app, id)| Waiter { client, app, ..waiter(id) })
+        };
+        let waiters: Vec<Waiter> = of(1, [5, 5, 5, 5], 0).chain(of(2, [5, 5, 5, 6], 10)).collect();
+        served(&waiters, 0, &[0, 10, 13, 1, 11, 2, 12, 3]);
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_the_last_of_who_has_the_most() {
+        let mut queue = Queue::default();
+        for id in 0..50 {
+            let class = if id == 3 { Class::Batch } else { Class::Interactive };
+            queue.admit(Waiter { client: 7, app: id, class, ..waiter(id) }, &LIMITS).unwrap();
+        }
+        let mut leaves = |client, id, model| {
+            let admitted = queue.admit(Waiter { client, model, ..waiter(id) }, &LIMITS);
+            admitted.map(|displaced| displaced.map(|waiter| waiter.id))
+        };
+        assert_eq!(leaves(7, 50, 1), Err(QueueFull::Model(50)), "it has the most itself");
+        assert_eq!(leaves(8, 51, 1), Ok(Some(3)), "what may take its time goes first");
+        assert_eq!(leaves(8, 52, 1), Ok(Some(49)));
+        for id in 53..75 {
+            assert!(leaves(8, id, 1).is_ok_and(|displaced| displaced.is_some()), "{id}");
+        }
+        // Of 26 and 24 another would make 25 each, which is no more than fair.
+        assert_eq!(leaves(8, 75, 1), Ok(Some(26)));
+        assert_eq!(leaves(8, 76, 1), Err(QueueFull::Model(50)));
+        for id in 100..150 {
+            assert_eq!(leaves(9, id, 2), Ok(None));
+        }
+        assert_eq!(leaves(10, 150, 3), Ok(Some(149)), "of all models together");
+        assert_eq!(leaves(9, 151, 3), Err(QueueFull::All(100)));
+    }
+
+    #[test]
     fn blocked_groups_are_passed_by() {
         let mut queue = queue(&[waiter(1), waiter(3), Waiter { group: 2, model: 2, ..waiter(2) }]);
         let mut sweep = queue.begin(&LIMITS, 0);
@@ -331,7 +405,7 @@ mod tests {
         }
         assert_eq!(queue.admit(Waiter { model: 3, ..waiter(100) }, &LIMITS), Err(QueueFull::All(100)));
         assert!(queue.remove(7).is_some() && queue.remove(7).is_none());
-        assert_eq!(queue.admit(waiter(100), &LIMITS), Ok(()));
+        assert_eq!(queue.admit(waiter(100), &LIMITS), Ok(None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use herd_admin::QueueView;
 use herd_core::decide::Decision;
 use herd_core::estimate::needs_load;
 use herd_core::exchange::{Chooser as _, Found, Hold, Offer, Seek};
-use herd_core::queue::Queue;
+use herd_core::queue::{Queue, QueueFull};
 use herd_core::request::RequestProfile;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -159,9 +159,20 @@ impl Dispatcher {
         let reason = best.map_or("queue", |best| best.readiness.name());
         let waiter = ask.seek.waiter(id, decision, &self.fleet.snapshot(), self.fleet.now_ms());
         let mut state = self.lock();
-        if let Err(full) = state.queue.admit(waiter, &self.config.now().queue) {
-            let queued_ms = state.parked.values().map(|parked| parked.predicted_ms).fold(predicted_ms, f64::max);
-            return Answer::Offer(Offer::QueueFull(full, queued_ms));
+        let limits = self.config.now().queue;
+        match state.queue.admit(waiter, &limits) {
+            Ok(displaced) => {
+                if let Some(parked) = displaced.and_then(|displaced| state.parked.remove(&displaced.id)) {
+                    self.wake.leave();
+                    let full = QueueFull::Model(limits.max_waiting_per_model);
+                    // Whoever is not there to hear it has left anyway.
+                    drop(parked.hand.send(Offer::QueueFull(full, parked.predicted_ms)));
+                }
+            }
+            Err(full) => {
+                let queued_ms = state.parked.values().map(|parked| parked.predicted_ms).fold(predicted_ms, f64::max);
+                return Answer::Offer(Offer::QueueFull(full, queued_ms));
+            }
         }
         let hold_since_ms = ask.seek.hold_since_ms;
         state.parked.insert(id, Parked { ask: Arc::new(ask), hand, hold_since_ms, reason, predicted_ms });

@@ -148,8 +148,13 @@ mod tests {
     fn life(began_ms: u64) -> Life {
         let body = br#"{"model":"m","metadata":{"tags":["x"]}}"#;
         let profile = Arc::new(inspect(Surface::OllamaChat, body, &InspectLimits::default()).unwrap());
-        let request =
-            Request { profile, class: Class::Interactive, fairness_key: 0, only_node: None, benchmark: false };
+        let request = Request {
+            profile,
+            class: Class::Interactive,
+            fairness_key: herd_core::queue::Owner::default(),
+            only_node: None,
+            benchmark: false,
+        };
         Life::new(Exchange::new(request, Vec::new(), RequestRecord::default(), began_ms, began_ms))
     }
 

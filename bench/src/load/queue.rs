@@ -50,7 +50,8 @@ impl Crowd {
         for (id, profile) in (0..).zip(&profiles) {
             let (class, expected_ms, since_ms) = (Class::Interactive, 1_000.0 + id as f64, id / 8);
             let group = queue::group(profile, &[], &windows);
-            let waiter = Waiter { id, class, app: id % 100, model: model.key(), group, expected_ms, since_ms };
+            let waiter =
+                Waiter { id, class, client: id % 100, app: id % 100, model: model.key(), group, expected_ms, since_ms };
             queue.admit(waiter, &limits).expect("there is room");
         }
         let policy = Policy::default();

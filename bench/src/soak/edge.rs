@@ -205,14 +205,18 @@ impl Edge {
         let waiter = Waiter {
             id: self.numbers,
             class: Class::Interactive,
+            client: request.user,
             app: request.user,
             model: profile.model.key(),
             group: queue::group(profile, &[], &self.view.snapshot.windows(&profile.model)),
             expected_ms: request.work_ms as f64,
             since_ms: self.view.now_ms,
         };
-        if self.queue.admit(waiter, &self.limits).is_err() {
+        let Ok(displaced) = self.queue.admit(waiter, &self.limits) else {
             return self.end(request, String::new(), Status::Rejected, 503);
+        };
+        if let Some(displaced) = displaced.and_then(|displaced| self.waiting.remove(&displaced.id)) {
+            self.end(displaced.request, String::new(), Status::Rejected, 503);
         }
         self.waiting.insert(waiter.id, Waiting { request, held_since_ms });
     }

@@ -120,7 +120,8 @@ impl Seek {
         Waiter {
             id,
             class: self.class,
-            app: self.fairness_key,
+            client: self.fairness_key.client,
+            app: self.fairness_key.app,
             model: self.profile.model.key(),
             group: group(&self.profile, &self.tried, &windows.unwrap_or_default()),
             expected_ms: best.map_or(f64::NAN, |best| best.prediction.run_ms()),

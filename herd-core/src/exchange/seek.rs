@@ -64,7 +64,7 @@ pub struct Seek {
     /// Priority class.
     pub class: Class,
     /// Fairness key.
-    pub fairness_key: u64,
+    pub fairness_key: crate::queue::Owner,
     /// Whether it waits for nodes that are briefly away.
     pub holds: bool,
     /// Start of the hold period; kept over its attempts. `None` = it has not begun.

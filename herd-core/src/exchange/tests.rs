@@ -136,7 +136,7 @@ impl Universe {
         let request = Request {
             profile: Arc::new(profile),
             class: Class::Interactive,
-            fairness_key: 1,
+            fairness_key: crate::queue::Owner::default(),
             only_node: None,
             benchmark: false,
         };

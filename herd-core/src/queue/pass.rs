@@ -149,7 +149,10 @@ mod tests {
             for id in 0..groups {
                 let (class, expected_ms) = (Class::Interactive, 1_000.0);
                 queue
-                    .admit(Waiter { id, class, app: 0, model: 1, group: id, expected_ms, since_ms: 0 }, &limits)
+                    .admit(
+                        Waiter { id, class, client: 0, app: 0, model: 1, group: id, expected_ms, since_ms: 0 },
+                        &limits,
+                    )
                     .unwrap();
             }
             Self { queue, slots, decisions: 0, tried: Vec::new() }

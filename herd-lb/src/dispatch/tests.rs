@@ -57,7 +57,7 @@ fn ask(body: &str) -> Ask {
         profile: Arc::new(profile),
         tried: Vec::new(),
         class: Class::Interactive,
-        fairness_key: 0,
+        fairness_key: herd_core::queue::Owner::default(),
         holds: true,
         hold_since_ms: None,
         awaits_unreachable: false,

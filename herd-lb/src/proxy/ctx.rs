@@ -58,7 +58,7 @@ pub struct Admitted {
     /// Priority class.
     pub class: Class,
     /// Fairness key.
-    pub fairness_key: u64,
+    pub fairness_key: herd_core::queue::Owner,
     /// The API key that it showed, and its place among the key's requests.
     pub key: Option<KeyUse>,
     /// Its body.
@@ -185,7 +185,15 @@ impl Admitted {
     pub fn new(profile: RequestProfile, held: Held, marks: Marks, key: Option<KeyUse>, mut trace: Trace) -> Self {
         trace.wants(profile.model.as_str());
         trace.num_ctx = profile.num_ctx;
-        Self { profile: Arc::new(profile), marks, class: Class::default(), fairness_key: 0, key, held, trace }
+        Self {
+            profile: Arc::new(profile),
+            marks,
+            class: Class::default(),
+            fairness_key: herd_core::queue::Owner::default(),
+            key,
+            held,
+            trace,
+        }
     }
 
     /// Its exchange begins; nodes whose numbers are `excluded` are not asked.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use herd_core::name::fnv1a;
-use herd_core::queue::Class;
+use herd_core::places::client_of;
+use herd_core::queue::{Class, Owner};
 use herd_core::record::RequestRecord;
 use pingora_proxy::Session;
 
@@ -41,15 +42,20 @@ pub(super) fn identify(session: &Session, admitted: &mut Admitted) {
     let key = admitted.key.as_ref().map(|key| KeyUse::id(key).to_owned());
     let record = &mut *admitted.trace;
     record.app = app(key, &tags, profile.user.as_deref(), &record.user_agent);
+    let app = fnv1a(record.app.as_bytes());
     record.tags = tags;
     record.priority = Some(admitted.class);
     record.stream = Some(profile.stream);
     record.request_bytes = profile.body_bytes as u64;
     record.estimated_tokens = Some(profile.prompt_tokens);
-    // Programs of many people say the same of themselves; where they come from tells them apart.
-    let anonymous = record.tags.is_empty() && profile.user.is_none() && admitted.key.is_none();
-    let whose = if anonymous { &record.client_ip } else { &record.app };
-    admitted.fairness_key = fnv1a(whose.as_bytes());
+    // What it says of itself it may make up; a key and an address it may not.
+    let client = match (&admitted.key, client_ip(session)) {
+        _ if admitted.marks.benchmark => fnv1a(BENCHMARK_TAG.as_bytes()),
+        (Some(key), _) => fnv1a(KeyUse::id(key).as_bytes()),
+        (None, Some(ip)) => fnv1a(client_of(ip).to_string().as_bytes()),
+        (None, None) => 0,
+    };
+    admitted.fairness_key = Owner { client, app };
 }
 
 /// What a client says.

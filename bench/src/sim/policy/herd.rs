@@ -180,14 +180,17 @@ impl Herd {
         let waiter = Waiter {
             id: request as u64,
             class: Class::Interactive,
+            client: known.app,
             app: known.app,
             model: known.profile.model.key(),
             group: queue::group(&known.profile, &known.tried, &self.windows(&known.profile)),
             expected_ms: work_ms.unwrap_or(f64::NAN),
             since_ms: now_ms,
         };
-        if self.queue.admit(waiter, &self.limits).is_err() {
-            self.refuse(request, out);
+        match self.queue.admit(waiter, &self.limits) {
+            Ok(None) => {}
+            Ok(Some(displaced)) => self.refuse(usize::try_from(displaced.id).unwrap_or(request), out),
+            Err(_) => self.refuse(request, out),
         }
         self.nudged = true;
     }
