@@ -24,13 +24,20 @@ pub struct Answer {
     renamer: Option<Renamer>,
     /// It has no length, so that something can still be said at its end.
     open_ended: bool,
+    /// Bytes of it that are still to come; `None` = it has no length.
+    left: Option<u64>,
 }
 
 impl Answer {
     /// An answer of `status` on `surface`.
     #[must_use]
     pub fn new(surface: Surface, streamed: bool, status: u16, open_ended: bool) -> Self {
-        Self { observer: (status == 200).then(|| Observer::new(surface, streamed)), renamer: None, open_ended }
+        Self {
+            observer: (status == 200).then(|| Observer::new(surface, streamed)),
+            renamer: None,
+            open_ended,
+            left: None,
+        }
     }
 
     /// With the model's name put back.
@@ -54,9 +61,21 @@ impl Answer {
         })
     }
 
+    /// With a length, as the node told it.
+    #[must_use]
+    pub fn of_length(self, length: Option<u64>) -> Self {
+        Self { left: length, ..self }
+    }
+
+    /// Whether all of it has come, by its length. Pingora may say so only after it has stopped asking.
+    fn has_come(&self) -> bool {
+        self.left == Some(0)
+    }
+
     /// Takes a chunk on its way.
     pub fn pass(&mut self, chunk: &mut Option<Bytes>) {
         let Some(bytes) = chunk else { return };
+        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
         if let Some(observer) = &mut self.observer {
             observer.observe(bytes);
         }
@@ -134,6 +153,7 @@ impl Edge {
         if Failure::of_status(status) == Some(Failure::Busy) && !response.headers.contains_key(RETRY_AFTER) {
             drop(response.insert_header(RETRY_AFTER, rests_ms.div_ceil(1000).max(1)));
         }
+        let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if renamed {
             response.remove_header(&CONTENT_LENGTH);
         }
@@ -142,6 +162,7 @@ impl Edge {
             drop(response.insert_header(TRANSFER_ENCODING, "chunked"));
         }
         let answer = Answer::new(inference.profile.surface, inference.profile.stream, status, open_ended);
+        let answer = answer.of_length(length);
         let told = inference.model_as_requested.as_str();
         inference.answer = Some(if renamed { answer.renamed(name.as_str(), told) } else { answer });
     }
@@ -157,7 +178,7 @@ impl Edge {
         let per_piece = inference.tokens_per_piece();
         let Some(answer) = &mut inference.answer else { return Ok(()) };
         answer.pass(body);
-        if !end {
+        if !end && !answer.has_come() {
             return Ok(());
         }
         let seen = answer.seen(per_piece).unwrap_or(Seen::WHOLE);

@@ -68,6 +68,9 @@ fn a_whole_answer_is_held_until_it_is_complete() {
     driven(&universe, WHOLE, &[Answers(200), Bytes, EndsWhole]);
     assert_eq!(*universe.actions.borrow(), ["Seek", "Ask", "Accept", "Release"]);
     let universe = Universe::new(2);
+    let retried = driven(&universe, WHOLE, &[Answers(200), Bytes, Bytes, EndsTorn, Answers(200), Bytes, EndsWhole]);
+    assert_eq!((outcomes(&retried), retried.record().response_bytes), (vec!["torn_answer", "completed"], 10));
+    let universe = Universe::new(2);
     let passed = driven(&universe, WHOLE, &[Answers(200), Bytes, Overflows, Bytes, EndsTorn]);
     assert_eq!((outcomes(&passed), passed.client()), (vec!["incomplete"], Client::Answer));
     assert_eq!(universe.actions.borrow().last().map(String::as_str), Some("TellTorn"));
