@@ -4,7 +4,7 @@ use reqwest::{Client, Method, Url};
 use serde_json::Value;
 
 use crate::secret::Secret;
-use crate::state::node_client;
+use crate::state::edge_client;
 
 /// Longest time for a whole answer.
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -54,7 +54,7 @@ impl AdminClient {
     pub fn new(base: &str) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(base.to_owned());
         let url = Url::parse(base).ok().filter(|url| url.scheme() == "http" && url.has_host()).ok_or_else(wrong)?;
-        let client = node_client(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build().map_err(|_| wrong())?;
+        let client = edge_client(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build().map_err(|_| wrong())?;
         Ok(Self { base: url, client, key: None })
     }
 

@@ -208,12 +208,17 @@ impl AdminState {
     }
 }
 
-/// A client for nodes, but for its limits on a whole answer.
+/// A client for nodes, but for its limits on a whole answer. What it asks for bears this process's mark.
 pub(crate) fn node_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    let mark = via::MARK.parse().map(|mark| HeaderMap::from_iter([(VIA, mark)])).unwrap_or_default();
+    edge_client(connect_timeout).default_headers(mark)
+}
+
+/// A client for an edge, as command lines and benchmarks are: what it asks for is no request that went through herd.
+pub(crate) fn edge_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
-        // A proxy from the environment, or a redirect from a node, would take requests to where no node is.
+        // A proxy from the environment, or a redirect, would take requests to where nobody meant them to go.
         .no_proxy()
-        .default_headers(via::MARK.parse().map(|mark| HeaderMap::from_iter([(VIA, mark)])).unwrap_or_default())
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(connect_timeout)
 }

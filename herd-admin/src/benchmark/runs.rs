@@ -15,7 +15,7 @@ use super::store::{BenchmarkStore, Memory};
 use crate::FleetSource;
 use crate::config::AdminConfig;
 use crate::serve::stopped;
-use crate::state::{SetupError, View, node_client, unix_ms};
+use crate::state::{SetupError, View, edge_client, unix_ms};
 
 /// How often a run looks whether the edge is stopping.
 const LOOK: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ impl Benchmarks {
     /// # Errors
     /// When the system refuses an HTTP client.
     pub(crate) fn new(source: Arc<dyn FleetSource>, config: &AdminConfig) -> Result<Self, SetupError> {
-        let client = node_client(config.node_connect_timeout).build()?;
+        let client = edge_client(config.node_connect_timeout).build()?;
         let secret = config.edge_secret.as_ref().and_then(crate::secret::Secret::header);
         let target = config.edge.zip(secret).map(|(address, secret)| Target { address, secret, client });
         let (queue, asked) = mpsc::channel(8);

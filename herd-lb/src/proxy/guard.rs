@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use herd_core::path::{self, Reading};
+use http::Uri;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -19,18 +20,22 @@ const REQUEST_ID_MAX_BYTES: usize = 128;
 pub(super) fn tidy(request: &mut RequestHeader) {
     request.remove_header(&UPGRADE);
     request.remove_header("HTTP2-Settings");
-    let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let authority = request.uri.authority().map(ToString::to_string);
-    let path = match path::read(request.method.as_str(), request.uri.path()) {
+    // A request to a proxy names the host in its target too, and Pingora takes all of that for the path.
+    let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
+    let absolute: Option<Uri> = if raw.starts_with('/') { None } else { raw.parse().ok() };
+    let target = absolute.as_ref().unwrap_or(&request.uri);
+    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let authority = target.authority().map(ToString::to_string);
+    let path = match path::read(request.method.as_str(), target.path()) {
         Reading::Routed(Cow::Owned(decoded)) => decoded,
-        _ if authority.is_some() && request.uri.path().starts_with('/') => request.uri.path().to_owned(),
+        _ if authority.is_some() && target.path().starts_with('/') => target.path().to_owned(),
         _ => return,
     };
     // What cannot be written so stays as it was, and no route is there.
     if request.set_raw_path(format!("{path}{query}").as_bytes()).is_err() {
         return;
     }
-    // A request to a proxy names the host twice, and the one in its target counts (RFC 9112, 3.2.2).
+    // Of the two hosts the one in the target counts (RFC 9112, 3.2.2).
     if let Some(authority) = authority.filter(|_| request.headers.contains_key(HOST)) {
         drop(request.insert_header(HOST, authority));
     }
