@@ -59,6 +59,8 @@ struct Probe {
     /// A request was answered: the node was reached, whatever probes find.
     answered: AtomicBool,
     /// Its agent was heard, and content, while all probes failed.
+    agent_content: AtomicBool,
+    /// Another probe failed after that.
     contradicted: AtomicBool,
 }
 
@@ -144,6 +146,14 @@ impl NodeLoad {
     /// Notes a heartbeat that tells of an Ollama that answers its agent.
     pub fn agent_is_content(&self) {
         if self.was_in_vain() {
+            self.probe.agent_content.store(true, Relaxed);
+        }
+    }
+
+    /// Notes that a probe failed. Only one that comes after the agent was heard contradicts it: a node that has just come
+    /// back is heard before it is probed.
+    pub fn probe_missed(&self) {
+        if self.was_in_vain() && self.probe.agent_content.load(Relaxed) {
             self.probe.contradicted.store(true, Relaxed);
         }
     }

@@ -143,7 +143,7 @@ impl HealthObserve for Observer {
     }
 }
 
-/// A health check whose every success is noted: that a node answers is worth knowing even when nothing changes by it.
+/// A health check whose every outcome is noted: that a node answers is worth knowing even when nothing changes by it.
 struct Noted {
     check: HttpHealthCheck,
     fleet: Arc<Fleet>,
@@ -152,11 +152,14 @@ struct Noted {
 #[async_trait]
 impl HealthCheck for Noted {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        self.check.check(target).await?;
+        let checked = self.check.check(target).await;
         if let Some(node) = probed(&self.fleet.snapshot(), target) {
-            node.load.probe_succeeded(self.fleet.now_ms());
+            match &checked {
+                Ok(()) => node.load.probe_succeeded(self.fleet.now_ms()),
+                Err(_) => node.load.probe_missed(),
+            }
         }
-        Ok(())
+        checked
     }
 
     async fn health_status_change(&self, target: &Backend, healthy: bool) {

@@ -113,14 +113,10 @@ fn the_only_node_that_dies_at_work_is_waited_for_too() {
 }
 
 #[test]
-fn right_after_the_start_an_unknown_model_waits_for_the_first_heartbeats() {
-    let edge = Edge::start(&[("FLEET_HOLD_START_MS", "10000")]);
-    let mut client = connect(edge.address);
-    client.write_all(&post("/api/chat", &chat("tiny", ""))).unwrap();
-    eventually("it waits", || edge.waiting().len() == 1);
-    let _sim = Sim::start(Some(&edge), "a", &[]);
-    let answer = read_answer(&mut client);
-    assert_eq!((answer.status, told(&answer, "X-Fleet-Node")), (200, "a"), "{answer:?}");
+fn right_after_the_start_nobody_waits_for_nodes_that_were_never_known() {
+    let edge = Edge::start(&[("FLEET_HOLD_START_MS", "600000")]);
+    let answer = edge.post("/api/chat", &chat("tiny", ""));
+    assert!(answer.status == 404 && answer.text().contains("no node has joined yet"), "{answer:?}");
 }
 
 /// Bounds so short that seconds show what takes minutes otherwise.

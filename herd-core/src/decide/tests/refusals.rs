@@ -147,6 +147,8 @@ fn a_node_that_the_edge_never_reached_is_not_asked_and_not_waited_for() {
     node.load.set_probe_failed(true);
     assert_eq!(state().name(), "degraded", "it may just have died");
     node.load.agent_is_content();
+    assert_eq!(state().name(), "degraded", "it may just have come back");
+    node.load.probe_missed();
     assert_eq!((state().name(), node.condition(NOW, &life).name()), ("offline", "probe_fails"));
     assert_eq!(choose(&snapshot, &chat()).refused, [(0, Ineligible::Unreached)]);
     assert!(!Ineligible::Unreached.passes());
