@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
@@ -14,6 +14,11 @@ use super::{Place, STEPS, StoreError, file};
 const CONNECTIONS: usize = 2;
 /// Queries that may wait.
 const WAITING: usize = 256;
+
+/// Longest wait for a file that is not open yet.
+const OPENING: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Connections that read.
 #[derive(Debug)]
@@ -43,10 +48,8 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.shared.generation.load(Relaxed) == 0 {
-            return Err(StoreError::Unavailable);
-        }
         let until = Instant::now() + self.place.settings.query_deadline;
+        self.opened(until.min(Instant::now() + OPENING)).await?;
         let turn = {
             let _place = Waiting::enter(&self.waiting)?;
             let turn = tokio::time::timeout_at(until.into(), Arc::clone(&self.turns).acquire_owned()).await;
@@ -59,6 +62,17 @@ impl Readers {
             answer
         });
         asked.await.map_err(|error| StoreError::Failed(error.to_string()))?
+    }
+
+    /// Waits until the file is open, which it is soon after the start.
+    async fn opened(&self, until: Instant) -> Result<(), StoreError> {
+        while self.shared.generation.load(Relaxed) == 0 {
+            if Instant::now() >= until {
+                return Err(StoreError::Unavailable);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     fn read<T, F>(&self, until: Instant, ask: F) -> Result<T, StoreError>

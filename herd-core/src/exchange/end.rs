@@ -59,6 +59,11 @@ impl Exchange {
         Action::End
     }
 
+    /// The client gets this status, as nothing of the answer that was accepted has been written.
+    pub fn answered_instead(&mut self, http_status: u16) {
+        self.record.http_status = http_status;
+    }
+
     /// Keeps what the client was told, or would have been.
     pub fn told(&mut self, message: &str) {
         self.record.error_message.get_or_insert_with(|| match self.gave_up {

@@ -22,6 +22,11 @@ impl Edge {
             None if is_clients(error) => return reply.status,
             None if session.response_written().is_some() => Client::Answer,
             None => Client::Nothing,
+            // Its head was to be passed on, and the answer broke off before it was.
+            Some(inference) if session.response_written().is_none() => {
+                inference.life.lock().answered_instead(reply.status);
+                Client::Nothing
+            }
             Some(inference) => inference.life.lock().client(),
         };
         let sent = match client {
