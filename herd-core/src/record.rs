@@ -178,6 +178,12 @@ impl RequestRecord {
         self.time_to_first_token_ms.get_or_insert((age_ms - queue_ms).max(0.0));
     }
 
+    /// Forgets an answer of which nothing has reached the client.
+    pub fn discard_answer(&mut self) {
+        (self.response_bytes, self.time_to_first_token_ms) = (0, None);
+        (self.counts, self.finish_reason) = (Counts::default(), None);
+    }
+
     /// Notes how the request ended. Only the first call counts.
     pub fn end(&mut self, status: Status, error: &str) {
         if self.status.is_some() {

@@ -4,10 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use herd_harness::{Edge, Sim, connect, eventually, get, post_with, read_answer, send};
+use herd_harness::{Edge, Sim, Start, connect, eventually, get, post_with, read_answer, send};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
+
+use crate::scripted::{Scripted, answer};
 
 /// Verbatim from the product's documentation.
 const SLOWEST: &str = "SELECT model, node_id, AVG(latency_ms)/1000.0 as avg_secs, COUNT(*) as n FROM request_traces \
@@ -219,4 +223,37 @@ fn what_cannot_be_answered_says_why_and_lists_come_as_csv() {
     let csv = get(edge.admin, "/dashboard/api/traces?format=csv&range=24h");
     assert!(csv.head.to_lowercase().contains("content-type: text/csv"), "{}", csv.head);
     assert_eq!(csv.text().lines().count(), 2, "{}", csv.text());
+}
+
+#[test]
+fn tokens_of_an_answer_that_no_client_got_are_not_in_its_record() {
+    let edge = Edge::launch(&Start { config: "hold: {max_ms: 0}\n", ..Start::default() });
+    let asked = Arc::new(AtomicU32::new(0));
+    let node = |id| {
+        let asked = Arc::clone(&asked);
+        let node = Scripted::start(move |head| {
+            if head.starts_with("GET /api/version ") {
+                return answer("200 OK", "Content-Type: application/json\r\n", r#"{"version":"0.33.0"}"#);
+            }
+            match asked.fetch_add(1, Relaxed) {
+                0 => {
+                    let whole = r#"{"message":{"content":"a"},"done":true,"prompt_eval_count":11,"eval_count":7}"#;
+                    let chunk = format!("{:x}\r\n{whole}\r\n", whole.len());
+                    format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}no chunk\r\n")
+                }
+                _ => "no answer\r\n\r\n".into(),
+            }
+        });
+        node.join(&edge, id);
+        node
+    };
+    let _nodes = [node("a"), node("b")];
+    edge.wait_for(&["a", "b"]);
+    assert_eq!(ask(&edge, "X-Request-Id: torn\r\n", &CHAT.replace("tiny", "llama3.2:3b")), 502);
+    let trace = || edge.admin("GET", "/dashboard/api/traces/torn", "")["trace"].clone();
+    eventually("it is kept", || trace()["status"].is_string());
+    let trace = trace();
+    assert_eq!((asked.load(Relaxed), &trace["status"]), (2, &"failed".into()), "{trace}");
+    let tokens = (&trace["prompt_tokens"], &trace["completion_tokens"]);
+    assert_eq!((tokens, &trace["response_bytes"]), ((&Value::Null, &Value::Null), &0.into()), "{trace}");
 }

@@ -91,8 +91,7 @@ impl Exchange {
                 return Action::None;
             }
         };
-        self.record.counts = seen.counts;
-        self.record.finish_reason = seen.reason;
+        drop(self.observed(&seen));
         let whole = seen.ending == Ending::Complete;
         if !whole && delivery == Delivery::Held && !seen.error_told {
             return self.replace(attempt, Failure::TornAnswer, None, env);

@@ -192,8 +192,7 @@ impl Exchange {
     fn retry(&mut self, replacement: &Replacement, next: Option<Box<Choice>>, env: &Env<'_>) -> Action {
         let age_ms = self.age_ms(env.now_ms) as f64;
         self.record.attempt_failed(Outcome::Failed(replacement.failure), age_ms);
-        // Nothing of an answer that was held back has reached anybody.
-        (self.record.response_bytes, self.record.time_to_first_token_ms) = (0, None);
+        self.record.discard_answer();
         self.note(Note::Retried(replacement.failure));
         self.state = match next {
             Some(choice) => {

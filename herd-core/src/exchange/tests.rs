@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::silence::Signs;
 use super::*;
-use crate::answer::Ending;
+use crate::answer::{Counts, Ending};
 use crate::budget::{BudgetLimits, Retries};
 use crate::choice::{self, FleetView, Freed, Outcome as Choices, Place};
 use crate::decide::Policy;
@@ -209,7 +209,10 @@ impl Universe {
             Happening::Answers(status) => Event::Head { status },
             Happening::Bytes => Event::Bytes(10),
             Happening::EndsWhole => Event::Finished(seen(Ending::Complete), self.snapshot()),
-            Happening::EndsTorn => Event::Finished(seen(Ending::Truncated), self.snapshot()),
+            Happening::EndsTorn => {
+                let counts = Counts { completion_tokens: Some(3), ..Counts::default() };
+                Event::Finished(Seen { counts, ..seen(Ending::Truncated) }, self.snapshot())
+            }
             Happening::EndsWithError => {
                 Event::Finished(Seen { error_told: true, ..seen(Ending::BackendError) }, self.snapshot())
             }

@@ -24,6 +24,8 @@ impl Edge {
     pub(super) async fn begin_attempt(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         // What an earlier node began to answer was held back, and is forgotten.
         renew(session, &ctx.connection, &self.config.now().limits).await?;
+        let asked = inference_mut(ctx)?;
+        (asked.answer, asked.held_answer) = (None, None);
         let mut left = None;
         let mut ticket = None;
         let mut action = self.step(inference(ctx)?, Event::Ready);

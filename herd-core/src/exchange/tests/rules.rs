@@ -70,6 +70,10 @@ fn a_whole_answer_is_held_until_it_is_complete() {
     let universe = Universe::new(2);
     let retried = driven(&universe, WHOLE, &[Answers(200), Bytes, Bytes, EndsTorn, Answers(200), Bytes, EndsWhole]);
     assert_eq!((outcomes(&retried), retried.record().response_bytes), (vec!["torn_answer", "completed"], 10));
+    assert_eq!(retried.record().counts, Seen::WHOLE.counts);
+    let universe = Universe::new(2);
+    let failed = driven(&universe, WHOLE, &[Answers(200), Bytes, EndsTorn, Resets]);
+    assert_eq!((outcomes(&failed), failed.record().counts), (vec!["torn_answer", "failed"], Seen::WHOLE.counts));
     let universe = Universe::new(2);
     let passed = driven(&universe, WHOLE, &[Answers(200), Bytes, Overflows, Bytes, EndsTorn]);
     assert_eq!((outcomes(&passed), passed.client()), (vec!["incomplete"], Client::Answer));
