@@ -268,10 +268,12 @@ impl Exchange {
 
     /// Tells that the time named by [`Self::poll_timeout`] has come; `signs` is what is known of the node that is silent.
     pub fn handle_timeout(&mut self, env: &Env<'_>, signs: &dyn silence::Signs) -> Action {
+        let may_ask_another = self.may_ask_another(env);
         match &mut self.state {
             State::Waiting(_) => self.wait_is_over(env),
             State::Asking(attempt) | State::Answering(attempt, _) => {
-                match attempt.silence.judge(signs, &env.policy.patience, env.now_ms) {
+                let tried = may_ask_another.then_some(&self.tried[..]);
+                match attempt.silence.judge(signs, tried, &env.policy.patience, env.now_ms) {
                     silence::Verdict::Wait => Action::None,
                     silence::Verdict::GiveUp(why) => self.abandon(why),
                 }

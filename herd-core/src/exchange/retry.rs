@@ -124,16 +124,27 @@ impl Exchange {
         if repeats {
             self.tried.retain(|tried| *tried != number);
         }
-        let may = self.client != Client::Answer
-            && self.attempts_spent < env.policy.max_attempts
-            && self.age_ms(env.now_ms) < env.policy.retry_deadline_ms
-            // A benchmark is to see the failures of its node.
-            && (!self.request.benchmark || repeats);
+        let may = self.may_ask_again(self.attempts_spent, env) && (!self.request.benchmark || repeats);
         let replacement = Replacement { failed, failure, sought: Sought::Other, status };
         if !may {
             return self.cannot_replace(replacement, env);
         }
         self.seek_replacement(replacement, env)
+    }
+
+    /// Whether another node may be asked once the one that is asked has been given up, if there is one.
+    pub(super) fn may_ask_another(&self, env: &Env<'_>) -> bool {
+        // A benchmark is to see the failures of its node.
+        !self.request.benchmark
+            && self.may_ask_again(self.attempts_spent + 1, env)
+            && env.retries.left(env.now_ms) >= 1.0
+    }
+
+    /// Whether a node may be asked (again) after so many attempts.
+    fn may_ask_again(&self, attempts_spent: u32, env: &Env<'_>) -> bool {
+        self.client != Client::Answer
+            && attempts_spent < env.policy.max_attempts
+            && self.age_ms(env.now_ms) < env.policy.retry_deadline_ms
     }
 
     fn seek_replacement(&mut self, replacement: Replacement, env: &Env<'_>) -> Action {

@@ -42,8 +42,8 @@ pub trait Signs {
     fn condition(&self) -> Condition;
     /// When its last heartbeat came, on the receiver's clock; `None` = it is gone from the fleet.
     fn heartbeat_at_ms(&self) -> Option<u64>;
-    /// Whether another node has the model in memory and could be sent the request now.
-    fn has_alternative(&self) -> bool;
+    /// Whether a node beside those whose numbers are `tried` has the model in memory and could be sent the request now.
+    fn has_alternative(&self, tried: &[u32]) -> bool;
     /// Whether the edge no longer waits for anybody.
     fn stopping(&self) -> bool;
 }
@@ -132,8 +132,9 @@ impl Silence {
         self.progress_at_ms = now_ms;
     }
 
-    /// Judges the silence at `now_ms`.
-    pub fn judge(&mut self, signs: &dyn Signs, patience: &Patience, now_ms: u64) -> Verdict {
+    /// Judges the silence at `now_ms`. `tried` are the numbers of the nodes that would not be asked instead; `None` = no
+    /// other node would be, whatever there is, so that giving this one up early gains nothing.
+    pub fn judge(&mut self, signs: &dyn Signs, tried: Option<&[u32]>, patience: &Patience, now_ms: u64) -> Verdict {
         if signs.stopping() {
             return Verdict::GiveUp(GiveUp::Stopping);
         }
@@ -150,7 +151,8 @@ impl Silence {
         let standing = self.standing(signs, now_ms);
         let (replaced_after_ms, ceiling_ms) = self.limits(standing, patience);
         let replaced_after_ms = replaced_after_ms.filter(|_| self.stage != Stage::Passing);
-        if silent_ms >= ceiling_ms || replaced_after_ms.is_some_and(|ms| silent_ms >= ms && signs.has_alternative()) {
+        let has_alternative = || tried.is_some_and(|tried| signs.has_alternative(tried));
+        if silent_ms >= ceiling_ms || replaced_after_ms.is_some_and(|ms| silent_ms >= ms && has_alternative()) {
             return Verdict::GiveUp(self.reason(standing));
         }
         let next_ms = replaced_after_ms.filter(|ms| *ms > silent_ms).unwrap_or(ceiling_ms).min(ceiling_ms);

@@ -9,7 +9,7 @@ use crate::answer::{Counts, Ending};
 use crate::budget::{BudgetLimits, Retries};
 use crate::choice::{self, FleetView, Freed, Outcome as Choices, Place};
 use crate::decide::Policy;
-use crate::fleet::{Condition, FleetSnapshot};
+use crate::fleet::{Condition, FleetSnapshot, Node};
 use crate::inspect::{InspectLimits, inspect};
 use crate::name::ModelName;
 use crate::patience::Evidence;
@@ -98,8 +98,9 @@ impl Signs for Universe {
         Some(self.now_ms.get())
     }
 
-    fn has_alternative(&self) -> bool {
-        self.snapshot.borrow().nodes.iter().any(|node| node.load.in_flight() == 0)
+    fn has_alternative(&self, tried: &[u32]) -> bool {
+        let is_free = |node: &Node| node.load.in_flight() == 0 && !tried.contains(&node.number);
+        self.snapshot.borrow().nodes.iter().any(|node| is_free(node))
     }
 
     fn stopping(&self) -> bool {

@@ -200,9 +200,8 @@ impl Signs for Facts<'_> {
         snapshot.by_number(self.node.as_ref()?.0).map(|node| node.heartbeat_at_ms)
     }
 
-    fn has_alternative(&self) -> bool {
-        let tried: Vec<u32> = self.node.iter().map(|(number, _)| *number).collect();
-        self.driver.dispatcher.has_alternative(&self.request, &tried)
+    fn has_alternative(&self, tried: &[u32]) -> bool {
+        self.driver.dispatcher.has_alternative(&self.request, tried)
     }
 
     fn stopping(&self) -> bool {

@@ -36,7 +36,7 @@ impl Signs for At {
         self.known.heartbeat_ms.map(|every_ms| self.now_ms / every_ms * every_ms)
     }
 
-    fn has_alternative(&self) -> bool {
+    fn has_alternative(&self, _tried: &[u32]) -> bool {
         self.known.alternative
     }
 
@@ -69,7 +69,7 @@ fn given_up(mut silence: Silence, known: Known) -> Option<(u64, GiveUp)> {
     let patience = PATIENCE;
     while silence.due_ms() < 3_600_000 {
         let now_ms = silence.due_ms();
-        match silence.judge(&At { known, now_ms }, &patience, now_ms) {
+        match silence.judge(&At { known, now_ms }, Some(&[]), &patience, now_ms) {
             Verdict::Wait => assert!(silence.due_ms() > now_ms),
             Verdict::GiveUp(why) => return Some((now_ms, why)),
         }
@@ -146,6 +146,6 @@ fn after_the_first_byte_no_other_node_takes_over_and_two_minutes_of_silence_are_
 fn a_judge_that_was_frozen_itself_begins_anew() {
     let dead = Known { condition: Condition::Unreachable, heartbeat_ms: None, ..FINE };
     let mut silence = silence(&dead, STREAM, false);
-    let verdict = silence.judge(&At { known: dead, now_ms: 130_000 }, &PATIENCE, 130_000);
+    let verdict = silence.judge(&At { known: dead, now_ms: 130_000 }, Some(&[]), &PATIENCE, 130_000);
     assert_eq!((verdict, silence.due_ms()), (Verdict::Wait, 131_000));
 }

@@ -128,3 +128,34 @@ fn a_process_that_was_frozen_does_not_end_what_waits() {
     let due_ms = exchange.poll_timeout(&universe.env()).unwrap();
     assert_eq!(due_ms, universe.now_ms.get() + 1_000);
 }
+
+#[test]
+fn a_silent_node_is_not_given_up_early_where_no_other_would_be_asked() {
+    // When the last node that is asked is given up, milliseconds after it was asked.
+    let given_up = |universe: &Universe, happenings: &[Happening]| {
+        let exchange = driven(universe, STREAM, happenings);
+        let asked = exchange.record().attempts.last().and_then(|asked| asked.started_ms).unwrap();
+        (outcomes(&exchange).len(), universe.now_ms.get() as f64 - exchange.began_ms() as f64 - asked)
+    };
+    let ceiling_ms = Universe::new(2).policy.patience.first_byte_ceiling_ms as f64;
+    let (asked, ms) = given_up(&Universe::new(2), &[Answers(500), StaysSilent]);
+    assert!(asked == 2 && ms >= ceiling_ms, "the other node has been asked: {ms}");
+    let mut last = Universe::new(3);
+    last.policy.max_attempts = 2;
+    let (asked, ms) = given_up(&last, &[Answers(500), StaysSilent]);
+    assert!(asked == 2 && ms >= ceiling_ms, "no more attempts: {ms}");
+    let mut late = Universe::new(3);
+    late.policy.retry_deadline_ms = 1;
+    let (asked, ms) = given_up(&late, &[StaysSilent]);
+    assert!(asked == 1 && ms >= ceiling_ms, "no more time: {ms}");
+    let mut spent = Universe::new(2);
+    spent.retries = Retries::new(BudgetLimits { ratio: 0.0, per_s: 0.0, burst: 0.0 });
+    let (asked, ms) = given_up(&spent, &[StaysSilent]);
+    assert!(asked == 1 && ms >= ceiling_ms, "no more retries: {ms}");
+    let universe = Universe::new(2);
+    let mut exchange = universe.exchange(STREAM);
+    exchange.request.benchmark = true;
+    universe.drive(&mut exchange, &[StaysSilent]);
+    let ms = universe.now_ms.get() - exchange.began_ms();
+    assert!(outcomes(&exchange).len() == 1 && ms as f64 >= ceiling_ms, "a benchmark: {ms}");
+}
