@@ -420,7 +420,12 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_send_held(cx))?;
+        this.discard();
+        if this.connection.holds_output() {
+            this.held.clear();
+        }
+        let sent = this.poll_send_held(cx);
+        ready!(this.within_limit(cx, sent))?;
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 
@@ -582,5 +587,19 @@ mod tests {
         server.write_all(b"another").await.unwrap();
         drop(server);
         assert_eq!(client.read(&mut received).await.unwrap(), 0, "no part of it");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_is_not_sent_by_the_end_of_the_connection() {
+        for discards in [false, true] {
+            let (mut server, mut client) = pair().await;
+            server.connection.hold_output();
+            server.write_all(b"a torn answer").await.unwrap();
+            if discards {
+                server.connection.discard_output();
+            }
+            tokio::io::AsyncWriteExt::shutdown(&mut server).await.unwrap();
+            assert_eq!(client.read(&mut [0; 100]).await.unwrap(), 0, "no part of it");
+        }
     }
 }

@@ -175,13 +175,13 @@ impl Edge {
             self.bound_held(inference, &ctx.connection, bytes);
             drop(self.step(inference, Event::Bytes(bytes)));
         }
-        let per_piece = inference.tokens_per_piece();
         let Some(answer) = &mut inference.answer else { return Ok(()) };
         answer.pass(body);
         if !end && !answer.has_come() {
             return Ok(());
         }
-        let seen = answer.seen(per_piece).unwrap_or(Seen::WHOLE);
+        let per_piece = inference.tokens_per_piece();
+        let seen = inference.answer.as_ref().and_then(|answer| answer.seen(per_piece)).unwrap_or(Seen::WHOLE);
         let action = self.step(inference, Event::Finished(seen, self.fleet.snapshot()));
         let Some(answer) = &mut inference.answer else { return Ok(()) };
         match action {
@@ -192,11 +192,13 @@ impl Edge {
                 self.refuse(ctx, &refusal);
                 Err(refused("the answer ended before its own end").into_up())
             }
-            _ => {
+            Action::Release | Action::Done => {
                 answer.end(body);
                 ctx.connection.release_output();
                 Ok(())
             }
+            // Its end was seen already; or it was cancelled in this moment, and is not to go out.
+            _ => Ok(()),
         }
     }
 
