@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::name::{ModelName, NodeId};
 use departed::Departed;
-use twins::{mark_twins, place};
+use twins::place;
 
 pub use apply::{Applied, Sender};
 pub use check::{HeartbeatError, HeartbeatLimits};
@@ -33,6 +33,8 @@ pub struct FleetSnapshot {
     next_number: u32,
     /// Removed nodes with requests still in flight.
     departed: Departed,
+    /// When silence counts against a node, as of the last heartbeat.
+    life: LifeLimits,
 }
 
 impl FleetSnapshot {
@@ -48,9 +50,14 @@ impl FleetSnapshot {
 
     /// This picture with `node` in it, new or in place of the one of the same id.
     #[must_use]
-    pub fn with(&self, mut node: Node) -> Self {
+    pub fn with(&self, node: Node) -> Self {
+        self.with_in(node, self.life)
+    }
+
+    /// The same, where silence counts against nodes as `life` says.
+    fn with_in(&self, mut node: Node, life: LifeLimits) -> Self {
         node.sum_up();
-        let mut next = self.next();
+        let mut next = Self { life, ..self.next() };
         let mut changed: Vec<_> = place(&node).into_iter().collect();
         match self.position(node.id.as_str()) {
             Ok(index) => {
@@ -65,7 +72,7 @@ impl FleetSnapshot {
                 next.nodes.insert(index, Arc::new(node));
             }
         }
-        mark_twins(&mut next.nodes, &changed);
+        next.mark_twins(&changed);
         next
     }
 
@@ -83,10 +90,10 @@ impl FleetSnapshot {
         if self.nodes.iter().all(stays) && !self.departed.has_idle() {
             return None;
         }
-        let mut next = self.next();
+        let mut next = Self { life: *life, ..self.next() };
         next.nodes.retain(stays);
         self.nodes.iter().filter(|node| !stays(node)).for_each(|node| next.departed.add(node));
-        mark_twins(&mut next.nodes, &[]);
+        next.mark_twins(&[]);
         Some(next)
     }
 
@@ -98,7 +105,7 @@ impl FleetSnapshot {
         let mut next = self.next();
         let node = next.nodes.remove(index);
         next.departed.add(&node);
-        mark_twins(&mut next.nodes, &[]);
+        next.mark_twins(&[]);
         Some(next)
     }
 

@@ -83,7 +83,8 @@ impl FleetSnapshot {
         if node.ollama == OllamaState::Ok {
             node.load.agent_is_content();
         }
-        Ok(Applied::Changed(self.with(Node { sender: sender.ip.to_canonical(), here: sender.here, ..node })))
+        let node = Node { sender: sender.ip.to_canonical(), here: sender.here, ..node };
+        Ok(Applied::Changed(self.with_in(node, *life)))
     }
 
     /// Only the agent that a node's heartbeats come from may take it out: told by its address, which with the join token

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::node::{LifeLimits, Node};
+use super::FleetSnapshot;
+use super::node::Node;
 
 /// Where a node's Ollama is, the same for all addresses by which the edge's own machine has it; `None` = its agent does not
 /// say.
@@ -20,26 +21,27 @@ pub(super) fn place(node: &Node) -> Option<SocketAddr> {
     Some(node.address)
 }
 
-/// Notes which node stands for the Ollama at each of `changed` places, and at all that several nodes had in common before:
-/// of those whose agents are heard and whose Ollama the edge reaches, the one that joined first.
-pub(super) fn mark_twins(nodes: &mut [Arc<Node>], changed: &[SocketAddr]) {
-    let mut shared: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
-    let had_twins: Vec<SocketAddr> =
-        nodes.iter().filter(|node| node.same_ollama_as.is_some()).filter_map(|node| place(node)).collect();
-    for (index, node) in nodes.iter().enumerate() {
-        let Some(place) = place(node) else { continue };
-        if changed.contains(&place) || had_twins.contains(&place) {
-            shared.entry(place).or_default().push(index);
+impl FleetSnapshot {
+    /// Notes which node stands for the Ollama at each of `changed` places, and at all that several nodes had in common
+    /// before: of those whose agents are heard and whose Ollama the edge reaches, the one that joined first.
+    pub(super) fn mark_twins(&mut self, changed: &[SocketAddr]) {
+        let mut shared: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
+        let had_twins: Vec<SocketAddr> =
+            self.nodes.iter().filter(|node| node.same_ollama_as.is_some()).filter_map(|node| place(node)).collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(place) = place(node) else { continue };
+            if changed.contains(&place) || had_twins.contains(&place) {
+                shared.entry(place).or_default().push(index);
+            }
         }
-    }
-    for those in shared.into_values() {
-        mark(nodes, &those);
+        for those in shared.into_values() {
+            mark(&mut self.nodes, &those, self.life.degraded_after_ms);
+        }
     }
 }
 
-fn mark(nodes: &mut [Arc<Node>], those: &[usize]) {
+fn mark(nodes: &mut [Arc<Node>], those: &[usize], silent_after_ms: u64) {
     let now_ms = those.iter().map(|index| nodes[*index].heartbeat_at_ms).max().unwrap_or_default();
-    let silent_after_ms = LifeLimits::default().degraded_after_ms;
     let rank = |node: &Node| {
         let silent = now_ms.saturating_sub(node.heartbeat_at_ms) > silent_after_ms;
         (silent || node.draining, node.load.probe_failed(), node.number)
@@ -56,15 +58,25 @@ fn mark(nodes: &mut [Arc<Node>], those: &[usize]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Applied, FleetSnapshot, HeartbeatLimits, Sender};
+    use super::super::{Applied, HeartbeatLimits, LifeLimits, Sender};
     use super::*;
     use crate::testing::{NodeSpec, sender};
 
     fn join(snapshot: &FleetSnapshot, id: &str, from: Sender, port: u16, now_ms: u64) -> FleetSnapshot {
+        join_in(snapshot, id, from, port, now_ms, &LifeLimits::default())
+    }
+
+    fn join_in(
+        snapshot: &FleetSnapshot,
+        id: &str,
+        from: Sender,
+        port: u16,
+        now_ms: u64,
+        life: &LifeLimits,
+    ) -> FleetSnapshot {
         let mut heartbeat = NodeSpec::default().hot("m", 4_096).heartbeat(id, now_ms + 1);
         heartbeat.herd.as_mut().unwrap().ollama.address = format!("127.0.0.1:{port}");
-        let (life, limits) = (LifeLimits::default(), HeartbeatLimits::default());
-        match snapshot.apply(heartbeat, from, now_ms, &life, &limits) {
+        match snapshot.apply(heartbeat, from, now_ms, life, &HeartbeatLimits::default()) {
             Ok(Applied::Changed(next)) => next,
             other => panic!("{other:?}"),
         }
@@ -114,5 +126,15 @@ mod tests {
             ["a"],
             "one that the edge does not reach stands for nothing"
         );
+    }
+
+    #[test]
+    fn agents_that_are_slow_by_configuration_do_not_take_turns() {
+        let (lan, life) =
+            (from("192.168.1.5", false), LifeLimits { degraded_after_ms: 90_000, ..LifeLimits::default() });
+        let beat = |snapshot: &FleetSnapshot, id, now_ms| join_in(snapshot, id, lan, 11_434, now_ms, &life);
+        let both = beat(&beat(&FleetSnapshot::default(), "a", 0), "b", 0);
+        assert_eq!(twins(&beat(&both, "b", 30_000)), ["b"]);
+        assert_eq!(twins(&beat(&both, "b", 90_001)), ["a"]);
     }
 }
