@@ -19,7 +19,7 @@ pub(super) fn refused(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
         .with("agents", refusals.len() as u64)
         .with("code", first.code.clone())
         .with("address", first.address.clone())
-        .fix(remedy(first));
+        .fix(remedy(first, inputs.nodes().count()));
     vec![seen]
 }
 
@@ -30,7 +30,8 @@ fn who(refusal: &JoinRefusal) -> String {
     }
 }
 
-fn remedy(refusal: &JoinRefusal) -> String {
+/// What to do about `refusal` by a fleet of `nodes`.
+fn remedy(refusal: &JoinRefusal, nodes: usize) -> String {
     match refusal.code.as_str() {
         "taken" => format!("herd-agent --node-id {}", fix::word(&format!("{}-2", refusal.node_id))),
         "source" => {
@@ -38,7 +39,11 @@ fn remedy(refusal: &JoinRefusal) -> String {
         }
         "join_token" | "elsewhere" => "FLEET_JOIN_TOKEN=...  # the same on the edge and for the agent".to_owned(),
         "itself" => "herd-agent --ollama-url http://127.0.0.1:11434  # Ollama's own address".to_owned(),
-        "fleet_full" => "fleet: {nodes_max: 4096}  # in the edge's herd.yaml, then restart it".to_owned(),
+        "fleet_full" => {
+            // A full fleet has as many nodes as it may.
+            let larger = (2 * nodes).max(1);
+            format!("fleet: {{nodes_max: {larger}}}  # in the edge's herd.yaml, then restart it")
+        }
         _ => "herd-agent --log-level debug  # on that machine; its log has the reason too".to_owned(),
     }
 }

@@ -102,7 +102,8 @@ pub(super) fn store_filling(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
         human_bytes(store.max_bytes)
     );
     let seen = Seen::in_fleet(detail).with("used_bytes", store.used_bytes).with("max_bytes", store.max_bytes);
-    vec![seen.fix("FLEET_STORE_MAX_BYTES=4294967296 herd  # or keep less: FLEET_STORE_RAW_DAYS=14")]
+    let larger_bytes = store.max_bytes.saturating_mul(2);
+    vec![seen.fix(format!("FLEET_STORE_MAX_BYTES={larger_bytes} herd  # or keep less: lower FLEET_STORE_RAW_DAYS"))]
 }
 
 /// Ages of what is kept mean nothing while the clock may be wrong.

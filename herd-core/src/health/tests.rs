@@ -44,6 +44,20 @@ fn every_check_has_a_case_and_a_name_of_its_own() {
 }
 
 #[test]
+fn a_limit_that_is_to_be_raised_is_told_larger_than_it_is() {
+    let mut scene = Scene::healthy();
+    let store = &mut scene.stats.edge.store;
+    (store.used_bytes, store.max_bytes) = (9 << 30, 10 << 30);
+    let full = JoinRefusal { code: "fleet_full".into(), ..JoinRefusal::default() };
+    scene.stats.join_refusals = vec![full];
+    let observed = scene.observe();
+    let fix = |check| seen_by(check, &observed)[0].fix.as_str();
+    assert!(fix("store_filling").starts_with("FLEET_STORE_MAX_BYTES=21474836480 "), "{}", fix("store_filling"));
+    let larger = 2 * scene.snapshot.nodes.len();
+    assert!(fix("join_refused").starts_with(&format!("fleet: {{nodes_max: {larger}}}")), "{}", fix("join_refused"));
+}
+
+#[test]
 fn each_check_sees_what_it_is_for_and_where() {
     for case in cases::all() {
         let mut scene = Scene::healthy();
