@@ -129,7 +129,8 @@ impl Cell {
         }
         let completed = status == Some(Status::Completed);
         for (measure, value) in [
-            (Measure::Latency, completed.then_some(record.latency_ms)),
+            // 0 = not known.
+            (Measure::Latency, Some(record.latency_ms).filter(|ms| completed && *ms > 0.0)),
             (Measure::Ttft, record.ttft_ms()),
             (Measure::Queue, record.queue_ms),
             (Measure::DecodeRate, record.tokens_per_s()),

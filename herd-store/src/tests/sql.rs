@@ -4,6 +4,8 @@ use herd_core::answer::Counts;
 use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
 use herd_core::vocabulary::{Class, ContextAction, Reason, Recorded, ReloadCause, StandIn};
 
+use crate::Range;
+
 use super::{LIMIT, NOON_MS, TestDir, any_requests, fill, open, record};
 
 const SLOWEST: &str = "SELECT model, node_id, AVG(latency_ms)/1000.0 as avg_secs, COUNT(*) as n FROM request_traces WHERE status='completed' GROUP BY node_id, model HAVING n > 10 ORDER BY avg_secs DESC LIMIT 10";
@@ -103,6 +105,16 @@ async fn odd_records_are_bounded() {
     assert_eq!((kept.model.len(), kept.candidates, kept.queue_ms), (256, Candidates::None, None));
     assert_eq!((kept.latency_ms, kept.time_to_first_token_ms), (0.0, Some(0.0)));
     assert_eq!((kept.tags.len(), kept.attempts.len(), kept.error_message.unwrap().len()), (16, 32, 2_000));
+    assert!(thread.close(LIMIT));
+}
+
+#[tokio::test]
+async fn an_unknown_latency_is_not_zero_in_the_roll_ups() {
+    let dir = TestDir::new();
+    let (store, thread) = open(&dir).await;
+    fill(&store, &[record(1, NOON_MS), RequestRecord { latency_ms: f64::NAN, ..record(2, NOON_MS) }]).await;
+    let summary = store.overview(Range::new(NOON_MS - 1, NOON_MS + 1)).await.unwrap().summary;
+    assert_eq!((summary.completed, summary.latency_ms.map(|spread| spread.avg)), (2, Some(1_000.0)));
     assert!(thread.close(LIMIT));
 }
 
