@@ -48,7 +48,7 @@ pub use seek::{Mode, Seek, Step, Waiting};
 use crate::choice::Choice;
 use crate::load::{ModelLoad, NodeLoad};
 use crate::patience::GiveUp;
-use crate::queue::Class;
+use crate::queue::{Class, Owner};
 use crate::record::RequestRecord;
 use crate::request::RequestProfile;
 use crate::vocabulary::Status;
@@ -62,7 +62,7 @@ pub struct Request {
     /// Priority class.
     pub class: Class,
     /// Fairness key: requests with the same key share one part of the fleet when it is busy.
-    pub fairness_key: crate::queue::Owner,
+    pub fairness_key: Owner,
     /// Name of the one node that may serve it; `None` = any.
     pub only_node: Option<String>,
     /// It measures: it teaches nothing, and fails at once where another request would wait for a node that is away, a
@@ -171,11 +171,6 @@ impl Exchange {
         &self.record
     }
 
-    /// Takes the record out, once it has ended.
-    pub fn take_record(&mut self) -> RequestRecord {
-        std::mem::take(&mut self.record)
-    }
-
     /// When the request came, on the receiver's clock.
     #[must_use]
     pub fn began_ms(&self) -> u64 {
@@ -238,20 +233,6 @@ impl Exchange {
         self.notes.pop_front()
     }
 
-    /// Stops waiting for whatever it waits for, as [`Event::Cancelled`] and [`Event::Stopping`] do.
-    pub fn give_up(&mut self, why: GiveUp) {
-        drop(self.abandon(why));
-    }
-
-    /// Ends it, if it has not: nothing told how, as when the caller's task is dropped.
-    pub fn abort(&mut self) {
-        if !self.has_ended() {
-            let cancelled = matches!(self.state, State::Abandoning(_, _, GiveUp::Cancelled));
-            self.record.end(if cancelled { Status::Cancelled } else { Status::Incomplete }, "");
-            self.state = State::Ended;
-        }
-    }
-
     fn note(&mut self, note: Note) {
         self.notes.push_back(note);
     }
@@ -299,8 +280,6 @@ impl Exchange {
             Event::Observed(seen) => self.observed(&seen),
             Event::ClientLeft => self.client_left(Told::Disconnected, env),
             Event::ClientViolated => self.client_left(Told::Violated, env),
-            Event::Cancelled => self.abandon(GiveUp::Cancelled),
-            Event::Stopping => self.abandon(GiveUp::Stopping),
             Event::Delivered => self.delivered(),
             Event::Dropped => self.dropped(env),
         }

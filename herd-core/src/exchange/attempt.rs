@@ -57,8 +57,8 @@ impl Exchange {
         Action::None
     }
 
-    /// What is asked is no longer waited for; its slot is taken until the connection is closed.
-    pub(super) fn abandon(&mut self, why: GiveUp) -> Action {
+    /// Stops waiting, wherever it is: a node that is asked keeps its slot until its connection is closed.
+    pub fn abandon(&mut self, why: GiveUp) -> Action {
         let (attempt, delivery) = match self.take_state() {
             State::Ended => return Action::None,
             // It is over but for the last bytes on their way to the client.

@@ -2,6 +2,8 @@
 
 use super::{Action, Client, Env, Exchange, Nobody, Refusal, State, Told};
 use crate::name::ModelName;
+use crate::patience::GiveUp;
+use crate::record::RequestRecord;
 use crate::vocabulary::Status;
 
 /// Whether any node has `model`, one that is away included.
@@ -55,8 +57,21 @@ impl Exchange {
     /// The caller gives it up: nothing told how it ended, as when its task is dropped at the end of a drain.
     pub(super) fn dropped(&mut self, env: &Env<'_>) -> Action {
         self.end_wait(env);
-        self.abort();
+        self.cut_off();
         Action::End
+    }
+
+    /// Ends it, if it has not: nothing told how, as when the caller's task is dropped. Takes its record out.
+    pub fn abort(&mut self) -> RequestRecord {
+        self.cut_off();
+        std::mem::take(&mut self.record)
+    }
+
+    fn cut_off(&mut self) {
+        if !self.has_ended() {
+            let cancelled = matches!(self.state, State::Abandoning(_, _, GiveUp::Cancelled));
+            self.end(if cancelled { Status::Cancelled } else { Status::Incomplete }, "");
+        }
     }
 
     /// The client gets this status, as nothing of the answer that was accepted has been written.

@@ -54,10 +54,6 @@ pub enum Event {
     ClientLeft,
     /// The client violated the protocol.
     ClientViolated,
-    /// An operator ended the request.
-    Cancelled,
-    /// The edge no longer waits for anybody.
-    Stopping,
     /// The caller gives it up without a word, as when its task is dropped.
     Dropped,
 }

@@ -12,7 +12,7 @@ use crate::choice::Choice;
 use crate::decide::Decision;
 use crate::fleet::FleetSnapshot;
 use crate::protect::overflow;
-use crate::queue::Class;
+use crate::queue::{Class, Owner};
 use crate::request::RequestProfile;
 use crate::vocabulary::Status;
 
@@ -64,7 +64,7 @@ pub struct Seek {
     /// Priority class.
     pub class: Class,
     /// Fairness key.
-    pub fairness_key: crate::queue::Owner,
+    pub fairness_key: Owner,
     /// Whether it waits for nodes that are briefly away.
     pub holds: bool,
     /// Start of the hold period; kept over its attempts. `None` = it has not begun.

@@ -230,8 +230,8 @@ impl Universe {
             },
             Happening::Leaves => Event::ClientLeft,
             Happening::Violates => Event::ClientViolated,
-            Happening::Cancelled => Event::Cancelled,
-            Happening::Stopping => Event::Stopping,
+            Happening::Cancelled => return exchange.abandon(GiveUp::Cancelled),
+            Happening::Stopping => return exchange.abandon(GiveUp::Stopping),
             Happening::Dropped => Event::Dropped,
         };
         exchange.handle(event, &self.env())

@@ -46,7 +46,7 @@ impl Edge {
             }
         };
         if let Err(error) = sent {
-            tracing::debug!(%error, "the client left before its error");
+            tracing::debug!(%error, "client disconnected before its error was sent");
         }
         reply.status
     }
@@ -84,8 +84,7 @@ impl Edge {
 
 impl Drop for Inference {
     fn drop(&mut self) {
-        self.life.lock().abort();
-        let record = self.life.lock().take_record();
+        let record = self.life.lock().abort();
         Trace::conclude(&mut self.trace, record);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use herd_core::budget::{BudgetLimits, Retries};
 use herd_core::exchange::silence::Signs;
 use herd_core::exchange::{Action, Env, Event, Exchange, ExchangePolicy, Mode, Note, State};
-use herd_core::fleet::{Condition, Loaded};
+use herd_core::fleet::{Condition, FleetSnapshot, Loaded, Node};
 use herd_core::name::ModelName;
 use herd_core::patience::{Evidence, GiveUp, evidence};
 use herd_core::request::RequestProfile;
@@ -38,7 +38,7 @@ impl Life {
 
     /// Ends the request on an operator's word, wherever it is; `connection` is its client's.
     pub fn cancel(&self, connection: &Connection) {
-        self.lock().give_up(GiveUp::Cancelled);
+        drop(self.lock().abandon(GiveUp::Cancelled));
         // Its node's connection is closed from the client's side: see `watch`.
         connection.awaited().wake();
     }
@@ -85,7 +85,8 @@ impl Driver {
         let config = self.config.now();
         let attempt = exchange.attempt().map(|attempt| &attempt.choice);
         let node = attempt.map(|choice| (choice.node().number, choice.model.clone()));
-        let facts = Facts { driver: self, node, request: Arc::clone(&exchange.request().profile) };
+        let (snapshot, request) = (self.fleet.snapshot(), Arc::clone(&exchange.request().profile));
+        let facts = Facts { driver: self, snapshot, node, request };
         exchange.handle_timeout(&self.env(&config.exchange), &facts)
     }
 
@@ -176,28 +177,31 @@ impl Edge {
 /// What is known of the node that is silent.
 struct Facts<'a> {
     driver: &'a Driver,
+    snapshot: Arc<FleetSnapshot>,
     /// Its number, and the model that it is asked for.
     node: Option<(u32, ModelName)>,
     request: Arc<RequestProfile>,
 }
 
+impl Facts<'_> {
+    fn known(&self) -> Option<&Node> {
+        self.snapshot.by_number(self.node.as_ref()?.0).map(AsRef::as_ref)
+    }
+}
+
 impl Signs for Facts<'_> {
     fn evidence(&self) -> Option<Evidence> {
         let (number, model) = self.node.as_ref()?;
-        evidence(&self.driver.fleet.snapshot(), *number, model)
+        evidence(&self.snapshot, *number, model)
     }
 
     fn condition(&self) -> Condition {
         let life = self.driver.fleet.policy().life;
-        let (snapshot, now_ms) = (self.driver.fleet.snapshot(), self.driver.fleet.now_ms());
-        let number = self.node.as_ref().map(|(number, _)| *number);
-        let node = number.and_then(|number| snapshot.by_number(number));
-        node.map_or(Condition::Unreachable, |node| node.condition(now_ms, &life))
+        self.known().map_or(Condition::Unreachable, |node| node.condition(self.driver.fleet.now_ms(), &life))
     }
 
     fn heartbeat_at_ms(&self) -> Option<u64> {
-        let snapshot = self.driver.fleet.snapshot();
-        snapshot.by_number(self.node.as_ref()?.0).map(|node| node.heartbeat_at_ms)
+        self.known().map(|node| node.heartbeat_at_ms)
     }
 
     fn has_alternative(&self, tried: &[u32]) -> bool {

@@ -87,7 +87,7 @@ fn a_cancelled_request_is_not_asked_of_another_node_and_keeps_its_slot_until_the
     let Action::Seek(seek) = exchange.handle(Event::Ready, &universe.env()) else { panic!("{exchange:?}") };
     assert!(matches!(exchange.handle(Event::Offered(universe.offer(&seek)), &universe.env()), Action::Ask));
     assert!(matches!(exchange.handle(Event::Sent { name: name("m") }, &universe.env()), Action::None));
-    let action = exchange.handle(Event::Cancelled, &universe.env());
+    let action = exchange.abandon(GiveUp::Cancelled);
     assert!(matches!(action, Action::Abandon(GiveUp::Cancelled)), "{action:?}");
     assert_eq!(universe.in_flight(), 1);
     let action = exchange.handle(Event::Broke { reused: false }, &universe.env());
