@@ -15,7 +15,7 @@ struct Pool {
 
 /// The budget has no room for what was asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the edge holds as many bytes of requests as it may (limits.buffered_bytes)")]
+#[error("the request-body buffer is full")]
 pub struct Spent;
 
 impl Budget {

@@ -1,10 +1,10 @@
 //! What nodes took before this edge was started: from the trace store, once the nodes are there again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use herd_core::name::ModelName;
-use herd_store::{RecentLatency, StoreHandle};
+use herd_store::{RecentLatency, StoreHandle, unix_ms};
 
 use crate::fleet::Fleet;
 
@@ -20,8 +20,7 @@ pub async fn remember(fleet: Arc<Fleet>, store: StoreHandle) {
     if !store.ready(OPENS_WITHIN).await {
         return;
     }
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
+    let now_ms = unix_ms();
     let mut known = match store.latency_p75(now_ms).await {
         Ok(known) => known,
         Err(error) => return tracing::warn!(%error, "latencies of before are not known"),

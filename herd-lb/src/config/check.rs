@@ -183,8 +183,8 @@ fn client_limits(file: &LimitsFile) -> Result<Limits, ConfigError> {
     let request_body_bytes = in_range("limits.request_body_bytes", file.request_body_bytes, 1_024..=1 << 30)?;
     Ok(Limits {
         request_body_bytes,
-        // One body must fit into it whatever else is held.
         held_answer_bytes: in_range("limits.held_answer_bytes", file.held_answer_bytes, 0..=1 << 30)?,
+        // One body must fit into it whatever else is held.
         buffered_bytes: in_range("limits.buffered_bytes", file.buffered_bytes, request_body_bytes..=1 << 40)?,
         decoded_ratio: in_range("limits.decoded_ratio", file.decoded_ratio, 1..=100_000)?,
         header_bytes: in_range("limits.header_bytes", file.header_bytes, 1_024..=1 << 20)?,

@@ -12,10 +12,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::body::{Held, content_length, hold};
+use super::Edge;
+use super::body::{Held, content_length};
 use super::ctx::RequestCtx;
 use super::reply::Reply;
-use super::{Edge, error};
 use crate::budget::Budget;
 use crate::config::Limits;
 use crate::route::Origin;
@@ -143,12 +143,7 @@ impl Edge {
             _ => (BODY_BYTES.min(config.limits.request_body_bytes), &self.admin_places.budget),
         };
         let limits = Limits { request_body_bytes: most, ..config.limits };
-        hold(session, &limits, budget).await.map_err(|error| {
-            if let Some(limit) = error.limit() {
-                self.telemetry.body_refused(limit);
-            }
-            error::body(&error).1
-        })
+        self.hold_body(session, &limits, budget).await.map_err(|(_, reply)| reply)
     }
 
     /// Whoever the admin service would not let in need not send a body. It looks again, at this and more.

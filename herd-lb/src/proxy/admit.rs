@@ -15,6 +15,8 @@ use super::ctx::{Admitted, RequestCtx};
 use super::identify::{identify, note_caller};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
+use crate::budget::Budget;
+use crate::config::Limits;
 use crate::route::{Origin, Refusal, Route, route};
 use crate::trace::{Status, Trace};
 
@@ -101,6 +103,21 @@ impl Edge {
         }
     }
 
+    /// Reads the body of a request within `limits` and `budget`; a refusal is counted.
+    pub(super) async fn hold_body(
+        &self,
+        session: &mut Session,
+        limits: &Limits,
+        budget: &Budget,
+    ) -> Result<Held, (Status, Reply)> {
+        hold(session, limits, budget).await.map_err(|error| {
+            if let Some(limit) = error.limit() {
+                self.telemetry.body_refused(limit);
+            }
+            error::body(&error)
+        })
+    }
+
     async fn read(
         &self,
         session: &mut Session,
@@ -110,12 +127,7 @@ impl Edge {
         if self.fleet.draining() {
             return Err((Status::Rejected, error::stopping()));
         }
-        let held = hold(session, &self.config.now().limits, &self.budget).await.map_err(|error| {
-            if let Some(why) = error.limit() {
-                self.telemetry.body_refused(why);
-            }
-            error::body(&error)
-        })?;
+        let held = self.hold_body(session, &self.config.now().limits, &self.budget).await?;
         let limits = self.config.now().inspect;
         let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
             inspect(surface, &held.bytes, &limits)

@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use herd_core::choice::Choice;
-use herd_core::exchange::{Action, Event, Offer, Pulled};
+use herd_core::exchange::{Action, Event, Offer, Pulled, Refusal};
 use herd_core::name::ModelName;
 use herd_core::protect::{ContextAction, Protection};
-use herd_core::splice::splice;
+use herd_core::splice::{Edit, splice};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::Session;
 
-use super::adapter::{client_leaves, renew, was_violated};
+use super::adapter::{client_event, client_leaves, renew};
 use super::ctx::{Inference, Outgoing, RequestCtx};
 use super::pull::Unpulled;
 use super::{Edge, error, refused};
@@ -137,11 +137,9 @@ impl Edge {
     }
 
     /// Keeps what the client will be told.
-    pub(super) fn refuse(&self, ctx: &mut RequestCtx, refusal: &herd_core::exchange::Refusal) {
+    pub(super) fn refuse(&self, ctx: &mut RequestCtx, refusal: &Refusal) {
         let Some(inference) = &mut ctx.inference else { return };
-        if let herd_core::exchange::Refusal::Nobody(nobody) | herd_core::exchange::Refusal::ModelNotFound(nobody) =
-            refusal
-        {
+        if let Refusal::Nobody(nobody) | Refusal::ModelNotFound(nobody) = refusal {
             self.telemetry_of(&inference.marks).nobody(&nobody.0);
         }
         let reply = ctx.reply.take().unwrap_or_else(|| error::refusal(inference, refusal));
@@ -170,13 +168,13 @@ fn inference_mut(ctx: &mut RequestCtx) -> Result<&mut Inference> {
 
 /// What the exchange is told of a client that is gone; `left` keeps the error for Pingora.
 fn client_gone(error: Box<Error>, left: &mut Option<Box<Error>>) -> Event {
-    let violated = was_violated(&error);
+    let event = client_event(&error);
     *left = Some(error);
-    if violated { Event::ClientViolated } else { Event::ClientLeft }
+    event
 }
 
 /// The body as the node is to get it.
-async fn spliced(original: Bytes, edits: Vec<herd_core::splice::Edit>) -> Bytes {
+async fn spliced(original: Bytes, edits: Vec<Edit>) -> Bytes {
     if edits.is_empty() {
         return original;
     }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use herd_core::choice::Choice;
 use herd_core::exchange::{Exchange, Request};
 use herd_core::protect::overflow;
-use herd_core::queue::Class;
+use herd_core::queue::{Class, Owner};
 use herd_core::request::{Dialect, RequestProfile};
+use herd_store::unix_ms;
 
 use super::access::KeyUse;
 use super::admin::ForAdmin;
@@ -58,7 +58,7 @@ pub struct Admitted {
     /// Priority class.
     pub class: Class,
     /// Fairness key.
-    pub fairness_key: herd_core::queue::Owner,
+    pub fairness_key: Owner,
     /// The API key that it showed, and its place among the key's requests.
     pub key: Option<KeyUse>,
     /// Its body.
@@ -110,9 +110,7 @@ pub struct Outgoing {
 /// page of its own.
 fn new_id() -> String {
     static NUMBERS: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(fastrand::u64(..)));
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(since.as_millis()).unwrap_or_default();
-    format!("{:016x}", unix_ms << 20 | NUMBERS.fetch_add(1, Relaxed) & 0xf_ffff)
+    format!("{:016x}", unix_ms() << 20 | NUMBERS.fetch_add(1, Relaxed) & 0xf_ffff)
 }
 
 impl RequestCtx {
@@ -189,7 +187,7 @@ impl Admitted {
             profile: Arc::new(profile),
             marks,
             class: Class::default(),
-            fairness_key: herd_core::queue::Owner::default(),
+            fairness_key: Owner::default(),
             key,
             held,
             trace,

@@ -21,16 +21,16 @@ pub(super) fn tidy(request: &mut RequestHeader) {
     request.remove_header(&UPGRADE);
     request.remove_header("HTTP2-Settings");
     // A request to a proxy names the host in its target too, and Pingora takes all of that for the path.
-    let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
-    let absolute: Option<Uri> = if raw.starts_with('/') { None } else { raw.parse().ok() };
+    let raw = request.raw_path();
+    let absolute: Option<Uri> = if raw.starts_with(b"/") { None } else { String::from_utf8_lossy(raw).parse().ok() };
     let target = absolute.as_ref().unwrap_or(&request.uri);
-    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
     let authority = target.authority().map(ToString::to_string);
     let path = match path::read(request.method.as_str(), target.path()) {
         Reading::Routed(Cow::Owned(decoded)) => decoded,
         _ if authority.is_some() && target.path().starts_with('/') => target.path().to_owned(),
         _ => return,
     };
+    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
     // What cannot be written so stays as it was, and no route is there.
     if request.set_raw_path(format!("{path}{query}").as_bytes()).is_err() {
         return;

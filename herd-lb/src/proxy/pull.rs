@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::adapter::client_leaves;
 use super::ctx::{Inference, RequestCtx};
 use super::reply::Reply;
-use super::response_headers::mark_as_data;
+use super::response_headers::{kind, mark_as_data};
 use super::{Edge, error};
 use crate::trace::Status;
 
@@ -106,9 +106,9 @@ impl Edge {
     async fn commit(&self, session: &mut Session, ctx: &mut RequestCtx, handle: &PullHandle) -> pingora::Result<()> {
         let fleet = ctx.fleet_headers();
         let Some(inference) = &mut ctx.inference else { return Ok(()) };
-        let native = inference.profile.surface.carries_num_ctx();
+        let kind = kind(inference.profile.surface, true, None);
         let mut header = ResponseHeader::build(200, Some(8))?;
-        header.insert_header(CONTENT_TYPE, if native { "application/x-ndjson" } else { "text/event-stream" })?;
+        header.insert_header(CONTENT_TYPE, kind)?;
         mark_as_data(&mut header)?;
         if session.req_header().version >= http::Version::HTTP_11 {
             header.insert_header(TRANSFER_ENCODING, "chunked")?;

@@ -46,7 +46,7 @@ pub(super) fn mark_as_data(response: &mut ResponseHeader) -> Result<()> {
 
 /// What the answer is: the surface's stream, or its JSON. A node says which of the two, as a request for a stream may be
 /// answered at once; it can say nothing else.
-fn kind(surface: Surface, streamed: bool, said: Option<&HeaderValue>) -> &'static str {
+pub(super) fn kind(surface: Surface, streamed: bool, said: Option<&HeaderValue>) -> &'static str {
     let native = surface.dialect() == Dialect::Ollama;
     let stream = if native { NDJSON } else { EVENTS };
     let json = if native { "application/json; charset=utf-8" } else { "application/json" };
