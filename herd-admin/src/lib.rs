@@ -91,6 +91,7 @@ pub use serve::serve;
 pub use settings::{Setting, SettingsChange, SettingsError};
 pub use state::{AdminState, SetupError};
 pub use time::now_rfc3339;
+pub use write_limit::WriteTimer;
 
 /// What the admin service sees of the edge.
 pub trait FleetSource: Send + Sync + 'static {

@@ -8,31 +8,58 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// For how long a peer may read nothing of what is sent to it.
+#[derive(Debug)]
+pub struct WriteTimer {
+    limit: Duration,
+    /// Set while it reads nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl WriteTimer {
+    /// A peer that may read nothing for `limit`.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, stalled: None }
+    }
+
+    /// Notes that it read something.
+    pub fn progress(&mut self) {
+        self.stalled = None;
+    }
+
+    /// Passes on what `written` says, and ends the waiting once it has lasted too long.
+    ///
+    /// # Errors
+    /// `written`'s own, and [`io::ErrorKind::TimedOut`].
+    pub fn within<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            let limit = self.limit;
+            let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            ready!(stalled.as_mut().poll(cx));
+        }
+        self.progress();
+        match written {
+            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Pending => {
+                let message = "the client stopped reading (limits.write_ms)";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
+            }
+        }
+    }
+}
+
 /// Fails a write of which the peer has taken nothing for a limited time. A peer that never reads would else hold its
 /// place for ever, and with an endless answer there is no other end.
 #[derive(Debug)]
 pub(crate) struct WriteLimit<S> {
     stream: S,
-    limit: Duration,
-    /// Set while the peer takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+    timer: WriteTimer,
 }
 
 impl<S> WriteLimit<S> {
     pub(crate) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, stalled: None }
-    }
-
-    fn within_limit<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let limit = self.limit;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(stalled.as_mut().poll(cx));
-        self.stalled = None;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        Self { stream, timer: WriteTimer::new(limit) }
     }
 }
 
@@ -45,7 +72,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteLimit<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteLimit<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.within_limit(cx, written)
+        self.timer.within(cx, written)
     }
 
     fn poll_write_vectored(
@@ -54,7 +81,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteLimit<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.within_limit(cx, written)
+        self.timer.within(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -63,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteLimit<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.within_limit(cx, flushed)
+        self.timer.within(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

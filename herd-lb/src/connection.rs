@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use herd_admin::WriteTimer;
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as TcpStream;
@@ -248,9 +249,8 @@ struct Guarded {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Written and not yet sent.
     held: BytesMut,
-    write_time: Duration,
-    /// Set while the client takes nothing of what is to be sent.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// What is held was reported as written, so that Pingora's own limit may not see that the client reads nothing.
+    write_timer: WriteTimer,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -274,24 +274,9 @@ impl Guarded {
             header_bytes: 0,
             deadline: None,
             held: BytesMut::new(),
-            write_time: limits.write_time,
-            stalled: None,
+            write_timer: WriteTimer::new(limits.write_time),
             _slot: slot,
         }
-    }
-
-    /// Ends the waiting of a write that the client has taken nothing of for too long: what is held was reported as written,
-    /// so that Pingora's own limit may not see it.
-    fn within_limit<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let limit = self.write_time;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(stalled.as_mut().poll(cx));
-        self.stalled = None;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing (limits.write_ms)")))
     }
 
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -322,7 +307,7 @@ impl Guarded {
     fn poll_send_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held))?;
-            self.stalled = None;
+            self.write_timer.progress();
             self.sent(sent)?;
         }
         Poll::Ready(Ok(()))
@@ -415,7 +400,7 @@ impl AsyncWrite for Guarded {
             return Poll::Ready(Ok(()));
         }
         let flushed = this.poll_send_all(cx);
-        this.within_limit(cx, flushed)
+        this.write_timer.within(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -425,7 +410,7 @@ impl AsyncWrite for Guarded {
             this.held.clear();
         }
         let sent = this.poll_send_held(cx);
-        ready!(this.within_limit(cx, sent))?;
+        ready!(this.write_timer.within(cx, sent))?;
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 
@@ -444,7 +429,7 @@ impl AsyncWrite for Guarded {
             return Poll::Ready(Ok(more));
         }
         let sent = this.poll_send(cx, bufs);
-        this.within_limit(cx, sent)
+        this.write_timer.within(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
