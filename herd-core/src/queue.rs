@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use given::Given;
-pub use pass::{Pass, RESERVED_MS, Turn, Turned, group, groups_max, pass};
+pub use pass::{Pass, Turn, Turned, group, groups_max, pass};
 pub use sweep::Sweep;
 
 words! {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use herd_core::awake::{AwakeClock, BEAT_MS};
 use herd_core::choice::{self, Choice, FleetView, Freed, Outcome, Place};
 use herd_core::decide::Policy;
-use herd_core::fleet::{Applied, Condition, FleetSnapshot, HeartbeatLimits};
-use herd_core::patience::{Evidence, Patience, Verdict, Watch, evidence};
-use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, RESERVED_MS, Sweep, Turn, Turned, Waiter};
+use herd_core::exchange::silence::{Signs, Silence, Stage, Verdict};
+use herd_core::fleet::{Applied, Condition, FleetSnapshot, HeartbeatLimits, Node};
+use herd_core::patience::{Evidence, Patience, evidence};
+use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, Sweep, Turn, Turned, Waiter};
 use herd_core::request::RequestProfile;
 use herd_core::vocabulary::Status;
 
@@ -42,7 +43,7 @@ pub(super) struct Ended {
 struct Running {
     request: Request,
     choice: Box<Choice>,
-    watch: Watch,
+    silence: Silence,
     left_ms: u64,
 }
 
@@ -224,10 +225,11 @@ impl Edge {
     fn begin(&mut self, request: Request, choice: Box<Choice>) {
         choice.node().load.unreserve();
         let now_ms = self.view.now_ms;
-        let known: Evidence = evidence(&choice.snapshot, choice.node().number, &choice.model).unwrap_or_default();
-        let watch = Watch::begin(self.patience, &choice.candidate.prediction, false, known, now_ms);
+        let known = evidence(&choice.snapshot, choice.node().number, &choice.model).unwrap_or_default();
+        let candidate = &choice.candidate;
+        let silence = Silence::begin(&request.profile, &candidate.plan, &candidate.prediction, known, now_ms);
         let left_ms = request.work_ms;
-        self.running.push(Running { request, choice, watch, left_ms });
+        self.running.push(Running { request, choice, silence, left_ms });
     }
 
     fn end(&mut self, request: Request, node_id: String, status: Status, http_status: u16) {
@@ -246,7 +248,7 @@ impl Edge {
             let is_there = machine.is_some_and(|machine| node.address.ip() == std::net::IpAddr::V4(machine.ip));
             let awake_ms = machine.map_or(0, |machine| machine.awake_ms(raw_ms));
             if is_there && awake_ms > 0 {
-                one.watch.byte(now_ms);
+                one.silence.byte(Stage::Passing, now_ms);
                 one.left_ms = one.left_ms.saturating_sub(step_ms);
                 if one.left_ms == 0 {
                     node.load.succeeded();
@@ -263,11 +265,8 @@ impl Edge {
                 self.end(one.request, id, Status::Failed, 502);
                 continue;
             }
-            let known = self.view.snapshot.nodes.iter().find(|known| known.number == node.number);
-            let condition =
-                known.map_or(Condition::Unreachable, |known| known.condition(now_ms, &self.view.policy.life));
-            let seen = evidence(&self.view.snapshot, node.number, &one.choice.model);
-            if let Verdict::GiveUp(reason) = one.watch.judge(seen, condition, now_ms) {
+            let known = Known { view: &self.view, choice: &one.choice };
+            if let Verdict::GiveUp(reason) = one.silence.judge(&known, None, &self.patience, now_ms) {
                 if is_there && awake_ms > 600_000 {
                     cut = Some(format!("a request on {} was given up as {}", node.id, reason.name()));
                 }
@@ -325,6 +324,40 @@ impl Edge {
     }
 }
 
+/// What is known of the node of a request that runs.
+struct Known<'a> {
+    view: &'a View,
+    choice: &'a Choice,
+}
+
+impl Known<'_> {
+    fn node(&self) -> Option<&Node> {
+        self.view.snapshot.by_number(self.choice.node().number).map(AsRef::as_ref)
+    }
+}
+
+impl Signs for Known<'_> {
+    fn evidence(&self) -> Option<Evidence> {
+        evidence(&self.view.snapshot, self.choice.node().number, &self.choice.model)
+    }
+
+    fn condition(&self) -> Condition {
+        self.node().map_or(Condition::Unreachable, |node| node.condition(self.view.now_ms, &self.view.policy.life))
+    }
+
+    fn heartbeat_at_ms(&self) -> Option<u64> {
+        self.node().map(|node| node.heartbeat_at_ms)
+    }
+
+    fn has_alternative(&self, _: &[u32]) -> bool {
+        false
+    }
+
+    fn stopping(&self) -> bool {
+        false
+    }
+}
+
 struct Hands<'a>(&'a mut Edge);
 
 impl Pass for Hands<'_> {
@@ -350,10 +383,7 @@ impl Pass for Hands<'_> {
         match outcome {
             Outcome::Full(full) => {
                 waiting.held_since_ms = None;
-                if let Some(best) = full.0.candidates.first().filter(|best| turn.reserves(best, &edge.limits)) {
-                    let until_ms = now_ms + RESERVED_MS;
-                    full.1.nodes[best.node].load.reserve(full.0.model.key(), profile.launch, until_ms);
-                }
+                turn.reserve(&full.0, &full.1, &profile, &edge.limits, now_ms);
                 return Turned::Waits;
             }
             Outcome::Nobody(nobody) => {

@@ -1,13 +1,14 @@
 //! One pass over all that wait: everybody in turn, as long as there is room.
 
 use super::{QueueLimits, Sweep};
-use crate::decide::Candidate;
+use crate::decide::Decision;
+use crate::fleet::FleetSnapshot;
 use crate::name::fnv1a;
 use crate::ready::Readiness;
 use crate::request::RequestProfile;
 
 /// A reservation is renewed with every pass; it ends soon after whom it was for has left.
-pub const RESERVED_MS: u64 = 1_000;
+const RESERVED_MS: u64 = 1_000;
 
 /// Who is tried in a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +24,21 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether the node of `best`, on which it still waits, is kept from others: it must become idle for this one, which
-    /// has waited long for that.
-    #[must_use]
-    pub fn reserves(&self, best: &Candidate, limits: &QueueLimits) -> bool {
-        best.readiness == Readiness::Occupied && self.waited_ms >= limits.reserve_after_ms
+    /// Keeps the best node of `decision` on `snapshot` from others, if it must become idle for the request of `profile`
+    /// and that has waited for it for longer than `limits` say.
+    pub fn reserve(
+        &self,
+        decision: &Decision,
+        snapshot: &FleetSnapshot,
+        profile: &RequestProfile,
+        limits: &QueueLimits,
+        now_ms: u64,
+    ) {
+        let Some(best) = decision.candidates.first() else { return };
+        if best.readiness == Readiness::Occupied && self.waited_ms >= limits.reserve_after_ms {
+            let load = &snapshot.nodes[best.node].load;
+            load.reserve(decision.model.key(), profile.launch, now_ms + RESERVED_MS);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use herd_core::decide::Decision;
 use herd_core::exchange::{InTurn, Offer};
 use herd_core::fleet::FleetSnapshot;
-use herd_core::queue::{self, Pass, RESERVED_MS, Sweep, Turn, Turned};
+use herd_core::queue::{self, Pass, Sweep, Turn, Turned};
 
 use super::{Ask, Dispatcher};
 use crate::selector::Place;
@@ -93,16 +93,12 @@ impl Dispatcher {
     /// Notes what a request waits for; after a long wait for a node to be idle, has it kept free.
     fn still_waits(&self, turn: &Turn, ask: &Ask, decision: &Decision, snapshot: &FleetSnapshot) {
         let Some(best) = decision.candidates.first() else { return };
-        let now_ms = self.fleet.now_ms();
         let mut state = self.lock();
         let Some(parked) = state.parked.get_mut(&turn.id) else { return };
         parked.hold_since_ms = None;
         parked.reason = best.readiness.name();
         parked.predicted_ms = decision.until_start_ms().unwrap_or(0.0);
         drop(state);
-        if turn.reserves(best, &self.config.now().queue) {
-            let signature = ask.seek.profile.launch;
-            snapshot.nodes[best.node].load.reserve(decision.model.key(), signature, now_ms + RESERVED_MS);
-        }
+        turn.reserve(decision, snapshot, &ask.seek.profile, &self.config.now().queue, self.fleet.now_ms());
     }
 }

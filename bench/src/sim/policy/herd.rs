@@ -13,7 +13,7 @@ use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatLimits, Loaded};
 use herd_core::inspect::{InspectLimits, inspect};
 use herd_core::load::{Claim, ModelLoad, NodeLoad, Work};
 use herd_core::protect::ContextPlan;
-use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, RESERVED_MS, Sweep, Turn, Turned, Waiter};
+use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, Sweep, Turn, Turned, Waiter};
 use herd_core::request::{RequestProfile, Surface};
 
 use crate::sim::catalogue::MODELS;
@@ -199,7 +199,7 @@ impl Herd {
         profile.num_ctx.map(|_| self.snapshot.windows(&profile.model)).unwrap_or_default()
     }
 
-    /// `Dispatcher::may_hold`.
+    /// `Seek::when_nobody`.
     fn may_hold(&self, request: usize, decision: &Decision, now_ms: u64) -> bool {
         let Some(known) = self.requests.get(&request) else { return false };
         let held_ms = known.held_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
@@ -318,16 +318,12 @@ impl Pass for Hands<'_> {
 
 impl Hands<'_> {
     fn still_waits(&mut self, turn: &Turn, profile: &RequestProfile, decision: &Decision) {
-        let Some(best) = decision.candidates.first() else { return };
         if let Ok(request) = usize::try_from(turn.id)
             && let Some(known) = self.herd.requests.get_mut(&request)
         {
             known.held_since_ms = None;
         }
-        if turn.reserves(best, &self.herd.limits) {
-            let node = &self.herd.snapshot.nodes[best.node];
-            node.load.reserve(decision.model.key(), profile.launch, self.now_ms + RESERVED_MS);
-        }
+        turn.reserve(decision, &self.herd.snapshot, profile, &self.herd.limits, self.now_ms);
     }
 
     fn nobody(&mut self, turn: &Turn, request: usize, decision: &Decision) -> Turned {

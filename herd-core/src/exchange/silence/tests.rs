@@ -149,3 +149,24 @@ fn a_judge_that_was_frozen_itself_begins_anew() {
     let verdict = silence.judge(&At { known: dead, now_ms: 130_000 }, Some(&[]), &PATIENCE, 130_000);
     assert_eq!((verdict, silence.due_ms()), (Verdict::Wait, 131_000));
 }
+
+#[test]
+fn progress_of_any_kind_begins_the_silence_anew() {
+    let known = Known { alternative: false, ..FINE };
+    for before in [Evidence { tokens_done: Some(0), ..HOT }, Evidence { resident: false, ..HOT }] {
+        let mut silence = silence(&Known { evidence: before, ..known }, STREAM, false);
+        for now_ms in (1_000..=500_000).step_by(1_000) {
+            let at = At { known: Known { evidence: before, ..known }, now_ms };
+            assert_eq!(silence.judge(&at, Some(&[]), &PATIENCE, now_ms), Verdict::Wait);
+        }
+        let after = Known { evidence: Evidence { tokens_done: before.tokens_done.map(|_| 5), ..HOT }, ..known };
+        let (at_ms, _) = given_up(silence, after).unwrap();
+        assert_eq!(at_ms, 501_000 + 600_000);
+    }
+}
+
+#[test]
+fn a_prediction_is_kept_within_bounds_and_one_that_is_no_number_counts_as_the_least() {
+    let waits_ms = |predicted_ms| bounded(predicted_ms, 25_000, 600_000);
+    assert_eq!([0.0, 40_000.0, 1e9, f64::NAN].map(waits_ms), [25_000, 40_000, 600_000, 25_000]);
+}
