@@ -43,7 +43,7 @@ const FOLDER: &str = "logs";
 /// Bounds on the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogFiles {
-    /// Size at which a file is put aside.
+    /// Size at which the file is rotated.
     pub max_bytes: u64,
     /// Most files that are kept beside the one that is written.
     pub keep_files: usize,

@@ -121,9 +121,9 @@ section! {
         stderr: String = "auto".into(),
         /// JSON lines in `logs/` below `data_dir`.
         file: bool = true,
-        /// Size at which a file is put aside.
+        /// Size at which the file is rotated.
         max_bytes: u64 = LogFiles::default().max_bytes,
-        /// Files that are kept beside the one that is written.
+        /// Rotated files that are kept.
         keep_files: usize = LogFiles::default().keep_files,
     }
 }
@@ -167,7 +167,7 @@ section! {
         heartbeat_body_bytes: usize = 1 << 20,
         /// Silence until a node is degraded.
         degraded_after_ms: u64 = LifeLimits::default().degraded_after_ms,
-        /// Silence until it is a last resort.
+        /// Silence until it is used only if no other candidate is eligible.
         stale_after_ms: u64 = LifeLimits::default().stale_after_ms,
         /// Silence until it is not chosen.
         offline_after_ms: u64 = LifeLimits::default().offline_after_ms,
