@@ -191,8 +191,8 @@ fn decide(
     draw: u64,
 ) -> Decision {
     let (policy, now_ms) = (&fleet.policy(), fleet.now_ms());
-    let (Place { ahead, waited_ms, allow_any_substitute: desperate }, draw) = (place, Some(draw));
-    Question { snapshot, profile, policy, tried, ahead, waited_ms, draw, desperate, now_ms }.decide()
+    let (Place { ahead, waited_ms, allow_any_substitute }, draw) = (place, Some(draw));
+    Question { snapshot, profile, policy, tried, ahead, waited_ms, draw, allow_any_substitute, now_ms }.decide()
 }
 
 fn claim(

@@ -196,7 +196,7 @@ pub struct Question<'a> {
     /// Where a look at a part of a large fleet begins: another number for another request. `None` = all of it is looked at.
     pub draw: Option<u64>,
     /// Waiting for nodes that are away has been in vain: any loaded model that can do the same will do.
-    pub desperate: bool,
+    pub allow_any_substitute: bool,
     /// Receiver's monotonic clock.
     pub now_ms: u64,
 }

@@ -93,7 +93,8 @@ pub struct Predicted {
 pub fn explain(snapshot: &FleetSnapshot, profile: &RequestProfile, policy: &Policy, now_ms: u64) -> Explanation {
     let (ahead, waited_ms, draw) = (0, 0, None);
     let decision =
-        Question { snapshot, profile, policy, tried: &[], ahead, waited_ms, draw, desperate: false, now_ms }.decide();
+        Question { snapshot, profile, policy, tried: &[], ahead, waited_ms, draw, allow_any_substitute: false, now_ms }
+            .decide();
     let id = |index: usize| snapshot.nodes[index].id.to_string();
     let mut nodes: Vec<NodeExplanation> =
         decision.candidates.iter().map(|candidate| eligible(candidate, snapshot)).collect();
@@ -212,7 +213,7 @@ mod tests {
             ahead: 0,
             waited_ms: 0,
             draw: None,
-            desperate: false,
+            allow_any_substitute: false,
             now_ms: 0,
         };
         let decision = decision.decide();

@@ -85,9 +85,18 @@ pub fn read(body: &[u8]) -> RequestProfile {
 #[must_use]
 pub fn choose(fleet: &FleetSnapshot, profile: &RequestProfile, policy: &Policy, ticket: u64) -> usize {
     let (ahead, waited_ms, draw) = (0, 0, Some(ticket));
-    let decision =
-        Question { snapshot: fleet, profile, policy, tried: &[], ahead, waited_ms, draw, desperate: false, now_ms: 1 }
-            .decide();
+    let decision = Question {
+        snapshot: fleet,
+        profile,
+        policy,
+        tried: &[],
+        ahead,
+        waited_ms,
+        draw,
+        allow_any_substitute: false,
+        now_ms: 1,
+    }
+    .decide();
     let best = decision.ready().next();
     let claim = best.and_then(|best| {
         let node = &fleet.nodes[best.node];

@@ -93,8 +93,17 @@ impl Pass for Crowd {
         };
         let (snapshot, policy, ahead, waited_ms) = (&self.fleet, &self.policy, turn.ahead, turn.waited_ms);
         let draw = Some(turn.id);
-        let question =
-            Question { snapshot, profile, policy, tried: &[], ahead, waited_ms, draw, desperate: false, now_ms: 1_000 };
+        let question = Question {
+            snapshot,
+            profile,
+            policy,
+            tried: &[],
+            ahead,
+            waited_ms,
+            draw,
+            allow_any_substitute: false,
+            now_ms: 1_000,
+        };
         let decision = question.decide();
         if decision.ready().next().is_some() {
             self.queue.serve(turn.id);

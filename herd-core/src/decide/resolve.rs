@@ -83,7 +83,7 @@ impl Question<'_> {
         let requested = &requested.model;
         let known = self.snapshot.nodes.iter().any(|node| node.model(requested).is_some());
         let slow = listed.iter().any(|(_, decision)| has_healthy(decision));
-        if !self.policy.fallback.vram || !self.may_substitute() || !known || !(slow || self.desperate) {
+        if !self.policy.fallback.vram || !self.may_substitute() || !known || !(slow || self.allow_any_substitute) {
             return None;
         }
         let names = substitutes(self.snapshot, self.profile, requested);

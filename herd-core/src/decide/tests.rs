@@ -54,7 +54,7 @@ fn question<'a>(snapshot: &'a FleetSnapshot, profile: &'a RequestProfile, policy
         ahead: 0,
         waited_ms: 0,
         draw: Some(0),
-        desperate: false,
+        allow_any_substitute: false,
         now_ms: NOW,
     }
 }

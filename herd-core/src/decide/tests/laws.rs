@@ -194,8 +194,8 @@ proptest! {
             2 => node.paused = Some(String::new()),
             _ => node.draining = true,
         });
-        for desperate in [false, true] {
-            let decision = Question { desperate, ..question(&snapshot, &profile, &policy()) }.decide();
+        for allow_any_substitute in [false, true] {
+            let decision = Question { allow_any_substitute, ..question(&snapshot, &profile, &policy()) }.decide();
             prop_assert!(decision.candidates.iter().all(|candidate| candidate.node != index));
         }
     }

@@ -184,18 +184,18 @@ fn a_stand_in_serves_an_alias_as_it_serves_the_model_itself() {
 #[test]
 fn a_model_that_nobody_has_is_never_substituted() {
     let snapshot = fleet(&[("n", spec(4).hot("other", 8192))], NOW);
-    let desperate = Question { desperate: true, ..question(&snapshot, &chat(), &policy()) }.decide();
-    check(&desperate, "m", None);
-    assert!(desperate.candidates.is_empty());
+    let any = Question { allow_any_substitute: true, ..question(&snapshot, &chat(), &policy()) }.decide();
+    check(&any, "m", None);
+    assert!(any.candidates.is_empty());
 }
 
 #[test]
 fn nodes_that_are_away_are_waited_for_until_that_is_in_vain() {
     let snapshot = fleet(&[("away", spec(4).hot("m", 8192)), ("here", spec(4).hot("other", 8192))], NOW);
     let snapshot = edited(&snapshot, "away", |node| node.ollama = crate::wire::OllamaState::Down);
-    let decide = |desperate, fallback| {
+    let decide = |allow_any_substitute, fallback| {
         let profile = RequestProfile { fallback, ..chat() };
-        Question { desperate, ..question(&snapshot, &profile, &policy()) }.decide()
+        Question { allow_any_substitute, ..question(&snapshot, &profile, &policy()) }.decide()
     };
     check(&decide(false, None), "m", None);
     check(&decide(true, None), "other", Some(StandIn::Vram));
