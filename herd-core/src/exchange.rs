@@ -29,6 +29,7 @@ mod find;
 mod learn;
 mod policy;
 mod retry;
+mod room;
 mod seek;
 pub mod silence;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use attempt::Attempt;
 pub use event::{ConnectError, Event, Nobody, Offer, Pulled, Seen};
 pub use find::{Chooser, Found, InTurn};
 pub use policy::{Env, ExchangePolicy, Hold};
+pub use room::{Dispatch, Parked, TICK_MS, WaitingRoom, pass};
 pub use seek::{Mode, Seek, Step, Waiting};
 
 use crate::choice::Choice;

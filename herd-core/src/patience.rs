@@ -7,6 +7,9 @@
 use crate::fleet::FleetSnapshot;
 use crate::name::ModelName;
 
+/// Longest wait for a connection to a node, milliseconds, unless the operator says otherwise.
+pub const CONNECT_TIMEOUT_MS: u64 = 2_000;
+
 /// Bounds on the waiting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Patience {

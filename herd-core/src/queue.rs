@@ -133,18 +133,18 @@ impl Queue {
         self.waiters.iter().filter(|waiter| waiter.model == model).count()
     }
 
-    /// Lets `waiter` wait. Returns who had to leave for it.
+    /// Lets `waiter` wait. Returns who had to leave for it, and why.
     ///
     /// # Errors
     /// When as many wait as may, and no client has more of them than the newcomer's would have.
-    pub fn admit(&mut self, waiter: Waiter, limits: &QueueLimits) -> Result<Option<Waiter>, QueueFull> {
+    pub fn admit(&mut self, waiter: Waiter, limits: &QueueLimits) -> Result<Option<(Waiter, QueueFull)>, QueueFull> {
         let displaced = if self.waiting_for(waiter.model) >= limits.max_waiting_per_model {
             // Who leaves makes room in both respects.
             let full = QueueFull::Model(limits.max_waiting_per_model);
-            Some(self.displace(waiter.client, |other| other.model == waiter.model).ok_or(full)?)
+            Some((self.displace(waiter.client, |other| other.model == waiter.model).ok_or(full)?, full))
         } else if self.waiters.len() >= limits.max_waiting {
             let full = QueueFull::All(limits.max_waiting);
-            Some(self.displace(waiter.client, |_| true).ok_or(full)?)
+            Some((self.displace(waiter.client, |_| true).ok_or(full)?, full))
         } else {
             None
         };
@@ -365,7 +365,7 @@ mod tests {
         }
         let mut leaves = |client, id, model| {
             let admitted = queue.admit(Waiter { client, model, ..waiter(id) }, &LIMITS);
-            admitted.map(|displaced| displaced.map(|waiter| waiter.id))
+            admitted.map(|displaced| displaced.map(|(waiter, _)| waiter.id))
         };
         assert_eq!(leaves(7, 50, 1), Err(QueueFull::Model(50)), "it has the most itself");
         assert_eq!(leaves(8, 51, 1), Ok(Some(3)), "what may take its time goes first");

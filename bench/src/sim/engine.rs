@@ -12,6 +12,8 @@ use super::workload::{KEEP_ALIVE_MS, Outage, OutageKind, Scenario};
 const NETWORK_MS: f64 = 1.0;
 /// From the death of a node to the notice of an edge that probes every 400 ms and suspects after two failures.
 const PROBE_NOTICES_MS: f64 = 800.0;
+/// What handing out slots takes the edge's computer for each node of the fleet; what happens meanwhile is looked at after it.
+pub(crate) const PASS_MS_PER_NODE: f64 = 0.01;
 /// Nothing may take longer, in virtual time after the last arrival; what does has failed.
 const LONGEST_MS: f64 = 4.0 * 3_600_000.0;
 
@@ -116,6 +118,8 @@ struct Engine<'a> {
     turns: Vec<u64>,
     attempts: Vec<Attempt>,
     next_of: Vec<Option<usize>>,
+    /// The last attempt of each request.
+    last_of: Vec<Option<usize>>,
     due: BinaryHeap<Reverse<Due>>,
     numbers: u64,
     now_ms: f64,
@@ -153,6 +157,7 @@ impl<'a> Engine<'a> {
             turns: vec![0; size],
             attempts: Vec::new(),
             next_of,
+            last_of: vec![None; scenario.requests.len()],
             due: BinaryHeap::new(),
             numbers: 0,
             now_ms: 0.0,
@@ -281,6 +286,7 @@ impl<'a> Engine<'a> {
                 match action {
                     Action::Send(sent) => self.send(sent),
                     Action::Refuse { request } => self.end(request, false),
+                    Action::Abandon { request } => self.abandon(request),
                     Action::Preload { node, model } => self.preload(node, model),
                 }
             }
@@ -312,6 +318,9 @@ impl<'a> Engine<'a> {
 
     fn submit(&mut self, request: Option<usize>, node: usize, job: Job) {
         let attempt = job.attempt;
+        if let Some(request) = request {
+            self.last_of[request] = Some(attempt);
+        }
         self.attempts.push(Attempt { request, node, sent_ms: self.now_ms, answered: false, over: false });
         let patience = self.router.patience();
         match self.lives[node] {
@@ -379,7 +388,7 @@ impl<'a> Engine<'a> {
         if let Some(record) = &mut self.outcome.records[request] {
             record.first_byte_ms.get_or_insert(self.now_ms);
         }
-        self.router.first_byte(self.world(), self.now_ms, request, node);
+        self.router.first_byte(self.world(), self.now_ms, request, node, &mut self.actions);
     }
 
     fn done(&mut self, attempt: usize, timing: Timing) {
@@ -401,6 +410,19 @@ impl<'a> Engine<'a> {
             return;
         }
         let ours = self.ours(attempt);
+        self.cancel(attempt);
+        if let Some(request) = ours {
+            let failed = Failed { request, node, failure, answered };
+            self.router.failed(self.world(), self.now_ms, failed, &mut self.actions);
+        }
+        if let Some(request) = request.filter(|_| answered || ours.is_none()) {
+            self.end(request, false);
+        }
+    }
+
+    /// Nobody waits for the attempt any more; a node that runs is told so.
+    fn cancel(&mut self, attempt: usize) {
+        let Attempt { node, .. } = self.attempts[attempt];
         self.attempts[attempt].over = true;
         if self.lives[node] == Life::Up {
             self.catch_up(node);
@@ -408,12 +430,11 @@ impl<'a> Engine<'a> {
             self.take_outputs(node);
             self.plan(node);
         }
-        if let Some(request) = ours {
-            let failed = Failed { request, node, failure, answered };
-            self.router.failed(self.world(), self.now_ms, failed, &mut self.actions);
-        }
-        if let Some(request) = request.filter(|_| answered || ours.is_none()) {
-            self.end(request, false);
+    }
+
+    fn abandon(&mut self, request: usize) {
+        if let Some(attempt) = self.last_of[request].filter(|attempt| !self.attempts[*attempt].over) {
+            self.cancel(attempt);
         }
     }
 
@@ -463,7 +484,9 @@ impl<'a> Engine<'a> {
             OutageKind::Sleep => (Life::Asleep, Failure::Silent, silence_ms),
         };
         self.lives[node] = life;
-        self.end_all(node, failure, after_ms);
+        if after_ms.is_finite() {
+            self.end_all(node, failure, after_ms);
+        }
         self.at(self.now_ms + PROBE_NOTICES_MS, Event::Probed { node, answers: false });
     }
 

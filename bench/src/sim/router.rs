@@ -13,6 +13,11 @@ pub(crate) enum Action {
         /// The request.
         request: usize,
     },
+    /// Close the connection to the node that a request was sent to: it is no longer waited for.
+    Abandon {
+        /// The request.
+        request: usize,
+    },
     /// Have a node load a model with nobody waiting for it.
     Preload {
         /// The node.
@@ -55,7 +60,7 @@ pub(crate) enum Failure {
 pub(crate) struct Patience {
     /// For a connection.
     pub(crate) connect_ms: f64,
-    /// For a node that has fallen silent.
+    /// For a node that has fallen silent; infinite = the policy gives it up itself.
     pub(crate) silence_ms: f64,
 }
 
@@ -83,7 +88,7 @@ pub(crate) trait Router {
     fn arrives(&mut self, world: World<'_>, now_ms: f64, request: usize, out: &mut Vec<Action>);
 
     /// The first byte of an answer has come.
-    fn first_byte(&mut self, _world: World<'_>, _now_ms: f64, _request: usize, _node: usize) {}
+    fn first_byte(&mut self, _world: World<'_>, _now_ms: f64, _request: usize, _node: usize, _out: &mut Vec<Action>) {}
 
     /// An answer is complete.
     fn done(&mut self, world: World<'_>, now_ms: f64, ended: Ended, out: &mut Vec<Action>);

@@ -216,7 +216,7 @@ impl Edge {
         let Ok(displaced) = self.queue.admit(waiter, &self.limits) else {
             return self.end(request, String::new(), Status::Rejected, 503);
         };
-        if let Some(displaced) = displaced.and_then(|displaced| self.waiting.remove(&displaced.id)) {
+        if let Some(displaced) = displaced.and_then(|(displaced, _)| self.waiting.remove(&displaced.id)) {
             self.end(displaced.request, String::new(), Status::Rejected, 503);
         }
         self.waiting.insert(waiter.id, Waiting { request, held_since_ms });

@@ -55,6 +55,6 @@ pub struct Hold {
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { max_ms: 30_000, start_ms: 6_000 }
+        Self { max_ms: 30_000, start_ms: 10_000 }
     }
 }

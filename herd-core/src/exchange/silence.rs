@@ -8,9 +8,14 @@
 //! What is known then decides how soon another node is asked, if one is ready; without one, the node is waited for up to
 //! the operator's ceiling.
 
+use std::sync::Arc;
+
+use super::{Chooser, Exchange};
+use crate::choice::{FleetView, Place};
 use crate::estimate::{Prediction, needs_load};
-use crate::fleet::Condition;
-use crate::patience::{Evidence, GiveUp, Patience};
+use crate::fleet::{Condition, FleetSnapshot, LifeLimits, Node};
+use crate::name::ModelName;
+use crate::patience::{self, Evidence, GiveUp, Patience};
 use crate::protect::ContextPlan;
 use crate::request::RequestProfile;
 
@@ -46,6 +51,65 @@ pub trait Signs {
     fn has_alternative(&self, tried: &[u32]) -> bool;
     /// Whether the edge no longer waits for anybody.
     fn stopping(&self) -> bool;
+}
+
+/// What one snapshot of a fleet tells of the node that an exchange waits for.
+#[derive(Debug)]
+pub struct Known<'a, C> {
+    snapshot: Arc<FleetSnapshot>,
+    life: LifeLimits,
+    now_ms: u64,
+    /// Its number, and the model that it is asked for.
+    asked: Option<(u32, ModelName)>,
+    request: Arc<RequestProfile>,
+    chooser: &'a C,
+    stopping: bool,
+}
+
+impl<'a, C: Chooser> Known<'a, C> {
+    /// What `fleet` tells now of the node that `exchange` waits for; `chooser` would choose another one. `stopping` says
+    /// whether the edge no longer waits for anybody.
+    #[must_use]
+    pub fn of(exchange: &Exchange, fleet: &impl FleetView, chooser: &'a C, stopping: bool) -> Self {
+        let asked = exchange.attempt().map(|attempt| &attempt.choice);
+        Self {
+            snapshot: fleet.snapshot(),
+            life: fleet.policy().life,
+            now_ms: fleet.now_ms(),
+            asked: asked.map(|choice| (choice.node().number, choice.model.clone())),
+            request: Arc::clone(&exchange.request().profile),
+            chooser,
+            stopping,
+        }
+    }
+
+    fn node(&self) -> Option<&Node> {
+        self.snapshot.by_number(self.asked.as_ref()?.0).map(AsRef::as_ref)
+    }
+}
+
+impl<C: Chooser> Signs for Known<'_, C> {
+    fn evidence(&self) -> Option<Evidence> {
+        let (number, model) = self.asked.as_ref()?;
+        patience::evidence(&self.snapshot, *number, model)
+    }
+
+    fn condition(&self) -> Condition {
+        self.node().map_or(Condition::Unreachable, |node| node.condition(self.now_ms, &self.life))
+    }
+
+    fn heartbeat_at_ms(&self) -> Option<u64> {
+        self.node().map(|node| node.heartbeat_at_ms)
+    }
+
+    fn has_alternative(&self, tried: &[u32]) -> bool {
+        let decision = self.chooser.look(&self.request, tried, Place::default());
+        decision.ready().any(|candidate| candidate.last_resort.is_none() && !needs_load(&candidate.plan))
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping
+    }
 }
 
 /// What to do about a silent node.

@@ -6,10 +6,11 @@ use herd_agent::log::LogFiles;
 use herd_core::access::origins::DEFAULT_ORIGINS;
 use herd_core::budget::BudgetLimits;
 use herd_core::decide::{CANDIDATES_MAX, FallbackPolicy};
+use herd_core::exchange::ExchangePolicy;
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::network::LAN_WORD;
-use herd_core::patience::Patience;
+use herd_core::patience::{CONNECT_TIMEOUT_MS, Patience};
 use herd_core::pull::PullPolicy;
 use herd_core::queue::QueueLimits;
 use herd_core::score::Weights;
@@ -284,9 +285,9 @@ section! {
     /// Waiting for nodes.
     Hold {
         /// Longest wait for a node that has the model and is briefly away.
-        max_ms: u64 = 30_000,
+        max_ms: u64 = ExchangePolicy::default().hold.max_ms,
         /// After its start the edge waits so long for nodes that it knew before, before it calls a model unknown.
-        start_ms: u64 = 10_000,
+        start_ms: u64 = ExchangePolicy::default().hold.start_ms,
     }
 }
 
@@ -383,7 +384,7 @@ section! {
     /// Connections to nodes.
     UpstreamFile {
         /// For a connection to be made.
-        connect_timeout_ms: u64 = 2_000,
+        connect_timeout_ms: u64 = CONNECT_TIMEOUT_MS,
         /// Idle connections kept, at least one by each thread.
         keepalive_connections: usize = 1_024,
         /// How long they are kept.
@@ -395,9 +396,9 @@ section! {
     /// Retries.
     RetryFile {
         /// Most nodes that one request is sent to.
-        max_attempts: u32 = 3,
+        max_attempts: u32 = ExchangePolicy::default().max_attempts,
         /// Age of a request after which it is not sent again.
-        deadline_ms: u64 = 600_000,
+        deadline_ms: u64 = ExchangePolicy::default().retry_deadline_ms,
         /// Retries that each request earns for the fleet.
         budget_ratio: f64 = BudgetLimits::default().ratio,
         /// Retries per second that are earned besides.

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use herd_admin::{QueueView, WaitingView};
+use herd_core::exchange::{Dispatch as _, Parked};
+use herd_core::queue::Waiter;
 
-use super::{Dispatcher, State};
+use super::{Caller, Dispatcher};
 
 /// Requests that are shown one by one; the counts are of all.
 const SHOWN: usize = 256;
@@ -16,32 +18,26 @@ impl Dispatcher {
     pub(super) fn publish_view(&self) {
         let at_ms = self.fleet.now_ms();
         let last = self.view.load();
-        let state = self.lock();
-        // That anything waits, and that nothing does any more, is told at once.
-        let turned = state.queue.is_empty() != (last.total == 0);
-        if !turned && at_ms.saturating_sub(last.at_ms) < EVERY_MS {
-            return;
-        }
-        let total = state.queue.len();
-        let mut waiting = waiting(&state);
-        drop(state);
+        let picture = self.room(|room| {
+            // That anything waits, and that nothing does any more, is told at once.
+            let turned = room.is_empty() != (last.total == 0);
+            let due = turned || at_ms.saturating_sub(last.at_ms) >= EVERY_MS;
+            due.then(|| (room.len(), room.iter().map(|(waiter, parked)| shown(waiter, parked)).collect::<Vec<_>>()))
+        });
+        let Some((total, mut waiting)) = picture else { return };
         waiting.sort_by_key(|one| one.since_ms);
         waiting.truncate(SHOWN);
         self.view.store(Arc::new(QueueView { total, waiting, at_ms }));
     }
 }
 
-fn waiting(state: &State) -> Vec<WaitingView> {
-    let show = |waiter: &herd_core::queue::Waiter| {
-        let parked = state.parked.get(&waiter.id)?;
-        Some(WaitingView {
-            request_id: Arc::clone(&parked.ask.request_id),
-            model: parked.ask.seek.profile.model.clone(),
-            class: waiter.class.name(),
-            reason: parked.reason,
-            since_ms: waiter.since_ms,
-            predicted_ms: parked.predicted_ms,
-        })
-    };
-    state.queue.iter().filter_map(show).collect()
+fn shown(waiter: &Waiter, parked: &Parked<Caller>) -> WaitingView {
+    WaitingView {
+        request_id: Arc::clone(&parked.caller.request_id),
+        model: parked.seek.profile.model.clone(),
+        class: waiter.class.name(),
+        reason: parked.reason,
+        since_ms: waiter.since_ms,
+        predicted_ms: parked.predicted_ms,
+    }
 }

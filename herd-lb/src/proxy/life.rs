@@ -3,12 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::budget::{BudgetLimits, Retries};
-use herd_core::exchange::silence::Signs;
-use herd_core::exchange::{Action, Env, Event, Exchange, ExchangePolicy, Mode, Note, State};
-use herd_core::fleet::{Condition, FleetSnapshot, Loaded, Node};
-use herd_core::name::ModelName;
-use herd_core::patience::{Evidence, GiveUp, evidence};
-use herd_core::request::RequestProfile;
+use herd_core::exchange::silence::Known;
+use herd_core::exchange::{Action, Dispatch as _, Env, Event, Exchange, ExchangePolicy, Mode, Note, State};
+use herd_core::fleet::Loaded;
+use herd_core::patience::GiveUp;
 
 use super::Edge;
 use super::ctx::Inference;
@@ -83,11 +81,8 @@ impl Driver {
 
     fn timeout(&self, exchange: &mut Exchange) -> Action {
         let config = self.config.now();
-        let attempt = exchange.attempt().map(|attempt| &attempt.choice);
-        let node = attempt.map(|choice| (choice.node().number, choice.model.clone()));
-        let (snapshot, request) = (self.fleet.snapshot(), Arc::clone(&exchange.request().profile));
-        let facts = Facts { driver: self, snapshot, node, request };
-        exchange.handle_timeout(&self.env(&config.exchange), &facts)
+        let known = Known::of(exchange, &*self.fleet, self.dispatcher.chooser(), self.fleet.cutting());
+        exchange.handle_timeout(&self.env(&config.exchange), &known)
     }
 
     /// Milliseconds until the exchange wants to be looked at; `None` = when something happens.
@@ -171,44 +166,5 @@ impl Edge {
                 Note::AliasLost(address) => self.aliases.lost(address),
             }
         }
-    }
-}
-
-/// What is known of the node that is silent.
-struct Facts<'a> {
-    driver: &'a Driver,
-    snapshot: Arc<FleetSnapshot>,
-    /// Its number, and the model that it is asked for.
-    node: Option<(u32, ModelName)>,
-    request: Arc<RequestProfile>,
-}
-
-impl Facts<'_> {
-    fn known(&self) -> Option<&Node> {
-        self.snapshot.by_number(self.node.as_ref()?.0).map(AsRef::as_ref)
-    }
-}
-
-impl Signs for Facts<'_> {
-    fn evidence(&self) -> Option<Evidence> {
-        let (number, model) = self.node.as_ref()?;
-        evidence(&self.snapshot, *number, model)
-    }
-
-    fn condition(&self) -> Condition {
-        let life = self.driver.fleet.policy().life;
-        self.known().map_or(Condition::Unreachable, |node| node.condition(self.driver.fleet.now_ms(), &life))
-    }
-
-    fn heartbeat_at_ms(&self) -> Option<u64> {
-        self.known().map(|node| node.heartbeat_at_ms)
-    }
-
-    fn has_alternative(&self, tried: &[u32]) -> bool {
-        self.driver.dispatcher.has_alternative(&self.request, tried)
-    }
-
-    fn stopping(&self) -> bool {
-        self.driver.fleet.cutting()
     }
 }
