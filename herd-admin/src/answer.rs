@@ -9,11 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::refusal::Refusal;
-
-/// JSON as Ollama's own API says it.
-pub(crate) const OLLAMA_JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-/// JSON everywhere else.
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) use crate::refusal::{JSON, OLLAMA_JSON};
 
 /// `value` as JSON that nobody may keep.
 pub(crate) fn json(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Response {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use herd_core::estimate::{runner_occupancy, usable_slots};
 use herd_core::name::ModelName;
+use herd_core::spot::{runner_occupancy, usable_slots};
 use http::HeaderMap;
 use serde::Serialize;
 

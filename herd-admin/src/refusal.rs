@@ -8,7 +8,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONT
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use crate::answer::{JSON, OLLAMA_JSON};
+/// JSON as Ollama's own API says it.
+pub(crate) const OLLAMA_JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// JSON everywhere else.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Why a request is not answered as asked.
 ///

@@ -7,7 +7,7 @@ use crate::fleet::{Model, Node};
 use crate::load::{Loading, Work};
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::{RequestProfile, Task};
-use crate::spot::Spot;
+use crate::spot::{Spot, runner_occupancy};
 
 /// Size that a model of unknown size is taken to have: a 14B model at four bits, large enough not to win by it.
 pub const ASSUMED_MODEL_BYTES: u64 = 9_000_000_000;
@@ -104,7 +104,7 @@ impl Prediction {
         self.prefill_ms + self.decode_ms
     }
 
-    /// What it costs all, but for a load: the wait, the request itself, and what others lose by it. Who chooses by its own
+    /// What it costs all, but for a load: the wait, the request itself, and the slowdown imposed on concurrent requests. Who chooses by its own
     /// time alone goes where it slows down the most, as long as it is itself slowed down a little less.
     #[must_use]
     pub fn cost_ms(&self) -> f64 {
@@ -157,18 +157,6 @@ pub fn lost_ms(here: &Prediction, loaded: &Prediction) -> f64 {
 #[must_use]
 pub fn needs_load(plan: &ContextPlan) -> bool {
     plan.action.needs_load()
-}
-
-/// Requests on the runner of `model` on this node: ours and others'.
-#[must_use]
-pub fn runner_occupancy(model: &Model) -> u32 {
-    model.load.in_flight().saturating_add(model.busy_by_others())
-}
-
-/// Slots that `model` has for us on `node` at `now_ms`: as reported, fewer after it said that it was busy.
-#[must_use]
-pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
-    model.load.usable_slots(model.slots(&node.env), now_ms)
 }
 
 /// How many times as long everything takes because other runners of the device work: they take turns.

@@ -3,11 +3,12 @@
 //! Requests wait at the edge, not inside a node's hidden queue: the first slot to free anywhere then takes the best
 //! of them, and one that waits can still be cancelled, counted and told about.
 
-use crate::estimate::{needs_load, runner_occupancy};
+use crate::estimate::needs_load;
 use crate::fleet::Resident;
 use crate::protect::{ContextAction, ContextPlan};
 use crate::request::RequestProfile;
 use crate::spot::Spot;
+use crate::spot::runner_occupancy;
 
 /// What a request would find on a node now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

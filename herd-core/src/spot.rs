@@ -1,6 +1,5 @@
 //! A model on a node at one moment: what a decision reads of both, read once.
 
-use crate::estimate::usable_slots;
 use crate::fleet::{Model, Node};
 use crate::load::Loading;
 
@@ -53,4 +52,16 @@ impl<'a> Spot<'a> {
     pub fn has_slot(&self) -> bool {
         self.runner_occupancy < self.slots
     }
+}
+
+/// Requests on the runner of `model` on this node: ours and others'.
+#[must_use]
+pub fn runner_occupancy(model: &Model) -> u32 {
+    model.load.in_flight().saturating_add(model.busy_by_others())
+}
+
+/// Slots that `model` has for us on `node` at `now_ms`: as reported, fewer after it said that it was busy.
+#[must_use]
+pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
+    model.load.usable_slots(model.slots(&node.env), now_ms)
 }

@@ -1,18 +1,43 @@
-//! Requests under way, for those who look and those who cancel.
+//! Requests under way, for observers (the admin API), and to cancel them.
 //!
 //! A concurrent map whose readers take no lock: whoever lists thousands of requests keeps none of them waiting.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use herd_admin::{LivePhase, LiveView};
 use herd_core::exchange::{Exchange, State};
+use herd_core::patience::GiveUp;
 use herd_core::request::RequestProfile;
 use papaya::HashMap;
 
 use crate::connection::Connection;
-use crate::proxy::life::Life;
+
+/// An exchange that its request and the connection of its client share: the connection is where silence is noticed.
+#[derive(Debug, Clone)]
+pub struct Life(Arc<Mutex<Exchange>>);
+
+impl Life {
+    /// Shares `exchange`.
+    #[must_use]
+    pub fn new(exchange: Exchange) -> Self {
+        Self(Arc::new(Mutex::new(exchange)))
+    }
+
+    /// The exchange. Not to be kept over a wait.
+    pub fn lock(&self) -> MutexGuard<'_, Exchange> {
+        // Each change under it is complete before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the request on an operator's word, wherever it is; `connection` is its client's.
+    pub fn cancel(&self, connection: &Connection) {
+        drop(self.lock().abandon(GiveUp::Cancelled));
+        // Its node's connection is closed from the client's side: see `watch`.
+        connection.awaited().wake();
+    }
+}
 
 /// All requests under way. Cloning is cheap.
 #[derive(Clone, Default)]
@@ -137,7 +162,6 @@ mod tests {
     use herd_core::budget::{BudgetLimits, Retries};
     use herd_core::exchange::{Action, Env, Event, ExchangePolicy, Request};
     use herd_core::inspect::{InspectLimits, inspect};
-    use herd_core::patience::GiveUp;
     use herd_core::queue::Class;
     use herd_core::record::RequestRecord;
     use herd_core::request::Surface;

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use herd_admin::AdminState;
 use herd_core::record::RequestRecord;
+use herd_core::vocabulary::{ContextAction, ReloadCause, StandIn};
 use herd_store::StoreHandle;
 use prometheus::Registry;
 
 use crate::telemetry::Telemetry;
-use crate::trace;
 
 /// Where records go: they are counted at once, and written and shown to observers by the store's thread, which takes
 /// what has come together. None makes a request wait.
@@ -29,7 +29,7 @@ pub struct Observers(Arc<OnceLock<AdminState>>);
 impl Observers {
     /// Shows them `record`.
     pub fn show(&self, record: &RequestRecord) {
-        trace::log(record);
+        log(record);
         if let Some(admin) = self.0.get().filter(|_| !record.benchmark) {
             admin.request_ended(record);
         }
@@ -88,6 +88,48 @@ impl Recorder {
             self.observers.show(&record);
         }
     }
+}
+
+/// The nodes that were asked and how it went, `a:error_500,b:completed`.
+fn story(record: &RequestRecord) -> String {
+    let told = record.attempts.iter().map(|attempt| format!("{}:{}", attempt.node_id, attempt.outcome.name()));
+    told.collect::<Vec<_>>().join(",")
+}
+
+/// One line of the log.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds; casts from floats saturate")]
+fn log(record: &RequestRecord) {
+    let whole = |ms: f64| ms as u64;
+    tracing::info!(
+        target: "herd::request",
+        request_id = record.request_id,
+        benchmark = record.benchmark,
+        surface = record.surface_name(),
+        key_id = record.key_id,
+        model = record.original_model,
+        served_model = if record.node_id.is_empty() { "" } else { &record.model },
+        stand_in = record.stand_in.map_or("", StandIn::name),
+        node_id = record.node_id,
+        score = record.score.unwrap_or_default(),
+        attempts = story(record),
+        http_status = record.http_status,
+        status = record.status_name(),
+        latency_ms = whole(record.latency_ms),
+        queue_ms = record.queue_ms.map(whole),
+        predicted_ms = record.predicted_ms,
+        ttft_ms = record.first_byte_ms().map(whole),
+        num_ctx = record.num_ctx,
+        context_length = record.context_length,
+        context_action = record.context_action.map_or("", ContextAction::name),
+        reload_cause = record.reload_cause.map_or("", ReloadCause::name),
+        prompt_tokens = record.counts.prompt_tokens,
+        completion_tokens = record.counts.completion_tokens,
+        tokens_estimated = record.counts.estimated,
+        load_ms = record.counts.load_ms,
+        response_bytes = record.response_bytes,
+        error = record.error_message.as_deref().unwrap_or_default(),
+        "request ended"
+    );
 }
 
 #[cfg(test)]

@@ -17,13 +17,12 @@ use super::admin::ForAdmin;
 use super::answer::Answer;
 use super::body::Held;
 use super::cors::Page;
-use super::life::Life;
 use super::marks::Marks;
 use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::budget::Share;
 use crate::connection::Connection;
-use crate::live::LiveGuard;
+use crate::live::{Life, LiveGuard};
 use crate::trace::Trace;
 
 /// One request.

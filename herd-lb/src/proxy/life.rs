@@ -1,46 +1,20 @@
 //! The exchange of one request, as the edge drives it: what happened goes in, and what must be done at once is done.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use herd_core::budget::{BudgetLimits, Retries};
 use herd_core::exchange::silence::Known;
 use herd_core::exchange::{Action, Dispatch as _, Env, Event, Exchange, ExchangePolicy, Mode, Note, State};
 use herd_core::fleet::Loaded;
-use herd_core::patience::GiveUp;
 
 use super::Edge;
 use super::ctx::Inference;
 use crate::config::LiveConfig;
-use crate::connection::Connection;
 use crate::dispatch::Dispatcher;
 use crate::fleet::Fleet;
+use crate::live::Life;
 use crate::telemetry::QueueRefusal;
 use crate::watch::Look;
-
-/// An exchange that its request and the connection of its client share: the connection is where silence is noticed.
-#[derive(Debug, Clone)]
-pub struct Life(Arc<Mutex<Exchange>>);
-
-impl Life {
-    /// Shares `exchange`.
-    #[must_use]
-    pub fn new(exchange: Exchange) -> Self {
-        Self(Arc::new(Mutex::new(exchange)))
-    }
-
-    /// The exchange. Not to be kept over a wait.
-    pub fn lock(&self) -> MutexGuard<'_, Exchange> {
-        // Each change under it is complete before anything can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the request on an operator's word, wherever it is; `connection` is its client's.
-    pub fn cancel(&self, connection: &Connection) {
-        drop(self.lock().abandon(GiveUp::Cancelled));
-        // Its node's connection is closed from the client's side: see `watch`.
-        connection.awaited().wake();
-    }
-}
 
 /// What an exchange is driven with besides events: the fleet, the clock and the operator's word.
 pub struct Driver {
