@@ -44,7 +44,7 @@ pub struct WaitingView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Limit {
     /// Its key in the configuration.
-    pub name: &'static str,
+    pub name: String,
     /// It.
     pub limit: f64,
     /// How much is used now; null = it is not a matter of use.

@@ -81,7 +81,7 @@ impl FleetSource for FakeSource {
     }
 
     fn limits(&self) -> Vec<Limit> {
-        vec![Limit { name: "queue.max_waiting", limit: 7.0, used: Some(1.0) }]
+        vec![Limit { name: "queue.max_waiting".to_owned(), limit: 7.0, used: Some(1.0) }]
     }
 
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {

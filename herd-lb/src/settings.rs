@@ -48,6 +48,8 @@ pub struct Settings {
     live: LiveConfig,
     fleet: Arc<Fleet>,
     follower: OnceLock<Follower>,
+    /// What the bounds were at the start, for those that are read then alone.
+    at_start: BTreeMap<String, f64>,
 }
 
 /// Told of every configuration that comes into force, before it does.
@@ -58,7 +60,18 @@ impl Settings {
     #[must_use]
     pub fn new(layers: Layers, live: LiveConfig, fleet: Arc<Fleet>) -> Self {
         let file = settings_file(&live.now().data_dir);
-        Self { layers: Mutex::new(layers), file, live, fleet, follower: OnceLock::new() }
+        let at_start = bounds(&layers).collect();
+        Self { layers: Mutex::new(layers), file, live, fleet, follower: OnceLock::new(), at_start }
+    }
+
+    /// Every bound of the configuration as it is in force, by its key.
+    #[must_use]
+    pub fn bounds(&self) -> Vec<(String, f64)> {
+        let in_force = |(key, now): (String, f64)| {
+            let bound = if needs_restart(&key) { self.at_start.get(&key).copied().unwrap_or(now) } else { now };
+            (key, bound)
+        };
+        bounds(&self.lock()).map(in_force).collect()
     }
 
     /// Has `follower` told of every configuration that comes into force, before it does; one at a time. The first that
@@ -133,6 +146,16 @@ impl Settings {
         // It is replaced as a whole.
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Every bound that `layers` make, by its key.
+fn bounds(layers: &Layers) -> impl Iterator<Item = (String, f64)> {
+    let mut values: BTreeMap<String, serde_yaml::Value> =
+        layers.values().unwrap_or_default().into_iter().map(|(key, value, _)| (key, value)).collect();
+    ConfigFile::bounds().filter_map(move |key| {
+        let bound = values.remove(&key)?.as_f64()?;
+        Some((key, bound))
+    })
 }
 
 /// What of the configuration `next` would keep an edge from starting that runs with `now`: told while there is somebody to

@@ -82,30 +82,8 @@ impl FleetSource for EdgeSource {
     }
 
     fn limits(&self) -> Vec<Limit> {
-        let config = self.config.now();
-        let queue = &config.queue;
-        let used = |name, limit: f64, used: f64| Limit { name, limit, used: Some(used) };
-        let fixed = |name, limit: f64| Limit { name, limit, used: None };
-        let nodes = self.fleet.snapshot().nodes.len();
-        let burst = config.retry_budget.burst;
-        let spent = burst - self.retries.left(self.fleet.now_ms());
-        vec![
-            used("queue.max_waiting", queue.max_waiting as f64, self.dispatcher.waiting() as f64),
-            fixed("queue.max_waiting_per_model", queue.max_waiting_per_model as f64),
-            fixed("queue.max_wait_ms", queue.max_wait_ms as f64),
-            used("retry.budget_burst", burst, spent),
-            fixed("retry.max_attempts", f64::from(config.exchange.max_attempts)),
-            fixed("routing.candidates_max", config.policy.candidates_max as f64),
-            fixed("hold.max_ms", config.exchange.hold.max_ms as f64),
-            fixed("reaper.no_progress_ms", config.exchange.patience.no_progress_ms as f64),
-            used("limits.buffered_bytes", config.limits.buffered_bytes as f64, self.budget.used_bytes() as f64),
-            fixed("limits.held_answer_bytes", config.limits.held_answer_bytes as f64),
-            fixed("limits.request_body_bytes", config.limits.request_body_bytes as f64),
-            used("admin.requests_max", config.admin_requests_max as f64, self.admin_places.taken_count() as f64),
-            fixed("limits.connections", config.limits.connections as f64),
-            used("fleet.nodes_max", config.heartbeat_limits.nodes as f64, nodes as f64),
-            fixed("fleet.models_max", config.heartbeat_limits.models as f64),
-        ]
+        let bounds = self.settings.bounds().into_iter();
+        bounds.map(|(name, limit)| Limit { used: self.used(&name, limit), name, limit }).collect()
     }
 
     fn heartbeat(&self, heartbeat: Heartbeat, sender: Sender) -> Result<&'static str, HeartbeatError> {
@@ -130,5 +108,19 @@ impl FleetSource for EdgeSource {
 
     fn draining(&self) -> bool {
         self.fleet.draining()
+    }
+}
+
+impl EdgeSource {
+    /// What is used of the bound `name`, which is `limit`; `None` = it is not a matter of use.
+    fn used(&self, name: &str, limit: f64) -> Option<f64> {
+        Some(match name {
+            "queue.max_waiting" => self.dispatcher.waiting() as f64,
+            "retry.budget_burst" => limit - self.retries.left(self.fleet.now_ms()),
+            "limits.buffered_bytes" => self.budget.used_bytes() as f64,
+            "admin.requests_max" => self.admin_places.taken_count() as f64,
+            "fleet.nodes_max" => self.fleet.snapshot().nodes.len() as f64,
+            _ => return None,
+        })
     }
 }

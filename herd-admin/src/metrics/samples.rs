@@ -63,8 +63,8 @@ impl Samples {
         // Numbers of one metric must be comparable, and times have another unit.
         let comparable = |limit: &Limit| !limit.name.ends_with("_ms");
         for limit in source.limits().into_iter().filter(comparable) {
-            self.set(&gauges::LIMIT, &[limit.name], limit.limit);
-            self.maybe(&gauges::LIMIT_USED, &[limit.name], limit.used);
+            self.set(&gauges::LIMIT, &[&limit.name], limit.limit);
+            self.maybe(&gauges::LIMIT_USED, &[&limit.name], limit.used);
         }
     }
 

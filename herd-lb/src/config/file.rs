@@ -416,7 +416,36 @@ section! {
     }
 }
 
+/// Numbers that set a pace, a share or a weight, and bound nothing: every other number of the configuration is a bound.
+const NO_BOUNDS: [&str; 19] = [
+    "threads",
+    "fleet.degraded_after_ms",
+    "fleet.stale_after_ms",
+    "fleet.offline_after_ms",
+    "fleet.gone_after_ms",
+    "probe.interval_ms",
+    "probe.failures",
+    "routing.weights.thermal",
+    "routing.weights.memory_fit",
+    "routing.weights.queue_depth",
+    "routing.weights.latency_history",
+    "routing.weights.role_affinity",
+    "routing.weights.availability_trend",
+    "routing.weights.context_fit",
+    "fallback.vram_after_ms",
+    "reaper.first_byte_factor",
+    "retry.budget_ratio",
+    "retry.budget_per_s",
+    "health.interval_ms",
+];
+
 impl ConfigFile {
+    /// The keys of all bounds.
+    pub fn bounds() -> impl Iterator<Item = String> {
+        let is_bound = |(key, value): &(String, Value)| value.is_number() && !NO_BOUNDS.contains(&key.as_str());
+        Self::keys().into_iter().filter(is_bound).map(|(key, _)| key)
+    }
+
     /// Every dotted key with its default.
     #[must_use]
     pub fn keys() -> Vec<(String, Value)> {
@@ -436,5 +465,26 @@ fn collect(value: &Value, path: &str, keys: &mut Vec<(String, Value)>) {
     for (key, value) in mapping {
         let key = key.as_str().unwrap_or_default();
         collect(value, &if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }, keys);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_a_bound_or_known_to_be_none() {
+        let keys = ConfigFile::keys();
+        let is_number = |key: &str| keys.iter().any(|(known, value)| known == key && value.is_number());
+        for key in NO_BOUNDS {
+            assert!(is_number(key), "{key} is no number of the configuration");
+        }
+        let bounds: Vec<String> = ConfigFile::bounds().collect();
+        assert_eq!(bounds.len() + NO_BOUNDS.len(), keys.iter().filter(|(_, value)| value.is_number()).count());
+        for key in
+            ["limits.connections", "queue.max_waiting", "retry.budget_burst", "fleet.nodes_max", "store.max_bytes"]
+        {
+            assert!(bounds.iter().any(|bound| bound == key), "{key}");
+        }
     }
 }

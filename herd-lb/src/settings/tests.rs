@@ -146,3 +146,15 @@ fn a_setting_that_would_keep_the_next_start_from_succeeding_is_refused() {
     std::fs::remove_file(&file).unwrap();
     assert_eq!(edge.setting("listen").value, json!("127.0.0.1:21435"));
 }
+
+#[test]
+fn bounds_are_those_in_force() {
+    let edge = Edge::start("bounds", &[("FLEET_QUEUE_MAX_WAITING", "7")], "limits: {connections: 100}");
+    let bound = |key: &str| edge.settings.bounds().into_iter().find(|(name, _)| name == key).map(|(_, bound)| bound);
+    assert_eq!([bound("queue.max_waiting"), bound("limits.connections")], [Some(7.0), Some(100.0)]);
+    assert_eq!([bound("threads"), bound("routing.weights.thermal"), bound("listen")], [None; 3]);
+    let change = edge.change(&json!({"limits.connections": 200, "hold.max_ms": 5})).unwrap();
+    assert_eq!(change.needs_restart, ["limits.connections"]);
+    assert_eq!([bound("limits.connections"), bound("hold.max_ms")], [Some(100.0), Some(5.0)]);
+    assert_eq!(edge.settings.bounds().len(), ConfigFile::bounds().count());
+}
