@@ -60,19 +60,20 @@ pub fn thermal(facts: &Facts<'_>, weights: &Weights) -> f64 {
 
 /// Headroom after the model is placed. Range `[0, weight]`.
 ///
-/// Resident: the share of it that is in GPU memory (all of it when that is not reported). Else: free memory against
-/// twice the weights, zero when they just fit. Unknown size or memory: zero.
+/// Resident: the share of it that is in GPU memory. Else: free memory against twice the weights, zero when they just fit.
+/// What is not known is neutral: half.
 #[must_use]
 pub fn memory_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let full = weights.memory_fit;
     let Spot { node, model, .. } = facts.spot;
     if let Some(resident) = &model.resident {
         return match (resident.size_vram_bytes, resident.size_bytes) {
-            (Some(vram), Some(size)) if node.device.discrete && size > 0 => full * share(vram, size),
-            _ => full,
+            _ if !node.device.discrete => full,
+            (Some(vram), Some(size)) if size > 0 => full * share(vram, size),
+            _ => full / 2.0,
         };
     }
-    let (Some(size), Some(free)) = (model.size_bytes, node.device.free_bytes) else { return 0.0 };
+    let (Some(size), Some(free)) = (model.size_bytes, node.device.free_bytes) else { return full / 2.0 };
     full * (free as f64 / size.max(1) as f64 - 1.0).clamp(0.0, 1.0)
 }
 
@@ -88,7 +89,7 @@ pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
 /// Differences well below this are not more than the error of a prediction, whatever the request takes.
 const LATENCY_GRAIN_MS: f64 = 250.0;
 
-/// Expected time of the wait, of the request itself and of what others lose by it, from what requests really took here,
+/// Expected time of the wait, of the request itself and of the slowdown of others, from what requests really took here,
 /// against that of the fastest candidate: how many times as long matters, be it seconds or minutes. Half of the weight for
 /// twice as long, three quarters for four times. Range `(-weight, 0]`. Never measured: what such hardware takes for a model
 /// of that size, as far as others have shown it, not zero.
