@@ -102,7 +102,8 @@ impl Fleet {
 
     /// Has every node that can serve `name`, a model of Ollama's cloud that no node lists.
     pub fn offer_remote(&self, name: &ModelName) {
-        if name.is_remote() {
+        // Mostly they serve it already, and requests must not wait for each other or for a heartbeat.
+        if name.is_remote() && self.snapshot.load().with_remote(name).is_some() {
             self.update(|snapshot| snapshot.with_remote(name));
         }
     }
@@ -230,7 +231,7 @@ impl Fleet {
         Ok(now.node(&id).map_or("unknown", |node| node.state(now_ms, &life).name()))
     }
 
-    /// Takes the node named `id` out for new requests, or puts it back; false = there is none.
+    /// Cordons the node named `id`, which then gets no new requests, or uncordons it; false = there is none.
     pub fn set_cordon(&self, id: &str, cordoned: bool) -> bool {
         self.update(|snapshot| snapshot.with_cordon(id, cordoned))
     }

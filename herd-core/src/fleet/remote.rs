@@ -21,9 +21,13 @@ impl FleetSnapshot {
         if !name.is_remote() || self.nodes.iter().any(|node| node.model(name).is_some_and(|model| !model.unlisted)) {
             return None;
         }
+        let lacks = |node: &Node| node.model(name).is_none() && hands_on(node);
+        // Each request for it asks.
+        if !self.nodes.iter().any(|node| lacks(node)) {
+            return None;
+        }
         let mut next = Self { version: self.version + 1, ..self.clone() };
-        let mut changed = false;
-        for node in next.nodes.iter_mut().filter(|node| hands_on(node) && node.model(name).is_none()) {
+        for node in next.nodes.iter_mut().filter(|node| lacks(node)) {
             let mut with = node.as_ref().clone();
             make_room(&mut with);
             let model = unlisted(name);
@@ -31,9 +35,8 @@ impl FleetSnapshot {
             with.models.insert(place, model);
             with.sum_up();
             *node = Arc::new(with);
-            changed = true;
         }
-        changed.then_some(next)
+        Some(next)
     }
 }
 
