@@ -2,6 +2,7 @@
 //!
 //! A fact that could not be read is `None` or an empty list, never zero.
 
+mod activity;
 mod bandwidth;
 mod gpu;
 mod host;
@@ -53,6 +54,8 @@ pub struct MachineFacts {
     pub runners: Option<Vec<wire::Runner>>,
     /// Names of the models that are being loaded; an empty one could not be named.
     pub loading: Vec<String>,
+    /// Whether its runners work; empty = not known.
+    pub activity: Vec<wire::RunnerActivity>,
 }
 
 /// CPU load.
@@ -96,6 +99,7 @@ impl std::fmt::Debug for HostSource {
 struct Survey {
     facts: MachineFacts,
     runners: Option<Vec<process::RunnerProcess>>,
+    work: Vec<activity::Work>,
 }
 
 /// Collects [`MachineFacts`], one survey at a time.
@@ -148,6 +152,7 @@ impl MachineCollector {
             let occupancy = self.runners.ask(&self.client, processes, ollama).await;
             (facts.runners, facts.loading) = (occupancy.runners, occupancy.loading);
         }
+        facts.activity = runner::named_work(&self.last.work, ollama).await;
         facts
     }
 

@@ -81,6 +81,7 @@ fn report(who: &Identity, seq: u64, address: String, machine: &MachineFacts, oll
             // Runners of an Ollama that is gone are gone too; a reading from before says nothing.
             runners: machine.runners.clone().filter(|_| ollama.state != OllamaState::Down),
             loading: if ollama.state == OllamaState::Down { Vec::new() } else { machine.loading.clone() },
+            activity: if ollama.state == OllamaState::Down { Vec::new() } else { machine.activity.clone() },
         },
     }
 }

@@ -46,8 +46,11 @@ pub struct Evidence {
     pub resident: bool,
     /// Its agent sees it being loaded.
     pub loading: bool,
-    /// A number that grows with the work of its runner, whatever that is; `None` = the node does not report it.
+    /// A number that grows with the work of its runner, told by what its processes use; `None` = the node does not report
+    /// it.
     pub activity: Option<u64>,
+    /// Whether `activity` would show that the runner stands still.
+    pub activity_conclusive: bool,
 }
 
 words! {
@@ -76,7 +79,10 @@ pub fn evidence(snapshot: &FleetSnapshot, number: u32, model: &ModelName) -> Opt
     let is_it = |name: &String| name.is_empty() || ModelName::new(name).is_ok_and(|name| name == model.name);
     let report = node.heartbeat.herd.as_ref();
     let loading = report.is_some_and(|report| report.ollama.loading.iter().any(is_it));
-    Some(Evidence { tokens_done, resident: model.resident.is_some(), loading, activity: None })
+    let runners = || report.iter().flat_map(|report| &report.ollama.activity).filter(|runner| is_it(&runner.model));
+    let activity = runners().map(|runner| runner.steps).reduce(u64::wrapping_add);
+    let activity_conclusive = activity.is_some() && runners().all(|runner| runner.conclusive);
+    Some(Evidence { tokens_done, resident: model.resident.is_some(), loading, activity, activity_conclusive })
 }
 
 #[cfg(test)]
@@ -84,18 +90,44 @@ mod tests {
     use super::*;
     use crate::fleet::{Applied, HeartbeatLimits, LifeLimits};
     use crate::testing::{NodeSpec, sender};
+    use crate::wire::{OllamaReport, RunnerActivity};
 
-    #[track_caller]
-    fn sees_load(loading: &[&str], expected: bool) {
+    /// What is known of the model `m` on a node whose Ollama reports so.
+    fn seen(report: impl FnOnce(&mut OllamaReport)) -> Evidence {
         let mut heartbeat = NodeSpec::default().cold("m").heartbeat("a", 1);
-        if let Some(report) = &mut heartbeat.herd {
-            report.ollama.loading = loading.iter().map(|name| (*name).to_owned()).collect();
+        if let Some(herd) = &mut heartbeat.herd {
+            report(&mut herd.ollama);
         }
         let (life, limits) = (LifeLimits::default(), HeartbeatLimits::default());
         let applied = FleetSnapshot::default().apply(heartbeat, sender(), 0, &life, &limits);
         let Ok(Applied::Changed(snapshot)) = applied else { panic!("{applied:?}") };
-        let seen = evidence(&snapshot, snapshot.nodes[0].number, &ModelName::new("m").unwrap()).unwrap();
+        evidence(&snapshot, snapshot.nodes[0].number, &ModelName::new("m").unwrap()).unwrap()
+    }
+
+    #[track_caller]
+    fn sees_load(loading: &[&str], expected: bool) {
+        let seen = seen(|ollama| ollama.loading = loading.iter().map(|name| (*name).to_owned()).collect());
         assert_eq!((seen.loading, seen.resident), (expected, false), "{loading:?}");
+    }
+
+    #[track_caller]
+    fn sees_activity(runners: &[(&str, u64, bool)], expected: (Option<u64>, bool)) {
+        let runner = |(model, steps, conclusive): &(&str, u64, bool)| RunnerActivity {
+            model: (*model).to_owned(),
+            steps: *steps,
+            conclusive: *conclusive,
+        };
+        let seen = seen(|ollama| ollama.activity = runners.iter().map(runner).collect());
+        assert_eq!((seen.activity, seen.activity_conclusive), expected, "{runners:?}");
+    }
+
+    #[test]
+    fn the_work_of_runners_that_may_be_the_models_is_evidence() {
+        sees_activity(&[], (None, false));
+        sees_activity(&[("m:latest", 3, true)], (Some(3), true));
+        sees_activity(&[("other", 9, true)], (None, false));
+        sees_activity(&[("m", 3, true), ("", 4, false), ("other", 9, true)], (Some(7), false));
+        sees_activity(&[("m", u64::MAX, true), ("", 2, true)], (Some(1), true));
     }
 
     #[test]

@@ -324,6 +324,23 @@ pub struct OllamaReport {
     /// A load whose model could not be named is an empty string. An empty list says nothing: not every host shows its
     /// loads, and older agents do not report them.
     pub loading: Vec<String>,
+    /// Whether its runners work, told by what their processes use of the machine; at most 64. Empty = it cannot be seen, or
+    /// the agent is older than this field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub activity: Vec<RunnerActivity>,
+}
+
+/// Work of one runner process, told by what it uses of the machine: that is seen on every system, also where slots are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunnerActivity {
+    /// Name of the model that it runs; empty = it could not be matched, and may be any.
+    pub model: String,
+    /// How often the agent has looked and found it at work: its CPU time had grown, it had read from disk, its memory had
+    /// changed, or a GPU was busy.
+    pub steps: u64,
+    /// Whether a look would show that it stands still; false where not all that it uses can be read.
+    pub conclusive: bool,
 }
 
 /// Settings of the Ollama process; `None` = could not be read.

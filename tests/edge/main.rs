@@ -4,6 +4,7 @@
 
 mod access;
 mod alias;
+mod alive;
 mod attack;
 mod attack_memory;
 mod attack_silence;

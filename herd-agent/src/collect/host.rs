@@ -8,10 +8,11 @@ use std::time::Instant;
 use herd_core::wire;
 use reqwest::Url;
 use sysinfo::{
-    Components, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Networks, Pid, ProcessRefreshKind,
+    Components, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Networks, Pid, ProcessRefreshKind, ProcessStatus,
     ProcessesToUpdate, System, UpdateKind,
 };
 
+use super::activity::{Activity, Usage, Work};
 use super::gpu::{self, Gpus};
 use super::process::{self, Process};
 use super::{CpuFacts, MachineFacts, Survey, Temperature, is_local, memory};
@@ -25,6 +26,7 @@ pub(super) struct Machine {
     cpu_read: Option<Instant>,
     cpu_pct: f64,
     gpus: Gpus,
+    activity: Activity,
     ollama: Url,
     agent_env: wire::OllamaEnv,
     chip: String,
@@ -33,7 +35,8 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(ollama: Url, agent_env: wire::OllamaEnv) -> Self {
         let system = System::new().inspect_err(|error| tracing::warn!(%error, "host facts cannot be read")).ok();
-        Self { system, cpu_read: None, cpu_pct: 0.0, gpus: Gpus::new(), ollama, agent_env, chip: String::new() }
+        let (gpus, activity) = (Gpus::new(), Activity::default());
+        Self { system, cpu_read: None, cpu_pct: 0.0, gpus, activity, ollama, agent_env, chip: String::new() }
     }
 
     /// Reads everything anew.
@@ -53,10 +56,11 @@ impl Machine {
             temperature: temperature(),
             gpus: gpu::visible(self.gpus.read(&self.chip, memory.as_ref()), |name| server?.variable(name)),
             ollama_env: server.filter(|s| !s.env.is_empty()).map_or(self.agent_env, Process::ollama_env),
-            runners: None,
-            loading: Vec::new(),
+            ..MachineFacts::default()
         };
-        Survey { facts, runners: server.map(|server| process::runners(&processes, server.pid)) }
+        let runners = server.map(|server| process::runners(&processes, server.pid));
+        let work = server.map(|server| self.work(&processes, server.pid, &facts.gpus)).unwrap_or_default();
+        Survey { facts, runners, work }
     }
 
     /// Every process with its command line, and `ollama` with its environment.
@@ -69,6 +73,16 @@ impl Machine {
         let environment = commands.with_environ(UpdateKind::Always);
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&servers), true, environment);
         system.processes().values().map(process_of).collect()
+    }
+
+    /// What the runners of the Ollama `server` have done since the last survey.
+    fn work(&mut self, processes: &[Process], server: u32, gpus: &[wire::Gpu]) -> Vec<Work> {
+        let Some(system) = &mut self.system else { return Vec::new() };
+        let pids: Vec<Pid> = process::family(processes, server).into_iter().map(Pid::from_u32).collect();
+        let usage = ProcessRefreshKind::nothing().with_cpu().with_disk_usage().with_memory().without_tasks();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&pids), true, usage);
+        let usage = |pid| system.process(Pid::from_u32(pid)).map(usage_of).unwrap_or_default();
+        self.activity.look(&process::workers(processes, server, usage), gpus, Instant::now())
     }
 
     fn cpu(&mut self) -> Option<CpuFacts> {
@@ -126,6 +140,15 @@ fn process_of(process: &sysinfo::Process) -> Process {
         name: process.name().to_string_lossy().into_owned(),
         cmd: text(process.cmd()),
         env: text(process.environ()),
+    }
+}
+
+fn usage_of(process: &sysinfo::Process) -> Usage {
+    Usage {
+        cpu_ms: process.accumulated_cpu_time(),
+        read_bytes: process.disk_usage().total_read_bytes,
+        memory_bytes: process.memory(),
+        stopped: matches!(process.status(), ProcessStatus::Stop | ProcessStatus::Zombie | ProcessStatus::Dead),
     }
 }
 
@@ -249,5 +272,60 @@ mod tests {
         assert!(memory.available_bytes > 0 && memory.available_bytes <= memory.total_bytes, "{memory:?}");
         assert!(survey.facts.disk.unwrap().total_bytes > 0);
         assert_eq!(survey.runners, None, "no Ollama listens on port 1");
+    }
+
+    /// A process that looks like an Ollama with one runner, which computes for ever.
+    #[cfg(target_os = "linux")]
+    struct Pretence(std::process::Child);
+
+    #[cfg(target_os = "linux")]
+    impl Pretence {
+        fn start(dir: &Path, port: u16) -> Self {
+            // A shell by another name runs scripts that are called like Ollama's subcommands.
+            std::fs::copy("/bin/sh", dir.join("ollama")).unwrap();
+            std::fs::write(dir.join("serve"), "./ollama runner --model /m/blobs/sha256-ab &\nwait\n").unwrap();
+            std::fs::write(dir.join("runner"), "while :; do :; done\n").unwrap();
+            let mut command = Command::new(dir.join("ollama"));
+            command.arg("serve").current_dir(dir).env("OLLAMA_HOST", format!("127.0.0.1:{port}"));
+            Self(std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().unwrap())
+        }
+
+        fn signal(&self, signal: &str) {
+            Command::new("kill").args([signal, "--", &format!("-{}", self.0.id())]).status().unwrap();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Drop for Pretence {
+        fn drop(&mut self) {
+            self.signal("-KILL");
+            drop(self.0.wait());
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_runner_that_computes_is_seen_at_work_and_one_that_is_stopped_is_not() {
+        let dir = crate::test_dir::TestDir::new();
+        // Nobody needs to listen there: the environment of the process says that it would.
+        let port = 23_434;
+        let ollama = Pretence::start(dir.path(), port);
+        let mut machine = Machine::new(format!("http://127.0.0.1:{port}").parse().unwrap(), wire::OllamaEnv::default());
+        let mut look = move || machine.survey().work.first().cloned().unwrap_or_default();
+        let began = Instant::now();
+        while look().steps < 3 {
+            assert!(began.elapsed().as_secs() < 30, "no work is seen");
+        }
+        assert_eq!(look().model, "/m/blobs/sha256-ab");
+        ollama.signal("-STOP");
+        let (stopped, at) = (look(), Instant::now());
+        while at.elapsed().as_secs() < 2 {
+            assert_eq!(look().steps, stopped.steps);
+        }
+        ollama.signal("-CONT");
+        let began = Instant::now();
+        while look().steps == stopped.steps {
+            assert!(began.elapsed().as_secs() < 30, "no work is seen again");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use herd_core::wire;
 
+use super::activity::{Usage, Worker};
 use crate::config::{ollama_env, ollama_host};
 
 /// A process, as far as it can be read.
@@ -73,6 +74,32 @@ pub(super) fn runners(processes: &[Process], server: u32) -> Vec<RunnerProcess> 
     processes.iter().filter(|process| process.parent == Some(server)).filter_map(runner).collect()
 }
 
+/// The children of the process `server`, each with all that it has started itself: Ollama starts runners alone. `usage`
+/// tells what a process has used.
+pub(super) fn workers(processes: &[Process], server: u32, usage: impl Fn(u32) -> Usage) -> Vec<Worker> {
+    let children = processes.iter().filter(|process| process.parent == Some(server));
+    let worker = |process: &Process| Worker {
+        pid: process.pid,
+        model: option(&process.cmd, "--model").unwrap_or_default().to_owned(),
+        usage: family(processes, process.pid).into_iter().map(&usage).sum(),
+    };
+    children.map(worker).collect()
+}
+
+/// The process `pid` and its descendants.
+pub(super) fn family(processes: &[Process], pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        next += 1;
+        let children = processes.iter().filter(|process| process.parent == Some(parent)).map(|process| process.pid);
+        // A process list is read while processes come and go: what it says of parents may not be a tree.
+        let new: Vec<u32> = children.filter(|child| !family.contains(child)).collect();
+        family.extend(new);
+    }
+    family
+}
+
 fn runner(process: &Process) -> Option<RunnerProcess> {
     let program = Path::new(process.cmd.first()?).file_stem()?.to_str()?;
     if program != "llama-server" {
@@ -115,6 +142,25 @@ mod tests {
         ];
         let expected = RunnerProcess { port: 40123, model: "/m/blobs/sha256-ab".to_owned() };
         assert_eq!(runners(&processes, 10), [expected]);
+    }
+
+    #[test]
+    fn a_runner_uses_what_its_children_use() {
+        let processes = [
+            process(10, 1, "/usr/bin/ollama serve", &[]),
+            process(11, 10, "/usr/bin/ollama runner --model /m/blobs/sha256-ab --port 40123", &[]),
+            process(12, 11, "helper", &[]),
+            process(13, 12, "helper", &[]),
+            process(14, 10, "/usr/bin/ollama runner", &[]),
+            process(15, 1, "stranger --model /x", &[]),
+            process(16, 17, "its own grandparent", &[]),
+            process(17, 16, "its own grandparent", &[]),
+        ];
+        let usage = |pid: u32| Usage { cpu_ms: u64::from(pid), ..Usage::default() };
+        let workers = workers(&processes, 10, usage);
+        let seen: Vec<_> = workers.iter().map(|one| (one.pid, one.model.as_str(), one.usage.cpu_ms)).collect();
+        assert_eq!(seen, [(11, "/m/blobs/sha256-ab", 36), (14, "", 14)]);
+        assert_eq!(family(&processes, 16), [16, 17]);
     }
 
     #[test]

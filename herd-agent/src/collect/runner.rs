@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use herd_core::wire::{LoadedModel, Runner};
+use herd_core::wire::{LoadedModel, Runner, RunnerActivity};
 use reqwest::Client;
 use serde::Deserialize;
 
+use super::activity::Work;
 use super::process::RunnerProcess;
 use crate::ollama::{CallError, OllamaFacts, get_json};
 
@@ -22,6 +23,8 @@ const NO_LIMIT_CONTEXTS: u64 = 10;
 
 /// Most names of models being loaded in one heartbeat.
 const LOADING_MAX: usize = 16;
+/// Most entries on the work of runners in one heartbeat.
+const ACTIVITY_MAX: usize = 64;
 
 /// What the runners of one Ollama do.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -112,6 +115,24 @@ async fn loading_names(blobs: impl Iterator<Item = &str>, ollama: &OllamaFacts) 
     }
     loading.truncate(LOADING_MAX);
     loading
+}
+
+/// The work of runners under the names of their models: of those in memory, else of one that is being loaded.
+pub(super) async fn named_work(work: &[Work], ollama: &OllamaFacts) -> Vec<RunnerActivity> {
+    let loaded: Vec<&str> = ollama.loaded.iter().map(|model| model.name.as_str()).collect();
+    let known: Vec<&str> = ollama.available.iter().map(|model| model.name.as_str()).collect();
+    let mut activity = Vec::new();
+    for Work { model, steps, conclusive } in work {
+        let mut names = names_by_blob(model, &loaded).await;
+        if names.is_empty() {
+            names = names_by_blob(model, &known).await;
+        }
+        let unnamed = names.is_empty().then(String::new);
+        let entry = |model| RunnerActivity { model, steps: *steps, conclusive: *conclusive };
+        activity.extend(names.into_iter().chain(unnamed).map(entry));
+    }
+    activity.truncate(ACTIVITY_MAX);
+    activity
 }
 
 /// One slot of `llama-server`, as far as it is counted here.

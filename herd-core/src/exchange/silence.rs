@@ -2,8 +2,8 @@
 //!
 //! Ollama sends nothing at all while a model loads, while a prompt is read and, unless it streams, while the answer is
 //! written; nor does it where a stream composes a tool call. So silence alone is no evidence against a node. Three
-//! things are: the edge's probe and the agent's heartbeats both stay out; the agent sees the runner and the runner does
-//! nothing; the agent sees that Ollama answers nobody. A node that shows progress of any kind is never given up.
+//! things are: the edge's probe and the agent's heartbeats both stay out; the agent sees the runner, by its slots or by
+//! what its process uses of the machine, and the runner does nothing; the agent sees that Ollama answers nobody. A node that shows progress of any kind is never given up.
 //!
 //! What is known then decides how soon another node is asked, if one is ready; without one, the node is waited for up to
 //! the operator's ceiling.
@@ -173,7 +173,7 @@ impl Silence {
         let decode_ms = if whole { prediction.decode_ms } else { 0.0 };
         // How long an answer gets is not known beforehand, and without a view of the runner nothing tells that it is
         // being written.
-        let may_be_written = whole && evidence.tokens_done.is_none();
+        let may_be_written = whole && evidence.tokens_done.is_none() && evidence.activity.is_none();
         Self {
             stage: Stage::Unanswered,
             progress_at_ms: now_ms,
@@ -240,7 +240,7 @@ impl Silence {
     /// Whether the runner is visible, and was seen without progress since the last one.
     fn is_seen_idle(&self, heartbeat_at_ms: Option<u64>) -> bool {
         let reported = heartbeat_at_ms.is_some_and(|at_ms| at_ms >= self.progress_at_ms + REPORT_MS);
-        reported && !self.evidence.loading && (self.evidence.tokens_done.is_some() || self.evidence.activity.is_some())
+        reported && !self.evidence.loading && (self.evidence.tokens_done.is_some() || self.evidence.activity_conclusive)
     }
 
     /// After which silence another node is asked, if one is ready, and after which none is waited for any more.
@@ -265,10 +265,8 @@ impl Silence {
     /// Tokens move in steps of a batch of the prompt, so that without a view of the runner's work itself a long prompt
     /// needs its time.
     fn stopped_ms(&self) -> u64 {
-        match self.evidence.activity {
-            Some(_) => STOPPED_MS,
-            None => bounded(self.predicted_ms * 2.0, STOPPED_MS, u64::MAX),
-        }
+        let slack_ms = if self.evidence.activity_conclusive { 0.0 } else { self.predicted_ms * 2.0 };
+        bounded(slack_ms, STOPPED_MS, u64::MAX)
     }
 
     fn reason(&self, standing: Standing) -> GiveUp {

@@ -147,6 +147,7 @@ fn check_counts(heartbeat: &Heartbeat, limits: &HeartbeatLimits) -> Result<(), H
             ("herd.ollama.available", report.ollama.available.len(), limits.models),
             ("herd.ollama.runners", report.ollama.runners.as_ref().map_or(0, Vec::len), limits.devices),
             ("herd.ollama.loading", report.ollama.loading.len(), limits.devices),
+            ("herd.ollama.activity", report.ollama.activity.len(), limits.devices),
             ("herd.gpus", report.gpus.len(), limits.devices),
         ]);
     }

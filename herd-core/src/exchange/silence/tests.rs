@@ -45,7 +45,10 @@ impl Signs for At {
     }
 }
 
-const HOT: Evidence = Evidence { tokens_done: None, resident: true, loading: false, activity: None };
+const HOT: Evidence =
+    Evidence { tokens_done: None, resident: true, loading: false, activity: None, activity_conclusive: false };
+/// A runner whose work is seen by what its process uses.
+const VISIBLE: Evidence = Evidence { activity: Some(1), activity_conclusive: true, ..HOT };
 const PATIENCE: Patience = Patience {
     first_byte_floor_ms: 25_000,
     first_byte_ceiling_ms: 600_000,
@@ -115,7 +118,7 @@ fn a_dead_host_is_replaced_within_three_seconds() {
 
 #[test]
 fn a_runner_that_is_seen_to_do_nothing_is_replaced_within_ten_seconds() {
-    let seen = Evidence { tokens_done: Some(7), activity: Some(1), ..HOT };
+    let seen = Evidence { tokens_done: Some(7), ..VISIBLE };
     let stopped = Known { evidence: seen, ..FINE };
     let (at_ms, why) = given_up(silence(&stopped, STREAM, false), stopped).unwrap();
     assert!((8_000..=10_000).contains(&at_ms) && why == GiveUp::NoFirstByte, "{at_ms}");
@@ -126,8 +129,23 @@ fn a_runner_that_is_seen_to_do_nothing_is_replaced_within_ten_seconds() {
 }
 
 #[test]
+fn a_runner_without_visible_slots_that_stops_is_replaced_within_ten_seconds_where_a_stop_shows() {
+    let stopped = Known { evidence: VISIBLE, ..FINE };
+    for body in [STREAM, WHOLE] {
+        let (at_ms, why) = given_up(silence(&stopped, body, false), stopped).unwrap();
+        assert!((8_000..=10_000).contains(&at_ms) && why == GiveUp::NoFirstByte, "{at_ms}");
+    }
+    let unknown = Known { evidence: Evidence { activity_conclusive: false, ..VISIBLE }, ..FINE };
+    let (at_ms, _) = given_up(silence(&unknown, STREAM, false), unknown).unwrap();
+    assert!((20_000..=30_000).contains(&at_ms), "as where nothing is known: {at_ms}");
+}
+
+#[test]
 fn a_runner_that_works_is_never_given_up() {
-    check(Known { evidence: Evidence { activity: Some(1), ..HOT }, works: 3, ..FINE }, None);
+    check(Known { evidence: VISIBLE, works: 3, ..FINE }, None);
+    check(Known { evidence: Evidence { activity_conclusive: false, ..VISIBLE }, works: 3, ..FINE }, None);
+    // A long step of the prompt, in which no token is counted.
+    check(Known { evidence: Evidence { tokens_done: Some(7), ..VISIBLE }, works: 3, ..FINE }, None);
     check(Known { evidence: Evidence { loading: true, resident: false, ..HOT }, ..FINE }, None);
 }
 
@@ -136,7 +154,7 @@ fn after_the_first_byte_no_other_node_takes_over_and_two_minutes_of_silence_are_
     let mut answered = silence(&FINE, STREAM, false);
     answered.byte(Stage::Passing, 0);
     assert_eq!(given_up(answered, FINE), Some((600_000, GiveUp::NoProgress)));
-    let seen = Known { evidence: Evidence { activity: Some(1), ..HOT }, ..FINE };
+    let seen = Known { evidence: VISIBLE, ..FINE };
     let mut stopped = silence(&seen, STREAM, false);
     stopped.byte(Stage::Passing, 0);
     assert_eq!(given_up(stopped, seen), Some((120_000, GiveUp::NoProgress)));

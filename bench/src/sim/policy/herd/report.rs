@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use herd_core::fleet::Sender;
 use herd_core::wire::{
-    AvailableModel, Cpu, Gpu, Heartbeat, HerdReport, LoadedModel, MemoryBytes, OllamaEnv, OllamaReport, Runner, SCHEMA,
+    AvailableModel, Cpu, Gpu, Heartbeat, HerdReport, LoadedModel, MemoryBytes, OllamaEnv, OllamaReport, Runner,
+    RunnerActivity, SCHEMA,
 };
 
 use crate::sim::catalogue::MODELS;
@@ -16,10 +17,13 @@ use crate::sim::workload::NodeSpec;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     numbers: HashMap<usize, u64>,
+    /// How often each model of a node was found at work.
+    steps: HashMap<(usize, usize), u64>,
 }
 
 impl Reports {
     pub(super) fn heartbeat(&mut self, spec: &NodeSpec, node: usize, report: &Report) -> Heartbeat {
+        let activity = self.activity(node, report);
         let seq = self.numbers.entry(node).or_default();
         *seq += 1;
         Heartbeat {
@@ -34,11 +38,25 @@ impl Reports {
                 interval_ms: 5_000,
                 memory: Some(memory(spec, report)),
                 gpus: gpu(spec, report).into_iter().collect(),
-                ollama: ollama(spec, report),
+                ollama: OllamaReport { activity, ..ollama(spec, report) },
                 ..HerdReport::default()
             }),
             ..Heartbeat::default()
         }
+    }
+}
+
+impl Reports {
+    /// A runner that works on requests, or is being loaded, uses the machine.
+    fn activity(&mut self, node: usize, report: &Report) -> Vec<RunnerActivity> {
+        let runners = report.runners.iter().map(|runner| (runner.model, runner.busy > 0));
+        let all = runners.chain(report.loading.iter().map(|model| (*model, true)));
+        let mut looked = |(model, works): (usize, bool)| {
+            let steps = self.steps.entry((node, model)).or_default();
+            *steps += u64::from(works);
+            RunnerActivity { model: MODELS[model].name.into(), steps: *steps, conclusive: true }
+        };
+        all.map(&mut looked).collect()
     }
 }
 
