@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::columns;
 use super::record::bounded;
 use super::rollup::RETRIED;
-use super::write::{INSERT_ATTEMPT, Scribe};
+use super::write::{BatchWriter, INSERT_ATTEMPT};
 
 /// Rows in one step: some ten milliseconds.
 const ROWS: i64 = 500;
@@ -18,7 +18,7 @@ pub(super) fn left(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Adds up the next rows, at `now_ms` of the wall clock. Returns whether some are left.
-pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe, now_ms: u64) -> rusqlite::Result<bool> {
+pub(super) fn step(connection: &mut Connection, batch: &mut BatchWriter, now_ms: u64) -> rusqlite::Result<bool> {
     let (done, end) = (upkeep(connection, "backfilled_to")?, upkeep(connection, "backfill_end")?);
     if done >= end {
         return Ok(false);
@@ -38,7 +38,7 @@ pub(super) fn step(connection: &mut Connection, scribe: &mut Scribe, now_ms: u64
         }
         records.push(record);
     }
-    scribe.add_up(&transaction, &records, now_ms)?;
+    batch.add_up(&transaction, &records, now_ms)?;
     transaction.execute("UPDATE herd_upkeep SET value = ?1 WHERE name = 'backfilled_to'", [next])?;
     transaction.commit()?;
     Ok(next < end)

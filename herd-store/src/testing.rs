@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::clock::Clocks;
 use crate::recent::{LastHour, Recent};
 use crate::record::bounded;
-use crate::write::Scribe;
+use crate::write::BatchWriter;
 use crate::{StoreSettings, file, from_db, retention};
 
 /// A folder for one test, removed when it is dropped.
@@ -73,7 +73,7 @@ pub fn record(id: u64, timestamp_ms: u64) -> RequestRecord {
 #[derive(Debug)]
 pub struct VirtualStore {
     connection: Connection,
-    scribe: Scribe,
+    batch: BatchWriter,
     clocks: Clocks,
     recent: Recent,
     settings: StoreSettings,
@@ -87,7 +87,7 @@ impl VirtualStore {
     #[must_use]
     pub fn new(settings: StoreSettings) -> Self {
         let connection = file::in_memory().expect("a database in memory");
-        Self { connection, scribe: Scribe::new(), clocks: Clocks::new(), recent: Recent::default(), settings }
+        Self { connection, batch: BatchWriter::new(), clocks: Clocks::new(), recent: Recent::default(), settings }
     }
 
     /// An empty one that may hold `max_bytes`.
@@ -98,7 +98,7 @@ impl VirtualStore {
 
     /// Forgets what a process forgets when it ends, and goes on with the database.
     pub fn restart(&mut self) {
-        (self.scribe, self.clocks, self.recent) = (Scribe::new(), Clocks::new(), Recent::default());
+        (self.batch, self.clocks, self.recent) = (BatchWriter::new(), Clocks::new(), Recent::default());
     }
 
     /// Writes a batch when the wall clock shows `unix_ms`; returns how many records got no row of their own.
@@ -106,7 +106,7 @@ impl VirtualStore {
     pub fn write(&mut self, records: &[RequestRecord], unix_ms: u64) -> usize {
         let records: Vec<_> = records.iter().cloned().map(bounded).collect();
         self.recent.add(&records, unix_ms);
-        self.scribe.write(&mut self.connection, &records, unix_ms).expect("a batch is written")
+        self.batch.write(&mut self.connection, &records, unix_ms).expect("a batch is written")
     }
 
     /// Does all that the writer does beside, as of `steady_ms` on the machine's steady clock.

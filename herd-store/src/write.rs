@@ -16,7 +16,7 @@ const ROWS: usize = 16;
 
 /// Writes batches.
 #[derive(Debug)]
-pub(super) struct Scribe {
+pub(super) struct BatchWriter {
     /// Of [`ROWS`] rows, and of one.
     insert: String,
     insert_one: String,
@@ -45,7 +45,7 @@ struct Sums<'a> {
     recent_ms: u64,
 }
 
-impl Scribe {
+impl BatchWriter {
     pub(super) fn new() -> Self {
         Self {
             insert: columns::insert_sql(ROWS),

@@ -12,7 +12,7 @@ use super::error::Trouble;
 use super::health::{Shared, StoreState};
 use super::queue::{Queue, Waiting};
 use super::record::bounded;
-use super::write::Scribe;
+use super::write::BatchWriter;
 use super::{Place, STEPS, backfill, file, recent, retention};
 
 /// Records from which on a batch is written without waiting for more.
@@ -45,7 +45,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Queue>,
     observer: Observer,
-    scribe: Scribe,
+    batch: BatchWriter,
     /// What was taken from the queue last.
     taken: Waiting,
     /// Records taken from the queue and not yet written.
@@ -65,7 +65,7 @@ impl Writer {
             shared,
             queue,
             observer,
-            scribe: Scribe::new(),
+            batch: BatchWriter::new(),
             taken: Waiting::default(),
             pending: Vec::with_capacity(BATCH),
             pause: FIRST_PAUSE,
@@ -191,7 +191,7 @@ impl Writer {
     fn flush(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
         while !self.pending.is_empty() {
             let count = self.pending.len().min(BATCH_MAX);
-            let written = self.scribe.write(connection, &self.pending[..count], crate::unix_ms());
+            let written = self.batch.write(connection, &self.pending[..count], crate::unix_ms());
             // One that fails for a reason of its own would fail again for ever.
             if written.as_ref().map_or_else(|error| Trouble::of(error) == Trouble::Other, |_| true) {
                 self.pending.drain(..count);
@@ -223,9 +223,9 @@ impl Writer {
             self.shared.add_recent(&records, now_ms);
             return Ok(true);
         }
-        let backfilling = backfill::step(connection, &mut self.scribe, crate::unix_ms());
+        let backfilling = backfill::step(connection, &mut self.batch, crate::unix_ms());
         if backfilling.is_err() {
-            self.scribe.forget();
+            self.batch.forget();
         }
         if backfilling? {
             self.shared.backfill_left.store(backfill::left(connection)?, Relaxed);
@@ -261,7 +261,7 @@ impl Writer {
 
     /// Puts the file aside; returns whether it is gone.
     fn set_aside(&mut self) -> bool {
-        self.scribe.forget();
+        self.batch.forget();
         match file::set_aside(&self.place, crate::unix_ms()) {
             Ok(path) => {
                 self.shared.generation.fetch_add(1, Relaxed);
