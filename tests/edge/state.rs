@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use herd_harness::{Edge, Sim, connect, eventually, post, read_answer};
+use serde_json::json;
+
+use crate::scripted::{Scripted, answer};
 
 const SHORT: &[u8] =
     br#"{"model":"tiny","stream":false,"options":{"num_predict":1},"messages":[{"role":"user","content":"hi"}]}"#;
@@ -47,8 +50,28 @@ fn is_ended(address: SocketAddr, path: &str) {
 fn a_client_that_never_reads_is_given_up() {
     let edge = Edge::start(&[("FLEET_LIMITS_WRITE_MS", "500")]);
     is_ended(edge.admin, "/metrics");
-    is_ended(edge.address, "/metrics");
     let mut client = connect(edge.address);
     client.write_all(&post("/api/version", b"")).unwrap();
     assert_ne!(read_answer(&mut client).status, 0, "and others are served");
+}
+
+#[test]
+fn a_client_that_reads_nothing_of_its_answer_keeps_no_slot() {
+    let edge = Edge::start(&[("FLEET_LIMITS_WRITE_MS", "500")]);
+    // More than all buffers between the node and the client hold.
+    let line = format!("{}\n", json!({"model": "tiny", "message": {"content": "x".repeat(1 << 20)}, "done": false}));
+    let lines = line.repeat(64);
+    let node = Scripted::start(move |head| {
+        if head.starts_with("POST ") {
+            return answer("200 OK", "Content-Type: application/x-ndjson\r\n", &lines);
+        }
+        answer("200 OK", "Content-Type: application/json\r\n", r#"{"version":"0.33.0"}"#)
+    });
+    node.join(&edge, "a");
+    edge.wait_for(&["a"]);
+    let mut client = connect(edge.address);
+    client.write_all(&post("/api/chat", br#"{"model":"llama3.2:3b","messages":[]}"#)).unwrap();
+    eventually("it is being answered", || edge.in_flight() == 1);
+    eventually("it is given up", || edge.in_flight() == 0);
+    drop(client);
 }

@@ -2,7 +2,7 @@
 //!
 //! Blocking and single-threaded on purpose: a test is a list of what happens, in order.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,15 +29,30 @@ pub fn bin(name: &str) -> PathBuf {
     if folder.ends_with("deps") {
         folder.pop();
     }
-    BUILT.get_or_init(|| {
-        // The folder of the profile `dev` has another name.
-        let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
-        let profile = if profile == "debug" { "dev" } else { profile };
-        let build = ["build", "--workspace", "--bins", "--quiet", "--locked", "--profile", profile];
-        let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
-        assert!(status.success(), "building the binaries failed");
-    });
+    BUILT.get_or_init(|| build_once(&folder));
     folder.join(name)
+}
+
+/// Builds the binaries in `folder`, once for a run of cargo-nextest, which starts a process for each test.
+fn build_once(folder: &Path) {
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_default();
+    let mut options = std::fs::OpenOptions::new();
+    let mark = options.read(true).write(true).create(true).truncate(false).open(folder.join("herd-harness.built"));
+    let mut mark = mark.expect("a file can be made beside the binaries");
+    // Whoever comes second waits here, and then finds that all is done.
+    mark.lock().expect("a file can be locked");
+    let mut by = String::new();
+    drop(mark.read_to_string(&mut by));
+    if !run.is_empty() && by == run {
+        return;
+    }
+    // The folder of the profile `dev` has another name.
+    let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
+    let profile = if profile == "debug" { "dev" } else { profile };
+    let build = ["build", "--workspace", "--bins", "--quiet", "--locked", "--profile", profile];
+    let status = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
+    assert!(status.success(), "building the binaries failed");
+    mark.set_len(0).and_then(|()| mark.rewind()).and_then(|()| mark.write_all(run.as_bytes())).expect("it is noted");
 }
 
 /// Waits until `holds` says so.
