@@ -151,7 +151,7 @@ pub trait FleetSource: Send + Sync + 'static {
         Arc::new(Networks::lan())
     }
 
-    /// Takes the node named `id` out for new requests, or puts it back. Returns whether there is such a node.
+    /// Cordons the node named `id`, which then gets no new requests, or uncordons it. Returns whether there is such a node.
     fn set_cordon(&self, id: &str, cordoned: bool) -> bool;
 
     /// Forgets the node named `id`, until its next heartbeat. Returns whether there was such a node.

@@ -202,19 +202,6 @@ impl Observer {
         &self.reader.seen
     }
 
-    /// Whether a comment or a line of one's own can stand here without tearing one of the answer's.
-    ///
-    /// Always false for an answer that is not streamed.
-    #[must_use]
-    pub fn is_between_lines(&self) -> bool {
-        match &self.framing {
-            Framing::Whole => false,
-            _ if self.seen().unreadable => false,
-            Framing::Lines(lines) => !lines.mid_line,
-            Framing::Events(events) => !events.mid_line,
-        }
-    }
-
     /// What the answer is if its body ended here, as its framing ends it.
     #[must_use]
     pub fn finish(&self) -> Ending {

@@ -1,4 +1,4 @@
-//! Requests that wait at the edge for a slot: who is next.
+//! Requests that wait at the edge for a slot, and which is next.
 //!
 //! First by class: interactive before batch. Then fair between clients, and between the applications of one: who has
 //! been given the least work goes first (start-time fair queueing with the predicted work as the cost: Goyal, Vin and
@@ -6,7 +6,7 @@
 //! requests pass long ones and nothing starves. A client is known by what it cannot make up: a key, else its address.
 //!
 //! Everything here is bounded by [`QueueLimits`]: for a newcomer to a full queue, the client with the most requests
-//! gives up its last. Deadlines are kept by those who wait.
+//! gives up its last. Deadlines are the requests' own.
 
 mod given;
 mod pass;
@@ -58,7 +58,7 @@ impl Default for QueueLimits {
     }
 }
 
-/// Whose a request is, for fairness.
+/// Fairness key of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// A hash of the key that it showed, else of the address that it came from.
@@ -72,9 +72,9 @@ pub struct Owner {
 pub struct Waiter {
     /// Its number, unique among all that ever waited.
     pub id: u64,
-    /// How urgent it is.
+    /// Priority class.
     pub class: Class,
-    /// Whose it is: a hash of the key that it showed, else of the address that it came from.
+    /// Fairness key: a hash of the API key that it showed, else of the address that it came from.
     pub client: u64,
     /// Which application of that client's, as it says itself: its requests share a part of the client's.
     pub app: u64,
@@ -122,7 +122,7 @@ impl Queue {
         self.waiters.is_empty()
     }
 
-    /// Everyone who waits, in no order.
+    /// All requests that wait, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.iter()
     }
@@ -133,7 +133,7 @@ impl Queue {
         self.waiters.iter().filter(|waiter| waiter.model == model).count()
     }
 
-    /// Lets `waiter` wait. Returns who had to leave for it, and why.
+    /// Lets `waiter` wait. Returns the request that was displaced for it, and why.
     ///
     /// # Errors
     /// When as many wait as may, and no client has more of them than the newcomer's would have.
@@ -181,15 +181,6 @@ impl Queue {
         let waiter = self.remove(id)?;
         self.given.give(waiter.client, waiter.app, cost_ms(&waiter));
         Some(waiter)
-    }
-
-    /// How many that wait for the same model would be served before `id`.
-    #[must_use]
-    pub fn ahead_of(&self, id: u64, limits: &QueueLimits, now_ms: u64) -> usize {
-        let Some(own) = self.waiters.iter().find(|waiter| waiter.id == id) else { return 0 };
-        let own_rank = self.rank(own, limits, now_ms);
-        let rivals = self.waiters.iter().filter(|waiter| waiter.model == own.model && waiter.id != id);
-        rivals.filter(|rival| self.rank(rival, limits, now_ms) < own_rank).count()
     }
 
     /// The place of `waiter` in the order in which requests are served, as it is at `now_ms`.
@@ -414,8 +405,6 @@ mod tests {
         let mut sweep = queue.begin(&LIMITS, 0);
         let last = queue.last(&mut sweep, 1).unwrap();
         assert_eq!((last.id, last.ahead), (2, 2));
-        let ahead = |id| queue.ahead_of(id, &LIMITS, 0);
-        assert_eq!((ahead(3), ahead(1), ahead(2), ahead(9)), (0, 1, 2, 0));
     }
 
     proptest! {

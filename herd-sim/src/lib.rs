@@ -146,14 +146,10 @@ impl SimNode {
         self.node.engine.slots()
     }
 
-    /// Puts a fault in force in place of the one before; when it returns, the listener has followed.
+    /// Puts a fault in force in place of the one before, which is none by default: requests that one froze go on. When it
+    /// returns, the listener has followed.
     pub async fn set_fault(&self, fault: Fault) {
         self.node.set_fault(fault).await;
-    }
-
-    /// Ends the fault in force; requests it froze go on.
-    pub async fn clear_fault(&self) {
-        self.set_fault(Fault::default()).await;
     }
 
     /// Stops: no new connections, those open are cut, as when Ollama is terminated.

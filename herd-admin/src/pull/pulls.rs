@@ -81,11 +81,6 @@ impl Pulls {
         self.0.policy.store(Arc::new(policy));
     }
 
-    /// Switches pulls that requests start on or off. Those that run go on.
-    pub fn set_enabled(&self, enabled: bool) {
-        self.0.policy.rcu(|policy| PullPolicy { enabled, ..PullPolicy::clone(policy) });
-    }
-
     /// Starts a pull, or joins the one that runs already for that model (and node, when one is named). Never waits.
     ///
     /// One node pulls one model at a time. A request never has a second pull of a model started.

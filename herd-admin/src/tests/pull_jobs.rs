@@ -180,9 +180,9 @@ async fn the_policy_binds_requests_and_can_be_switched() {
     let app = App::of([node.heartbeat("n", &[], 500), node.heartbeat("o", &[], 500)]);
     let _driver = drive(&app);
     let refused = |ask: PullAsk| app.pulls.start(ask).map(|_| ()).map_err(|refusal| refusal.name());
-    app.pulls.set_enabled(false);
+    app.pulls.set_policy(PullPolicy { enabled: false, ..PullPolicy::default() });
     assert_eq!(refused(auto("tiny")), Err("pull_disabled"));
-    app.pulls.set_enabled(true);
+    app.pulls.set_policy(PullPolicy::default());
     assert_eq!(refused(auto("evil.example/a/b")), Err("pull_not_allowed"));
     app.pulls.set_policy(PullPolicy { running_max: 1, ..PullPolicy::default() });
     let running = app.pulls.start(manual("tiny").on("o")).unwrap();

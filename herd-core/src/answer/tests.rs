@@ -229,14 +229,8 @@ fn the_first_token_is_text_thinking_or_a_tool_call() {
 }
 
 #[test]
-fn lines_of_ones_own_stand_between_lines_only() {
-    for (body, expected) in [("", true), ("{\"a\"", false), ("{\"a\":1}\n", true)] {
-        assert_eq!(observed(Surface::OllamaChat, true, body).is_between_lines(), expected);
-        let event = format!("data: {body}");
-        assert_eq!(observed(Surface::OpenAiChat, true, &event).is_between_lines(), expected && !body.is_empty());
-    }
+fn signs_of_life_are_in_the_form_of_the_surface() {
     for surface in Surface::ALL {
-        assert!(!observed(surface, false, "").is_between_lines());
         let native = surface.dialect() == Dialect::Ollama;
         assert_eq!(comment(surface).is_some(), surface.can_stream() && !native, "{surface:?}");
         let progress = Progress { model: "a\"b", created_at: "2026-11-22T12:54:51Z", status: "loading \u{1}" };
@@ -271,8 +265,7 @@ fn what_cannot_be_read_is_not_judged() {
             let mut at_once = Observer::new(surface, streamed);
             at_once.observe(&long);
             for observer in [observer, at_once].iter().filter(|observer| observer.seen().garbage) {
-                let (ending, words) = (observer.finish(), observer.epilogue("lost"));
-                assert_eq!((ending, words, observer.is_between_lines()), (Ending::Complete, None, false), "{body:?}");
+                assert_eq!((observer.finish(), observer.epilogue("lost")), (Ending::Complete, None), "{body:?}");
             }
         }
     }
@@ -292,8 +285,8 @@ fn a_text_over_several_lines_is_one_text() {
     let last = "{\n \"done_reason\": \"stop\",\r\n \"done\": true\n}\n";
     let whole = observed(Surface::OllamaChat, true, &[printed, printed, last].concat());
     assert_eq!((whole.finish(), whole.seen().reason), (Ending::Complete, Some(Reason::Stop)));
-    assert!(whole.seen().first_token && !whole.seen().garbage && whole.is_between_lines());
+    assert!(whole.seen().first_token && !whole.seen().garbage);
     let cut = observed(Surface::OllamaChat, true, &[printed, "{\n  \"message\": {\n"].concat());
-    assert_eq!((cut.finish(), cut.is_between_lines()), (Ending::Truncated, false));
+    assert_eq!(cut.finish(), Ending::Truncated);
     assert!(cut.epilogue("lost").unwrap().starts_with(b"\n"));
 }

@@ -11,8 +11,8 @@ use crate::choice::Place;
 use crate::decide::Decision;
 use crate::queue::{self, Pass, Queue, QueueLimits, Sweep, Turn, Turned, Waiter, groups_max};
 
-/// How often those who wait are decided anew though nothing was heard, milliseconds: back-offs, ejections and ages end by
-/// time alone.
+/// How often waiting requests are decided anew though nothing has changed, milliseconds: back-offs, ejections and ages end
+/// by time alone.
 pub const TICK_MS: u64 = 200;
 
 /// What is said of a request that waits for nodes that are away.
@@ -91,10 +91,10 @@ impl<C> WaitingRoom<C> {
         self.parked.get(&id)
     }
 
-    /// Lets a request wait. Returns who had to leave for it, with what that one is told.
+    /// Lets a request wait. Returns the caller of the request that was displaced for it, with the answer to that.
     ///
     /// # Errors
-    /// What it is told where it may not wait.
+    /// With the answer to a request that may not wait.
     pub fn enter(
         &mut self,
         waiter: Waiter,

@@ -160,19 +160,9 @@ impl Findings {
     /// worse.
     #[must_use]
     pub fn acknowledge(&self, key: &Key, at_ms: u64) -> Option<Self> {
-        self.with_acknowledged(key, Some(at_ms))
-    }
-
-    /// The state after somebody took that back; `None` = there is no such open finding.
-    #[must_use]
-    pub fn unacknowledge(&self, key: &Key) -> Option<Self> {
-        self.with_acknowledged(key, None)
-    }
-
-    fn with_acknowledged(&self, key: &Key, at_ms: Option<u64>) -> Option<Self> {
         let mut next = self.clone();
         let found = next.open_or_held.iter_mut().find(|finding| finding.open && finding.key == *key)?;
-        found.acknowledged_at_ms = at_ms;
+        found.acknowledged_at_ms = Some(at_ms);
         Some(next)
     }
 

@@ -10,10 +10,10 @@ use crate::request::RequestProfile;
 /// A reservation is renewed with every pass; it ends soon after whom it was for has left.
 const RESERVED_MS: u64 = 1_000;
 
-/// Who is tried in a pass.
+/// A request that is tried in a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// The number of the one who waits.
+    /// The number of the request.
     pub id: u64,
     /// Its group: those that are decided alike.
     pub group: u64,
@@ -51,7 +51,7 @@ pub enum Turned {
     Waits,
 }
 
-/// Who carries a pass out.
+/// Carries a pass out.
 pub trait Pass {
     /// Begins a walk through the queue; see [`super::Queue::begin`].
     fn begin(&mut self) -> Sweep;

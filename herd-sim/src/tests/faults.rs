@@ -62,7 +62,7 @@ async fn stall_answers_nothing_until_it_is_cleared() {
     let mut chat = client::send(node.addr(), "POST", "/api/chat", &[], whole().to_string().as_bytes()).await;
     eventually("both arrived", || node.stats().recent.len() == 2).await;
     assert!(client::is_silent(&version) && client::is_silent(&chat));
-    node.clear_fault().await;
+    node.set_fault(Fault::default()).await;
     client::read_until(&mut version, "0.33.0").await;
     client::read_until(&mut chat, "\"done\":true").await;
 }

@@ -80,7 +80,7 @@ async fn for_each_way(fault: Fault, check: impl AsyncFn(&SimNode, &Way)) {
     for way in ways() {
         node.set_fault(fault.clone()).await;
         check(&node, &way).await;
-        node.clear_fault().await;
+        node.set_fault(Fault::default()).await;
         way.assert_fine(&way.ask(&node).await);
         let idle = || node.slots().iter().all(|runner| runner.slots_busy == 0) && node.stats().in_flight == 0;
         eventually("nothing is left behind", idle).await;
@@ -120,7 +120,7 @@ async fn a_stalled_request_is_answered_when_the_fault_is_lifted() {
         let mut stream = way.begin(node).await;
         eventually("it arrived", || node.stats().in_flight == 1).await;
         assert!(client::is_silent(&stream), "{}", way.name());
-        node.clear_fault().await;
+        node.set_fault(Fault::default()).await;
         client::read_until(&mut stream, "HTTP/1.1 200 OK").await;
         drop(stream);
     })
@@ -134,7 +134,7 @@ async fn a_hung_engine_keeps_the_slot_and_gets_nowhere() {
         let held = || node.slots().iter().any(|r| (r.slots_busy, r.tokens_done, r.prompt_tokens_left) == (1, 0, 1));
         eventually("it is in a slot", held).await;
         assert!(client::is_silent(&stream), "{}", way.name());
-        node.clear_fault().await;
+        node.set_fault(Fault::default()).await;
         client::read_until(&mut stream, "HTTP/1.1 200 OK").await;
         drop(stream);
     })

@@ -46,8 +46,6 @@ fn acknowledged_is_known_until_it_ends_or_grows_worse() {
     let known = open.acknowledge(&key("memory_pressure", "a"), 5).unwrap();
     let report = folded(&known, &warn, 1, 6).report(6);
     assert_eq!((report.findings[0].acknowledged_at_ms, report.score), (Some(5), 92), "known is not mended");
-    let unknown = known.unacknowledge(&key("memory_pressure", "a")).unwrap();
-    assert_eq!(unknown.report(6).findings[0].acknowledged_at_ms, None);
     let worse = known.fold(vec![observed("memory_pressure", "a", Severity::Critical)], 7);
     assert_eq!(worse.changes.iter().map(|change| change.what).collect::<Vec<_>>(), [What::Worsened]);
     assert_eq!(worse.findings.report(7).findings[0].acknowledged_at_ms, None);
