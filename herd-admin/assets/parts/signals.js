@@ -4,6 +4,7 @@ import { NONE, decimal, duration, tokens, words } from "../core/format.js";
 import { badge, empty } from "./bits.js";
 import { total } from "./waterfall.js";
 
+// What each measures; others are shown too.
 const SIGNALS = {
   thermal: "is the model in memory there",
   memory_fit: "headroom once the model is placed",
@@ -35,6 +36,7 @@ export function signalsTable(candidates, winner) {
   const able = candidates.filter((one) => one.eligible !== false);
   const out = candidates.filter((one) => one.eligible === false);
   if (!candidates.length) return empty("No candidates", "No node was looked at.");
+  const names = [...new Set([...Object.keys(SIGNALS), ...able.flatMap((one) => Object.keys(one.signals ?? {}))])];
   const row = (name, help) => {
     const values = able.map((one) => one.signals?.[name]);
     const same = values.length > 1 && values.every((value) => Math.abs((value ?? 0) - (values[0] ?? 0)) < 0.05);
@@ -47,7 +49,7 @@ export function signalsTable(candidates, winner) {
             (one) => html`<th scope="col" class=${one.node_id === winner ? "winner" : ""}>${one.node_id}${one.node_id === winner ? html` <span class="badge good">won</span>` : nothing}</th>`,
           )}</tr></thead>
           <tbody>
-            ${Object.entries(SIGNALS).map(([name, help]) => row(name, help))}
+            ${names.map((name) => row(name, SIGNALS[name] ?? ""))}
             <tr class="total"><th scope="row">score</th>${able.map((one) => html`<td class="signal"><b class="number">${decimal(one.total)}</b></td>`)}</tr>
             ${line("predicted", predicted)}
             ${line("ready", (one) => (one.readiness ? badge(one.readiness) : NONE))}
