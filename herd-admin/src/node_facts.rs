@@ -110,7 +110,7 @@ pub(crate) struct Why {
     pub(crate) message: String,
 }
 
-/// Why `node` takes no requests, or takes them only as a last resort; `None` = all is well.
+/// Why `node` takes no requests, or takes them only if no other is eligible; `None` = all is well.
 pub(crate) fn why(node: &Node, policy: &Policy, now_ms: u64) -> Option<Why> {
     if let Err(reason) = node_eligible(node, now_ms, &policy.life) {
         let mut message = reason.to_string();

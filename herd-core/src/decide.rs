@@ -158,7 +158,7 @@ impl Decision {
         rank::ready(&self.candidates)
     }
 
-    /// Whether a candidate that is no mere last resort is predicted to start within `within_ms`.
+    /// Whether a candidate that does not merely stand in for others is predicted to start within `within_ms`.
     #[must_use]
     pub fn serves_within(&self, within_ms: u64) -> bool {
         let in_time = |candidate: &Candidate| candidate.prediction.until_start_ms() <= within_ms as f64;

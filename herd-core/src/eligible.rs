@@ -208,7 +208,7 @@ pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), 
 /// # Errors
 /// With the reason why not.
 pub fn model_eligible(profile: &RequestProfile, node: &Node, model: &Model) -> Result<(), Ineligible> {
-    // What rules it out goes before what only makes it a last resort.
+    // What rules it out goes before what only ranks it last.
     let loads = model.resident.is_none() && !model.remote;
     if loads && node.pressure == Pressure::Critical {
         return Err(Ineligible::MemoryPressure);

@@ -42,7 +42,7 @@ pub struct NodeExplanation {
     pub node_id: String,
     /// Whether it could serve the request.
     pub eligible: bool,
-    /// Why not: a short name and a sentence; or why it is only a last resort.
+    /// Why not: a short name and a sentence; or why it is used only if no other candidate is eligible.
     pub reason: Option<Reason>,
     /// The sum of the signals; null when ineligible.
     pub score: Option<f64>,
@@ -123,7 +123,9 @@ fn eligible(candidate: &Candidate, snapshot: &FleetSnapshot) -> NodeExplanation 
     NodeExplanation {
         node_id: snapshot.nodes[candidate.node].id.to_string(),
         eligible: true,
-        reason: candidate.last_resort.map(|code| Reason { code, message: format!("a last resort: {code}") }),
+        reason: candidate
+            .last_resort
+            .map(|code| Reason { code, message: format!("used only if no other candidate is eligible: {code}") }),
         score: Some(rounded(candidate.total)),
         signals: candidate.score.named().map(|(name, points)| (name, rounded(points))).collect(),
         predicted: Some(Predicted {

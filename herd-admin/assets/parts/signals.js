@@ -54,7 +54,7 @@ export function signalsTable(candidates, winner) {
             ${line("predicted", predicted)}
             ${line("ready", (one) => (one.readiness ? badge(one.readiness) : NONE))}
             ${line("context", (one) => html`${one.context_action ? badge(one.context_action) : NONE}${one.context_length ? html` <span class="dim number">${tokens(one.context_length)}</span>` : nothing}`)}
-            ${able.some((one) => one.reason || one.last_resort) ? line("but", (one) => one.reason?.message ?? (one.last_resort ? "last resort" : NONE)) : nothing}
+            ${able.some((one) => one.reason || one.last_resort) ? line("but", (one) => one.reason?.message ?? (one.last_resort ? "only if no other is eligible" : NONE)) : nothing}
           </tbody></table></div>`
       : nothing}
     ${out.length

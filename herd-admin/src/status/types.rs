@@ -69,7 +69,7 @@ pub(super) struct NodeStatus<'a> {
 
     /// `online`, `degraded`, `stale`, `offline` or `draining`.
     pub(super) state: &'static str,
-    /// Why it takes no requests, or only as a last resort; null = all is well.
+    /// Why it takes no requests, or only if no other node is eligible; null = all is well.
     pub(super) why: Option<Why>,
     /// `well`, `agent_silent`, `ollama_hung`, `ollama_down`, `probe_fails` or `unreachable`.
     pub(super) condition: &'static str,

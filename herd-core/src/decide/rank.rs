@@ -62,7 +62,8 @@ impl Question<'_> {
         Decision { model: name.clone(), stand_in, candidates, refused, passed_over: found.passed_over }
     }
 
-    /// Whether the node can serve the request with `model`: as a last resort, with the reason, or as any other.
+    /// Whether the node can serve the request with `model`: like any other, or, with the reason, only if no other candidate is
+    /// eligible.
     fn eligible(&self, node: &Node, model: &Model) -> Result<Option<&'static str>, Ineligible> {
         if self.tried.contains(&node.number) {
             return Err(Ineligible::AlreadyTried);
@@ -321,7 +322,7 @@ fn is_reload(candidate: &Candidate) -> bool {
     candidate.plan.action == ContextAction::Reload
 }
 
-/// Which candidates others need heed: a last resort counts only where there is nothing else.
+/// Which candidates others need heed: those that are used only if no other is eligible count only where none is.
 fn counts(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + Copy + use<> {
     let nothing_else = candidates.iter().all(|candidate| candidate.last_resort.is_some());
     move |candidate| nothing_else || candidate.last_resort.is_none()

@@ -35,7 +35,7 @@ pub enum NodeState {
     Online,
     /// Some heartbeats are missing, or its Ollama does not answer the agent or the edge.
     Degraded,
-    /// Silent for long: a last resort.
+    /// Silent for long: used only if no other candidate is eligible.
     Stale,
     /// Silent for too long, its Ollama is down, or the edge has never reached that.
     Offline,

@@ -49,7 +49,7 @@ pub(super) fn silent(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
         .collect()
 }
 
-/// A frozen or stopped agent: the node serves as a last resort although nothing ails its Ollama.
+/// A frozen or stopped agent: the node is used only if no other is eligible, although nothing ails its Ollama.
 pub(super) fn agent_silent(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
     let frozen = in_condition(inputs, Condition::AgentSilent);
     let seen = frozen.map(|(node, age_ms)| {
