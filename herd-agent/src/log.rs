@@ -45,7 +45,7 @@ const FOLDER: &str = "logs";
 pub struct LogFiles {
     /// Size at which the file is rotated.
     pub max_bytes: u64,
-    /// Most files that are kept beside the one that is written.
+    /// Most rotated files that are kept.
     pub keep_files: usize,
 }
 

@@ -131,7 +131,7 @@ fn trends_have_points_and_are_filtered() {
     drawn(&browser, "Requests");
     choose("App", "notebook");
     browser.until("document.querySelector('main .state')?.textContent.includes('No request in this stretch')");
-    // A link to that view is that view; the period before is laid over it.
+    // A link to that view is that view; the previous period is laid over it.
     open(&browser, &demo.base(), "/trends?range=6h&app=notebook&compare=1");
     tile(&browser, "Requests", &PAGES.to_string());
     browser.until("[...document.querySelectorAll('.u-legend')].some((one) => one.textContent.includes('before'))");

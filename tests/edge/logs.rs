@@ -134,13 +134,13 @@ fn the_last_lines_are_written_when_the_edge_stops() {
 }
 
 #[test]
-fn files_are_put_aside_by_size_and_can_be_switched_off() {
+fn files_are_rotated_by_size_and_can_be_switched_off() {
     let env = [("FLEET_LOG_MAX_BYTES", "65536"), ("FLEET_LOG_KEEP_FILES", "1")];
     let edge = Edge::launch(&Start { log: "info", env: &env, ..Start::default() });
     let logs = edge.data_dir().join("logs");
     // The folder is made with the first line that is written.
     let files = || std::fs::read_dir(&logs).into_iter().flatten().map(|entry| entry.unwrap().file_name());
-    eventually("one is put aside, and an older one removed", || {
+    eventually("one is rotated, and an older one removed", || {
         (0..50).for_each(|_| drop(edge.post("/api/chat", b"{")));
         files().any(|name| name.to_str().is_some_and(|name| name.ends_with(".2.jsonl")))
     });

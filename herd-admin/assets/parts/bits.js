@@ -40,7 +40,7 @@ export const tokenSum = (one, sum) =>
   sum === 0 && one.requests > 0 ? html`<span class="dim" title="no answer told of any">${NONE}</span>` : count(sum);
 
 // How a number stands against that of the stretch before.
-export function change(now, before, { better = "", title = "against the period before" } = {}) {
+export function change(now, before, { better = "", title = "compared with the previous period" } = {}) {
   if (typeof now !== "number" || typeof before !== "number" || before === 0) return nothing;
   const share = (now - before) / before;
   if (Math.abs(share) < 0.005) return html`<span class="change" title=${title}>± 0 %</span>`;

@@ -1,4 +1,4 @@
-// Requests that ended: find one, see where its time went and why its node won.
+// Completed requests: find one, see where its time went and why its node won.
 import { html, nothing } from "../core/view.js";
 import { get, query, segment } from "../core/api.js";
 import { refresh } from "../core/schedule.js";
@@ -101,7 +101,7 @@ function list() {
       ${Object.values(filters).some(Boolean) ? html`<button class="quiet" @click=${() => setParams(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>Clear</button>` : nothing}
       ${traces.missing ? nothing : csv(path)}
     </div>
-    ${section("Requests that ended", shown(traces, "Traces", (data) => listing(path, data), { rows: 8 }), { note: stretch() ? nothing : `last ${range()}` })}`;
+    ${section("Completed requests", shown(traces, "Traces", (data) => listing(path, data), { rows: 8 }), { note: stretch() ? nothing : `last ${range()}` })}`;
 }
 
 // Its own part of the page answers with null where nothing is known.

@@ -1,4 +1,4 @@
-// How the fleet did over time, against the period before.
+// How the fleet did over time, compared with the previous period.
 import { html, nothing } from "../core/view.js";
 import { query } from "../core/api.js";
 import { use } from "../core/resource.js";
@@ -12,7 +12,7 @@ import { nodeIds } from "../parts/shell.js";
 const EVERY_MS = 10_000;
 const column = (points, of) => points.map(of);
 
-// The same moments of the period before, laid over these.
+// The same moments of the previous period, laid over these.
 function before(data, of) {
   if (!data.previous?.length) return null;
   const start = data.previous[0].at_unix_ms;
@@ -118,7 +118,7 @@ export function view() {
       ${pick("Model", filters.model, models, (model) => setParams({ model }))}
       ${pick("Node", filters.node, nodeIds(), (node) => setParams({ node }))}
       ${pick("App", filters.app, (apps.data?.apps ?? []).map((one) => one.app), (app) => setParams({ app }))}
-      <label class="check"><input type="checkbox" .checked=${compare} @change=${(event) => setParams({ compare: event.target.checked ? "1" : "" })}> with the period before</label>
+      <label class="check"><input type="checkbox" .checked=${compare} @change=${(event) => setParams({ compare: event.target.checked ? "1" : "" })}> compare with previous period</label>
       ${trends.missing ? nothing : csv(path)}
     </div>
     ${shown(trends, "Trends", charts, { rows: 6 })}`;

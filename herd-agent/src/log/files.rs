@@ -17,7 +17,7 @@ use super::{LOST, LogFiles};
 
 /// How long nothing is tried after a failure.
 const REST: Duration = Duration::from_secs(5);
-/// How often it is seen to that the file is still the one of its name: another program may have put it aside.
+/// How often it is seen to that the file is still the one of its name: another program may have rotated it.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Writes lines to files in one folder.
@@ -90,7 +90,7 @@ impl Files {
             return Ok(());
         }
         let Some(full) = self.open.take() else { return Ok(()) };
-        self.put_aside(&full.day)?;
+        self.rotate(&full.day)?;
         self.open = Some(self.open(day)?);
         self.forget_old()
     }
@@ -135,8 +135,8 @@ impl Files {
 
     /// Gives the file of `day` a name of its own. The name is taken before it is used, so that two processes on one
     /// folder do not overwrite each other's.
-    fn put_aside(&self, day: &str) -> io::Result<()> {
-        let taken = self.aside()?.into_iter().filter(|(other, ..)| other == day).map(|(_, number, _)| number);
+    fn rotate(&self, day: &str) -> io::Result<()> {
+        let taken = self.rotated()?.into_iter().filter(|(other, ..)| other == day).map(|(_, number, _)| number);
         let mut number = taken.max().unwrap_or(0);
         let name = loop {
             number += 1;
@@ -154,8 +154,8 @@ impl Files {
         }
     }
 
-    /// The files that were put aside: day, number and path, oldest first.
-    fn aside(&self) -> io::Result<Vec<(String, u64, PathBuf)>> {
+    /// The rotated files: day, number and path, oldest first.
+    fn rotated(&self) -> io::Result<Vec<(String, u64, PathBuf)>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
@@ -169,9 +169,9 @@ impl Files {
     }
 
     fn forget_old(&self) -> io::Result<()> {
-        let aside = self.aside()?;
-        let surplus = aside.len().saturating_sub(self.limits.keep_files);
-        aside.iter().take(surplus).try_for_each(|(.., path)| match std::fs::remove_file(path) {
+        let rotated = self.rotated()?;
+        let surplus = rotated.len().saturating_sub(self.limits.keep_files);
+        rotated.iter().take(surplus).try_for_each(|(.., path)| match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         })
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_put_aside_when_it_is_full_and_when_its_day_is_over() {
+    fn a_file_is_rotated_when_it_is_full_and_when_its_day_is_over() {
         let dir = TestDir::new();
         let mut files = files(&dir, LIMITS);
         let batch: String = (1..=5).map(|number| of_day("2026-11-24", number)).collect();
