@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::refusal::Refusal;
 pub(crate) use crate::refusal::{JSON, OLLAMA_JSON};
 
+/// Lines of JSON.
+pub(crate) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
 /// `value` as JSON that nobody may keep.
 pub(crate) fn json(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {

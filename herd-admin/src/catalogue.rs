@@ -96,11 +96,11 @@ fn modified<'a>(details: &'a AvailableModel, holders: &Holders<'a>, view: &View)
 }
 
 /// The window of a request that does not say `num_ctx`.
-fn window(node: &Node, model: &Model) -> Option<u64> {
+pub(crate) fn window(node: &Node, model: &Model) -> Option<u64> {
     let capped = |tokens: u64| model.context_length_max.map_or(tokens, |max| tokens.min(max));
     match &model.resident {
-        Some(resident) => resident.context_length,
-        None => node.env.context_length.map(capped),
+        Some(resident) if resident.context_length.is_some() => resident.context_length,
+        _ => node.env.context_length.map(capped),
     }
 }
 

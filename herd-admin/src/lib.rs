@@ -28,8 +28,10 @@ mod identity;
 mod joins;
 mod kept;
 mod live;
+mod manage;
 mod metrics;
 mod models;
+mod node_calls;
 mod node_facts;
 mod nodes;
 mod ollama;
@@ -58,9 +60,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, head, post};
 use herd_core::decide::Policy;
-use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::fleet::{FleetSnapshot, HeartbeatError, ModelChange, Sender};
 use herd_core::name::ModelName;
 use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
@@ -79,6 +81,7 @@ pub use guard::Hosts;
 pub use health::NO_NODES;
 pub use live::{LivePhase, LiveView};
 pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
+pub use node_calls::NodeCalls;
 pub use page::Page;
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
@@ -157,6 +160,11 @@ pub trait FleetSource: Send + Sync + 'static {
     /// Forgets the node named `id`, until its next heartbeat. Returns whether there was such a node.
     fn remove(&self, id: &str) -> bool;
 
+    /// Takes notice of what herd did to `model` on the node named `id`, ahead of the heartbeat that will tell of it.
+    fn model_changed(&self, id: &str, model: &ModelName, change: ModelChange<'_>) {
+        let _ = (id, model, change);
+    }
+
     /// Whether the edge is stopping: no new requests, running ones finish.
     fn draining(&self) -> bool;
 }
@@ -166,20 +174,13 @@ pub trait FleetSource: Send + Sync + 'static {
 /// Handlers need to know who calls: serve it with [`serve`], or put a `ConnectInfo<SocketAddr>` on every request.
 pub fn router(state: AdminState) -> Router {
     Router::new()
+        .merge(as_an_ollama())
         .route("/", get(identity::root))
         .route("/dashboard", get(dashboard::page))
         .route("/dashboard/", get(dashboard::page))
         .route("/dashboard/{tab}", get(dashboard::tab))
         .route("/dashboard/traces/{request_id}", get(dashboard::page))
         .route("/dashboard/assets/{hash}/{*path}", get(dashboard::file))
-        .route("/api/version", get(identity::version))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/ps", get(ollama::ps))
-        .route("/api/show", post(ollama::show))
-        .route("/api/pull", post(pull::pull))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{*id}", get(openai::model))
-        .route("/v1/messages", get(identity::messages_probe))
         .route("/fleet/status", get(status::status))
         .route("/fleet/explain", post(explain::explain))
         .route("/fleet/queue", get(queue::queue))
@@ -234,4 +235,23 @@ pub fn router(state: AdminState) -> Router {
         .layer(from_fn(body::settle))
         .layer(from_fn(refusal::in_the_form_of_the_surface))
         .with_state(state)
+}
+
+/// What Ollama's own API and `OpenAI`'s have beside inference.
+fn as_an_ollama() -> Router<AdminState> {
+    Router::new()
+        .route("/api/version", get(identity::version))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
+        .route("/api/status", get(ollama::status))
+        .route("/api/pull", post(pull::pull))
+        .route("/api/push", post(manage::push))
+        .route("/api/create", post(manage::create))
+        .route("/api/copy", post(manage::copy))
+        .route("/api/delete", delete(manage::delete))
+        .route("/api/blobs/{digest}", head(manage::has_blob).post(manage::put_blob))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route("/v1/messages", get(identity::messages_probe))
 }

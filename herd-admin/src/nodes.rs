@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use herd_core::fleet::{Model, Node};
+use herd_core::fleet::{Model, ModelChange, Node};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -112,12 +112,15 @@ pub(crate) async fn unload(
     let body = json!({ "model": shown_name(model), "keep_alive": 0, "stream": false });
     let limit = state.config().node_timeout;
     ask_node(&state, node, Method::POST, "/api/generate", &body, limit).await.map_err(|error| error.refusal())?;
+    state.source().model_changed(&id, &model.name, ModelChange::Unloaded);
     state.audit(&operator.actor, "model_unload", model.name.as_str(), &format!("on {id}"));
     Ok(answer(StatusCode::OK, JSON, &Done { node_id: &id, model: model.name.as_str(), unloaded: true }))
 }
 
 #[derive(Serialize)]
 struct Gone<'a> {
+    /// For scripts of ollama-herd.
+    ok: bool,
     deleted: bool,
     node_id: &'a str,
     model: &'a str,
@@ -139,8 +142,9 @@ pub(crate) async fn delete_model(
     let body = json!({ "model": shown_name(model) });
     let limit = state.config().node_timeout;
     ask_node(&state, node, Method::DELETE, "/api/delete", &body, limit).await.map_err(|error| error.refusal())?;
+    state.source().model_changed(id, &model.name, ModelChange::Removed);
     state.audit(&operator.actor, "model_delete", model.name.as_str(), &format!("on {id}"));
-    Ok(answer(StatusCode::OK, JSON, &Gone { deleted: true, node_id: id, model: model.name.as_str() }))
+    Ok(answer(StatusCode::OK, JSON, &Gone { ok: true, deleted: true, node_id: id, model: model.name.as_str() }))
 }
 
 fn model_on<'a>(view: &'a View, id: &str, asked: &ModelAsk) -> Result<(&'a Node, &'a Model), Refusal> {
@@ -174,7 +178,7 @@ pub(crate) enum NodeError {
 }
 
 impl NodeError {
-    fn refusal(&self) -> Refusal {
+    pub(crate) fn refusal(&self) -> Refusal {
         Refusal::new(StatusCode::BAD_GATEWAY, "node_failed", self.to_string())
     }
 }

@@ -20,20 +20,36 @@ struct Route {
     query: &'static [&'static str],
     /// Fields of its body; with `!` = required.
     body: &'static [&'static str],
-    /// What it answers with.
+    /// What its body is.
+    takes: &'static str,
+    /// What it answers with; empty = nothing but its status.
     answer: &'static str,
 }
 
+const JSON_TYPE: &str = "application/json";
+
 const fn get(path: &'static str, summary: &'static str, query: &'static [&'static str]) -> Route {
-    Route { method: "get", path, summary, query, body: &[], answer: "application/json" }
+    Route { method: "get", path, summary, query, body: &[], takes: JSON_TYPE, answer: JSON_TYPE }
 }
 
 const fn post(path: &'static str, summary: &'static str, body: &'static [&'static str]) -> Route {
-    Route { method: "post", path, summary, query: &[], body, answer: "application/json" }
+    Route { method: "post", path, summary, query: &[], body, takes: JSON_TYPE, answer: JSON_TYPE }
 }
 
 const fn delete(path: &'static str, summary: &'static str) -> Route {
-    Route { method: "delete", path, summary, query: &[], body: &[], answer: "application/json" }
+    Route { method: "delete", path, summary, query: &[], body: &[], takes: JSON_TYPE, answer: JSON_TYPE }
+}
+
+const fn head(path: &'static str, summary: &'static str) -> Route {
+    Route { method: "head", path, summary, query: &[], body: &[], takes: JSON_TYPE, answer: "" }
+}
+
+const fn with_body(route: Route, body: &'static [&'static str]) -> Route {
+    Route { body, ..route }
+}
+
+const fn sent_as(route: Route, takes: &'static str) -> Route {
+    Route { takes, answer: "", ..route }
 }
 
 const fn told_as(route: Route, answer: &'static str) -> Route {
@@ -96,7 +112,14 @@ const ROUTES: &[Route] = &[
     get("/api/tags", "Models on the disks of the fleet, as Ollama tells", &[]),
     get("/api/ps", "Models in memory, as Ollama tells", &[]),
     post("/api/show", "A model's card, as Ollama tells", &["model!"]),
-    told_as(post("/api/pull", "Pulls a model, as Ollama does", &["model!", "node_id", "stream"]), "application/x-ndjson"),
+    get("/api/status", "Whether Ollama's cloud is on, as the first node says that answers", &[]),
+    told_as(post("/api/pull", "Pulls a model, as Ollama does", &["model!", "node_id", "insecure", "stream"]), "application/x-ndjson"),
+    told_as(post("/api/push", "Pushes a model to a registry from a node that has it, as Ollama does", &["model!", "node_id", "insecure", "stream"]), "application/x-ndjson"),
+    told_as(post("/api/create", "Creates a model on one node, as Ollama does", &["model!", "from", "node_id", "stream"]), "application/x-ndjson"),
+    post("/api/copy", "Gives a model another name, on every node that has it", &["source!", "destination!", "node_id"]),
+    with_body(delete("/api/delete", "Deletes a model from the disk of every node that has it"), &["model!", "node_id"]),
+    head("/api/blobs/{digest}", "Whether a node has a file of a model that is to be created"),
+    sent_as(post("/api/blobs/{digest}", "Sends a file of a model that is to be created to a node", &[]), "application/octet-stream"),
     get("/v1/models", "Models, as OpenAI tells", &[]),
     get("/v1/models/{id}", "One model, as OpenAI tells", &[]),
     get("/v1/messages", "Tells clients of Anthropic's API that it is here", &[]),
@@ -155,7 +178,9 @@ fn operation(route: &Route) -> Value {
         "x-herd-scope": need.scope().map(herd_core::access::Scope::name),
     });
     let status = if route.path == "/dashboard/api/pull" { "202" } else { "200" };
-    let form = if route.query.contains(&"format") {
+    let form = if route.answer.is_empty() {
+        json!({})
+    } else if route.query.contains(&"format") {
         json!({ route.answer: {}, "text/csv": {} })
     } else {
         json!({ route.answer: {} })
@@ -164,8 +189,9 @@ fn operation(route: &Route) -> Value {
     if need != Need::Nothing {
         operation["security"] = json!([{}, { "key": [] }]);
     }
-    if route.method == "post" {
-        operation["requestBody"] = json!({ "content": { "application/json": { "schema": body(route.body) } } });
+    if route.method == "post" || !route.body.is_empty() {
+        let schema = if route.takes == JSON_TYPE { body(route.body) } else { json!({}) };
+        operation["requestBody"] = json!({ "content": { route.takes: { "schema": schema } } });
     }
     operation
 }
@@ -201,7 +227,7 @@ fn body(fields: &[&str]) -> Value {
     for field in fields {
         let name = field.trim_end_matches('!');
         let schema = match name {
-            "force" | "stream" => json!({ "type": "boolean" }),
+            "force" | "stream" | "insecure" => json!({ "type": "boolean" }),
             "until_unix_ms" => json!({ "type": "integer" }),
             _ => json!({ "type": "string" }),
         };

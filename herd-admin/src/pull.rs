@@ -45,6 +45,7 @@ pub struct PullAsk {
     model: ModelName,
     spelling: String,
     node_id: Option<String>,
+    insecure: bool,
     reason: PullReason,
 }
 
@@ -52,7 +53,7 @@ impl PullAsk {
     /// Of `model`, wherever it fits best.
     #[must_use]
     pub fn new(model: &ModelName, reason: PullReason) -> Self {
-        Self { model: model.clone(), spelling: model.as_str().to_owned(), node_id: None, reason }
+        Self { model: model.clone(), spelling: model.as_str().to_owned(), node_id: None, insecure: false, reason }
     }
 
     /// Spelled for the registry as the client does, which may use capitals. A text that is another name is not taken.
@@ -62,6 +63,12 @@ impl PullAsk {
             spelling.clone_into(&mut self.spelling);
         }
         self
+    }
+
+    /// From a registry whose certificate is not checked, as Ollama's own flag says, if `insecure`.
+    #[must_use]
+    pub fn insecure(self, insecure: bool) -> Self {
+        Self { insecure, ..self }
     }
 
     /// Onto the node named `id`.

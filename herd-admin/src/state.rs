@@ -22,6 +22,7 @@ use crate::config::AdminConfig;
 use crate::events::Events;
 use crate::joins::Joins;
 use crate::kept::{KeptAudit, KeptBenchmarks};
+use crate::manage::Sequences;
 use crate::metrics::{FleetCollector, Later, fed_counter};
 use crate::pins::Pins;
 use crate::pull::Pulls;
@@ -57,6 +58,7 @@ struct Shared {
     benchmarks: Benchmarks,
     explanations: Semaphore,
     asks: Places<String>,
+    sequences: Sequences,
     store_drops: Later,
     audit: Audit,
     checks: Checks,
@@ -97,6 +99,7 @@ impl AdminState {
             benchmarks,
             explanations,
             asks: Places::new(ASKS_AT_A_TIME),
+            sequences: Sequences::default(),
             store_drops,
             audit,
             checks: Checks::default(),
@@ -191,6 +194,11 @@ impl AdminState {
     /// Places for requests that clients have asked of nodes, by the nodes' ids.
     pub(crate) fn asks(&self) -> &Places<String> {
         &self.0.asks
+    }
+
+    /// Which node each client's sequence of changes goes to.
+    pub(crate) fn sequences(&self) -> &Sequences {
+        &self.0.sequences
     }
 
     /// The fleet and the moment, read once for one answer.

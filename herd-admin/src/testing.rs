@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use herd_core::decide::Policy;
-use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Sender};
+use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, ModelChange, Sender};
+use herd_core::name::ModelName;
 use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, OllamaReport};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -31,6 +32,16 @@ pub(crate) struct FakeSource {
     pub(crate) queue: Mutex<Arc<QueueView>>,
     pub(crate) live: Mutex<Vec<LiveView>>,
     pub(crate) counts: Mutex<EdgeCounts>,
+}
+
+impl FakeSource {
+    /// Replaces the fleet by what `change` makes of it, if that is something.
+    pub(crate) fn change(&self, change: impl FnOnce(&FleetSnapshot) -> Option<FleetSnapshot>) {
+        let mut fleet = self.fleet.lock().unwrap();
+        if let Some(next) = change(&fleet) {
+            *fleet = Arc::new(next);
+        }
+    }
 }
 
 impl FleetSource for FakeSource {
@@ -105,6 +116,10 @@ impl FleetSource for FakeSource {
         let Some(next) = fleet.node(id).and_then(|node| fleet.without(&node.id)) else { return false };
         *fleet = Arc::new(next);
         true
+    }
+
+    fn model_changed(&self, id: &str, model: &ModelName, change: ModelChange<'_>) {
+        self.change(|fleet| fleet.with_change(id, model, change, self.now_ms()));
     }
 
     fn draining(&self) -> bool {

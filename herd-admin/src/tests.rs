@@ -12,6 +12,7 @@ mod fleet;
 mod health;
 mod heartbeat;
 mod history;
+mod manage;
 mod openapi;
 mod pull;
 mod pull_jobs;

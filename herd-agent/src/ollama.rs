@@ -127,6 +127,7 @@ struct Shown {
 
 struct ShownDetails {
     context_length: Option<u64>,
+    embedding_length: Option<u64>,
     capabilities: Option<Vec<String>>,
     num_ctx: Option<u64>,
 }
@@ -146,6 +147,7 @@ impl Question {
         let show: Option<Value> = read_json(request.timeout(self.timeout), ANSWER_MAX_BYTES).await.ok();
         let details = show.map(api::Show::from).map(|show| ShownDetails {
             context_length: show.context_length,
+            embedding_length: show.embedding_length,
             num_ctx: show.num_ctx,
             capabilities: show.capabilities,
         });
@@ -248,6 +250,7 @@ impl Poller {
         for tag in &mut self.facts.available {
             let Some(details) = self.shown.get(&key(tag)).and_then(|shown| shown.details.as_ref()) else { continue };
             tag.details.context_length = tag.details.context_length.or(details.context_length);
+            tag.details.embedding_length = tag.details.embedding_length.or(details.embedding_length);
             tag.capabilities = tag.capabilities.take().or_else(|| details.capabilities.clone());
             tag.num_ctx = details.num_ctx;
         }

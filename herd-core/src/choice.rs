@@ -54,7 +54,9 @@ impl Choice {
         let mut edits: Vec<Edit> = profile.places.private.iter().cloned().map(Edit::cut).collect();
         if *name != profile.model {
             let places = std::iter::once(&profile.places.model).chain(&profile.places.model_again);
-            edits.extend(places.map(|place| Edit { range: place.clone(), text: json_string(name.as_str()) }));
+            let plain = profile.places.form;
+            let text = || if plain { name.as_str().to_owned() } else { json_string(name.as_str()) };
+            edits.extend(places.map(|place| Edit { range: place.clone(), text: text() }));
         }
         let volatile = &profile.places.volatile;
         edits.extend(volatile.iter().map(|(place, pinned)| Edit { range: place.clone(), text: (*pinned).to_owned() }));

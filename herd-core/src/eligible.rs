@@ -232,6 +232,8 @@ fn missing_capability(profile: &RequestProfile, model: &Model) -> Option<&'stati
     let task = match profile.surface.task() {
         Task::Completion => "completion",
         Task::Embedding => "embedding",
+        Task::Transcription => "audio",
+        Task::Image => "image",
     };
     let needed = [(true, task), (profile.images > 0, "vision"), (profile.tools, "tools"), (profile.think, "thinking")];
     needed.into_iter().find(|(needs, name)| *needs && model.capabilities.has(name) == Some(false)).map(|(_, name)| name)

@@ -1,6 +1,7 @@
 //! The fleet: one immutable picture of all nodes, and the pure transitions from one picture to the next.
 
 mod apply;
+mod changed;
 mod check;
 mod departed;
 mod loaded;
@@ -17,6 +18,7 @@ use departed::Departed;
 use twins::place;
 
 pub use apply::{Applied, Sender};
+pub use changed::ModelChange;
 pub use check::{HeartbeatError, HeartbeatLimits};
 pub use loaded::Loaded;
 pub use node::{Capabilities, Condition, Device, LifeLimits, Model, Node, NodeState, Resident, Trend};

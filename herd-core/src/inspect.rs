@@ -6,6 +6,7 @@
 //! meanings, where a request could be routed as one and run as the other.
 
 mod conversation;
+mod form;
 pub mod json;
 mod members;
 mod text;
@@ -21,6 +22,7 @@ use json::{JsonError, Kind, Scanner};
 use members::Members;
 use value::{boolean, boolean_or_none, has_content, integer, integer_or_none, label, labels, strings};
 
+pub use form::inspect_form;
 pub use volatile::{Line, VOLATILE};
 
 /// How a body is read, and bounds on what it may make us do.
@@ -62,6 +64,9 @@ pub enum InspectError {
     /// It is JSON, but not an object.
     #[error("request body must be a JSON object")]
     NotAnObject,
+    /// It is not the form that it should be.
+    #[error("{0}")]
+    Form(&'static str),
     /// There is no model in it.
     #[error("model is required")]
     NoModel,
@@ -202,6 +207,7 @@ const READ: &[&str] = &[
 ];
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read alone")]
 struct Found {
     limits: InspectLimits,
     /// One bit per entry of [`LAUNCH`] that has been read.
@@ -216,6 +222,7 @@ struct Found {
     text: text::TextCount,
     conversation: conversation::Head,
     has_content: bool,
+    keeps_for_no_time: bool,
     tools: bool,
     think: bool,
     user: Option<String>,
@@ -249,6 +256,7 @@ impl Found {
             }
             "keep_alive" => {
                 let range = scanner.skip()?;
+                self.keeps_for_no_time = value::is_no_time(scanner.slice(&range));
                 self.places.keep_alive = Some(range.clone()).filter(|_| surface.dialect() == Dialect::Ollama);
                 Ok(range)
             }
@@ -448,9 +456,9 @@ impl Found {
         let launch = LaunchOptions { no_shift: self.launch.no_shift && native, ..self.launch };
         let prompt_tokens = self.text.tokens();
         let one_by_one = surface.task() == Task::Embedding;
+        let model = self.model.ok_or(InspectError::NoModel)?;
+        let empty = native && self.text.attachments() == 0 && !self.has_content;
         Ok(RequestProfile {
-            surface,
-            model: self.model.ok_or(InspectError::NoModel)?,
             fallback_models: self.fallback_models,
             fallback: self.fallback,
             stream: surface.can_stream() && self.stream.unwrap_or(surface.streams_by_default()),
@@ -461,7 +469,8 @@ impl Found {
             attachment_tokens: self.text.attachment_tokens(),
             conversation: self.conversation.hash().filter(|_| !one_by_one),
             tokens_at_once: if one_by_one { self.text.longest_tokens() } else { self.text.text_tokens() },
-            empty: native && self.text.attachments() == 0 && !self.has_content,
+            empty,
+            unloads: empty && self.keeps_for_no_time,
             images: self.text.images(),
             tools: self.tools,
             think: self.think && native,
@@ -469,6 +478,7 @@ impl Found {
             tags: self.tags,
             body_bytes,
             places: self.places,
+            ..RequestProfile::of(surface, model)
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::request::Surface;
+use crate::request::{COUNT_TOKENS_PATH, Surface};
 
 /// What becomes of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +19,7 @@ pub enum Reading<'a> {
 /// What can be read at the admin service's side of Ollama's and `OpenAI`'s APIs.
 const READ: [&str; 5] = ["/api/tags", "/api/ps", "/api/version", "/api/status", "/v1/models"];
 /// What can be asked for there otherwise.
-const POSTED: [&str; 7] = [
-    "/api/show",
-    "/api/pull",
-    "/api/push",
-    "/api/create",
-    "/api/copy",
-    "/v1/audio/transcriptions",
-    "/v1/messages/count_tokens",
-];
+const POSTED: [&str; 6] = ["/api/show", "/api/pull", "/api/push", "/api/create", "/api/copy", COUNT_TOKENS_PATH];
 
 /// Reads `path`, which came without its query, of a request with `method`.
 #[must_use]
@@ -92,7 +84,8 @@ fn decode(path: &str) -> Cow<'_, str> {
     }
 }
 
-fn unescape(path: &str) -> Option<String> {
+/// `path` with its escapes decoded; `None` = one is none, or it is no text then.
+pub(crate) fn unescape(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [first, after @ ..] = rest {

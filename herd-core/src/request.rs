@@ -26,6 +26,12 @@ words! {
         OpenAiResponses = "openai_responses",
         /// `POST /v1/messages`
         AnthropicMessages = "anthropic_messages",
+        /// `POST /v1/audio/transcriptions`, a form; Ollama 0.20 and later
+        OpenAiTranscriptions = "openai_transcriptions",
+        /// `POST /v1/images/generations`, of some versions of Ollama
+        OpenAiImages = "openai_images",
+        /// `POST /v1/images/edits`, of some versions of Ollama
+        OpenAiImageEdits = "openai_image_edits",
     }
 }
 
@@ -47,6 +53,10 @@ pub enum Task {
     Completion,
     /// Compute embeddings.
     Embedding,
+    /// Write down what is said.
+    Transcription,
+    /// Make a picture.
+    Image,
 }
 
 impl Surface {
@@ -63,6 +73,9 @@ impl Surface {
             Self::OpenAiEmbeddings => "/v1/embeddings",
             Self::OpenAiResponses => "/v1/responses",
             Self::AnthropicMessages => "/v1/messages",
+            Self::OpenAiTranscriptions => "/v1/audio/transcriptions",
+            Self::OpenAiImages => "/v1/images/generations",
+            Self::OpenAiImageEdits => "/v1/images/edits",
         }
     }
 
@@ -87,6 +100,8 @@ impl Surface {
     pub fn task(self) -> Task {
         match self {
             Self::OllamaEmbed | Self::OllamaEmbeddings | Self::OpenAiEmbeddings => Task::Embedding,
+            Self::OpenAiTranscriptions => Task::Transcription,
+            Self::OpenAiImages | Self::OpenAiImageEdits => Task::Image,
             _ => Task::Completion,
         }
     }
@@ -108,6 +123,12 @@ impl Surface {
     #[must_use]
     pub fn is_native_completion(self) -> bool {
         matches!(self, Self::OllamaChat | Self::OllamaGenerate)
+    }
+
+    /// Whether its requests are forms, not JSON.
+    #[must_use]
+    pub fn takes_form(self) -> bool {
+        self == Self::OpenAiTranscriptions
     }
 
     /// Whether a request can say `options.num_ctx`; Ollama ignores it elsewhere and uses the node's default.
@@ -150,6 +171,8 @@ pub struct RequestProfile {
     /// There is nothing to answer: it asks Ollama to load the model, or to unload it. Only Ollama's own chat and
     /// generate have such requests.
     pub empty: bool,
+    /// It asks for nothing but that the model be unloaded.
+    pub unloads: bool,
     /// Images in it.
     pub images: u32,
     /// It offers tools.
@@ -187,13 +210,46 @@ pub struct Places {
     pub private: Vec<Range<usize>>,
     /// What changes with every request at the front of the system prompt, and what pins it.
     pub volatile: Vec<(Range<usize>, &'static str)>,
+    /// The body is a form: names stand there as they are, not as JSON.
+    pub form: bool,
 }
+
+/// Where clients of Anthropic's API ask how many tokens a request has.
+pub const COUNT_TOKENS_PATH: &str = "/v1/messages/count_tokens";
 
 /// Tokens of the answer that a window must hold when the request names no limit. A judgement: most chat answers are
 /// shorter, and Ollama's own default is unlimited.
 pub const DEFAULT_OUTPUT_RESERVE_TOKENS: u64 = 512;
 
 impl RequestProfile {
+    /// A request on `surface` for `model` of which nothing else is known.
+    #[must_use]
+    pub fn of(surface: Surface, model: ModelName) -> Self {
+        Self {
+            surface,
+            model,
+            fallback_models: Vec::new(),
+            fallback: None,
+            stream: false,
+            num_ctx: None,
+            launch: Signature::DEFAULT,
+            max_output_tokens: None,
+            prompt_tokens: 0,
+            attachment_tokens: 0,
+            conversation: None,
+            tokens_at_once: 0,
+            empty: false,
+            unloads: false,
+            images: 0,
+            tools: false,
+            think: false,
+            user: None,
+            tags: Vec::new(),
+            body_bytes: 0,
+            places: Places::default(),
+        }
+    }
+
     /// Estimated tokens of the prompt's text.
     #[must_use]
     pub fn text_tokens(&self) -> u64 {

@@ -137,7 +137,7 @@ fn role(profile: &RequestProfile, name: &ModelName, capabilities: Capabilities) 
 pub fn can_stand_in(profile: &RequestProfile, requested: Option<&Model>, candidate: &Model) -> bool {
     let embeds = |model: &Model| category(&model.name, model.capabilities) == Category::Embedding;
     let asked_of = requested.map_or_else(|| category_by_name(&profile.model) == Category::Embedding, embeds);
-    if profile.surface.task() == Task::Embedding || asked_of || embeds(candidate) {
+    if profile.surface.task() != Task::Completion || asked_of || embeds(candidate) {
         return false;
     }
     if candidate.capabilities.has("completion") == Some(false) || is_elsewhere(&candidate.name) {

@@ -397,6 +397,12 @@ pub struct AvailableModel {
     pub quantization_level: String,
     /// Context that the model was trained with, tokens; 0 = not reported.
     pub context_length: u64,
+    /// Length of the vectors inside the model; 0 = not reported.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub embedding_length: u64,
+    /// The model that it was created from; mostly empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parent_model: String,
     /// `completion`, `embedding`, `tools`, `thinking`, `vision`, `insert`.
     pub capabilities: Vec<String>,
     /// `PARAMETER num_ctx` of its Modelfile, tokens; 0 = none, or not known: the agent learns it only where it has to
@@ -408,6 +414,11 @@ pub struct AvailableModel {
     /// Where that is, a URL.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_host: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// Occupancy of one runner process. Counts only, never text.

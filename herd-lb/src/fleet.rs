@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use herd_core::awake::AwakeClock;
 use herd_core::choice::{FleetView, Freed};
 use herd_core::decide::Policy;
-use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, Sender};
+use herd_core::fleet::{Applied, FleetSnapshot, HeartbeatError, HeartbeatLimits, Loaded, ModelChange, Sender};
 use herd_core::name::ModelName;
 use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
@@ -76,6 +76,12 @@ impl Fleet {
     pub fn loaded(&self, loaded: &Loaded<'_>) {
         let now_ms = self.now_ms();
         self.update(|snapshot| snapshot.with_loaded(loaded, now_ms));
+    }
+
+    /// Notes what herd did to `model` on the node named `id`, ahead of the heartbeat that will tell of it.
+    pub fn model_changed(&self, id: &str, model: &ModelName, change: ModelChange<'_>) {
+        let now_ms = self.now_ms();
+        self.update(|snapshot| snapshot.with_change(id, model, change, now_ms));
     }
 
     /// Stops taking new requests.

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use herd_admin::access::{Keys, random_hex};
-use herd_admin::{AdminConfig, AdminState, Hosts, PullSettings};
+use herd_admin::{AdminConfig, AdminState, Hosts, NodeCalls, PullSettings};
 use herd_agent::{Advertisement, Advertiser, Config as AgentConfig, Interfaces, JoinToken, Url, ollama_url};
 use herd_core::record::RequestRecord;
 use herd_store::{Store, StoreHandle, StoreThread};
@@ -106,9 +106,8 @@ pub fn run(
     let live_config = LiveConfig::new(config.clone());
     let settings = Arc::new(Settings::new(layers, live_config.clone(), Arc::clone(&fleet)));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&fleet), selector, live_config.clone()));
-    let (live, registry) = (Live::default(), Registry::new());
+    let (live, registry, observers) = (Live::default(), Registry::new(), Observers::default());
     let telemetry = Telemetry::new(&registry)?;
-    let observers = Observers::default();
     let (store, writer) = records(config, observers.clone());
     let recorder = Arc::new(Recorder::new(Arc::clone(&telemetry), store.clone(), observers));
     let driver = Arc::new(Driver::new(&live_config, &fleet, &dispatcher, config.retry_budget));
@@ -123,7 +122,7 @@ pub fn run(
         live: live.clone(),
         telemetry: Arc::clone(&telemetry),
     });
-    let aliases = AliasKeeper::new(Arc::clone(&fleet))?;
+    let (aliases, node_calls) = (AliasKeeper::new(Arc::clone(&fleet))?, NodeCalls::new()?);
     let hosts = hosts(config, &[client_address, admin_address]);
     let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
     let state = AdminState::new(Arc::clone(&source) as _, admin_config, registry)?;
@@ -139,6 +138,7 @@ pub fn run(
         keys,
         hosts,
         aliases: aliases.clone(),
+        node_calls,
         telemetry,
         benchmarks: recorder.for_benchmarks()?,
         recorder,
@@ -146,7 +146,7 @@ pub fn run(
         edge_secret: secrets.edge.clone(),
         config: live_config,
     };
-    let pulls = state.pulls().clone();
+    let pulls = edge.pulls.clone();
     settings.follow(move |config| pulls.set_policy(config.pull.clone()));
     let admin_service = AdminService { listener: Mutex::new(Some(admin)), state };
     add_listeners(&mut server, Acceptor::new(clients, seats(config, &edge)?, config.limits), admin_service);

@@ -8,6 +8,7 @@ mod answer;
 mod attempt;
 pub mod body;
 pub mod cors;
+mod count;
 pub mod ctx;
 mod end;
 mod error;
@@ -18,6 +19,7 @@ mod marks;
 mod pull;
 pub mod reply;
 mod response_headers;
+mod unload;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use herd_admin::access::Keys;
-use herd_admin::{Hosts, Pulls};
+use herd_admin::{Hosts, NodeCalls, Pulls};
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -43,7 +45,7 @@ use crate::live::Live;
 use crate::record::Recorder;
 use crate::route::dialect;
 use crate::telemetry::Telemetry;
-use admin::AdminPlaces;
+use admin::{AdminPlaces, ForAdmin};
 use ctx::RequestCtx;
 use life::Driver;
 use marks::Marks;
@@ -78,6 +80,8 @@ pub struct Edge {
     pub hosts: Hosts,
     /// Aliases of models on nodes.
     pub aliases: AliasKeeper,
+    /// What nodes are asked besides.
+    pub node_calls: NodeCalls,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
     /// Where traces go.
@@ -126,6 +130,11 @@ impl ProxyHttp for Edge {
         if ctx.inference.is_none() {
             let mut peer = self.peer(self.admin, 0);
             peer.options.read_timeout = Some(ADMIN_SILENCE);
+            if ctx.for_admin.as_ref().is_some_and(ForAdmin::streams) {
+                // Its client is watched on one side, and the node on the other.
+                peer.options.read_timeout = None;
+                peer.options.write_timeout = Some(ADMIN_SILENCE);
+            }
             // Well below the time after which the admin service closes an idle connection: a mutation must not meet
             // that moment.
             peer.options.idle_timeout = Some(ADMIN_IDLE);

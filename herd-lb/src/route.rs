@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use herd_core::request::{Dialect, Surface};
+use herd_core::request::{COUNT_TOKENS_PATH, Dialect, Surface};
 use http::Method;
 
 use crate::config::AdminExpose;
@@ -12,6 +12,8 @@ use crate::config::AdminExpose;
 pub enum Route {
     /// To a node.
     Inference(Surface),
+    /// Answered here: how many tokens a request has.
+    CountTokens,
     /// To the admin service.
     Admin,
     /// Nowhere.
@@ -55,6 +57,7 @@ pub fn route(method: &Method, path: &str, origin: Origin, expose: AdminExpose) -
         Some(surface) if method == Method::POST => Route::Inference(surface),
         // Anthropic clients probe with GET.
         Some(Surface::AnthropicMessages) if method == Method::GET => Route::Admin,
+        None if path == COUNT_TOKENS_PATH && method == Method::POST => Route::CountTokens,
         Some(_) => Route::Refused(Refusal::MethodNotAllowed),
         None => admin(path, origin, expose),
     }
@@ -65,6 +68,7 @@ pub fn route(method: &Method, path: &str, origin: Origin, expose: AdminExpose) -
 pub fn dialect(path: &str) -> Dialect {
     match Surface::at(path) {
         Some(surface) => surface.dialect(),
+        None if path == COUNT_TOKENS_PATH => Dialect::Anthropic,
         None if path.starts_with("/v1/") => Dialect::OpenAi,
         None => Dialect::Ollama,
     }
@@ -119,6 +123,11 @@ mod tests {
         check("POST", "/api/chat", far, Off, Route::Inference(Surface::OllamaChat));
         check("GET", "/api/chat", here, Lan, Route::Refused(MethodNotAllowed));
         check("GET", "/v1/messages", here, Lan, Route::Admin);
+        check("POST", "/v1/messages/count_tokens", far, Off, Route::CountTokens);
+        check("GET", "/v1/messages/count_tokens", far, Off, Route::Admin);
+        check("POST", "/v1/audio/transcriptions", far, Off, Route::Inference(Surface::OpenAiTranscriptions));
+        check("DELETE", "/api/delete", far, Off, Route::Admin);
+        check("HEAD", "/api/blobs/sha256:00", far, Off, Route::Admin);
         check("GET", "/api/tags", far, Off, Route::Admin);
         check("POST", "/heartbeat", lan, Lan, Route::Admin);
         check("GET", "/metrics", here, Lan, Route::Refused(NotFound));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use herd_admin::{EdgeCounts, FleetSource, Limit, LiveView, QueueView, Setting, SettingsChange, SettingsError};
 use herd_core::budget::Retries;
 use herd_core::decide::Policy;
-use herd_core::fleet::{FleetSnapshot, HeartbeatError, Sender};
+use herd_core::fleet::{FleetSnapshot, HeartbeatError, ModelChange, Sender};
 use herd_core::name::ModelName;
 use herd_core::network::Networks;
 use herd_core::wire::Heartbeat;
@@ -75,6 +75,10 @@ impl FleetSource for EdgeSource {
         changes: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<SettingsChange, SettingsError> {
         self.settings.change(changes)
+    }
+
+    fn model_changed(&self, id: &str, model: &ModelName, change: ModelChange<'_>) {
+        self.fleet.model_changed(id, model, change);
     }
 
     fn counts(&self) -> EdgeCounts {

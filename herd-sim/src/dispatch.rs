@@ -16,7 +16,7 @@ use super::{
     route::{Endpoint, Route},
     stats::SeenRequest,
     surface::{ApiError, Surface},
-    wire,
+    transcribe, wire,
 };
 
 /// Answers a request that has been read; an error ends the connection.
@@ -69,6 +69,11 @@ async fn dispatch(
     if let Endpoint::Generate(surface) | Endpoint::Embed(surface) = endpoint {
         return infer(exchange, seen, surface, endpoint, body).await;
     }
+    if endpoint == Endpoint::Transcribe {
+        seen.model = transcribe::field(body, "model").unwrap_or_default();
+        node.recorder.saw(seen);
+        return transcribe::run(exchange, body).await;
+    }
     let manage = manage::ManageAsk::parse(body);
     if let Ok(ask) = &manage {
         ask.model().clone_into(&mut seen.model);
@@ -91,8 +96,10 @@ async fn dispatch(
         Endpoint::Create => manage::create(&node, &manage?)?,
         Endpoint::Pull => return manage::pull(exchange, manage?).await,
         Endpoint::Push => manage::push(&manage?),
-        Endpoint::Blob => manage::blob(&method),
-        Endpoint::Generate(_) | Endpoint::Embed(_) => return Err(ApiError::bad_request("not here").into()),
+        Endpoint::Blob => manage::blob(&node, &method, rest),
+        Endpoint::Generate(_) | Endpoint::Embed(_) | Endpoint::Transcribe => {
+            return Err(ApiError::bad_request("not here").into());
+        }
     };
     Ok(response)
 }

@@ -52,6 +52,7 @@ mod surface;
 #[cfg(test)]
 mod tests;
 mod text;
+mod transcribe;
 mod wire;
 
 use std::{io, net::SocketAddr, sync::Arc};

@@ -29,6 +29,7 @@ pub(crate) struct ManageAsk {
     model: Option<String>,
     name: Option<String>,
     from: Option<String>,
+    files: Option<Map<String, Value>>,
     parameters: Option<Map<String, Value>>,
     source: Option<String>,
     destination: Option<String>,
@@ -109,8 +110,11 @@ pub(crate) fn delete(node: &Node, ask: &ManageAsk) -> Result<Response<Body>, Api
     if node.catalog_mut().remove(name) { Ok(body::empty(StatusCode::OK)) } else { Err(ApiError::no_model(name)) }
 }
 
-/// `/api/create`, as far as making an alias goes.
+/// `/api/create`, as far as making an alias goes, or a model of files that were sent before.
 pub(crate) fn create(node: &Node, ask: &ManageAsk) -> Result<Response<Body>, ApiError> {
+    if let Some(files) = ask.files.as_ref().filter(|files| !files.is_empty()) {
+        return of_files(node, ask, files);
+    }
     let from = ask.from.as_deref().filter(|from| !from.is_empty());
     let from = from.ok_or_else(|| ApiError::bad_request("neither 'from' or 'files' was specified"))?;
     let mut catalog = node.catalog_mut();
@@ -126,6 +130,17 @@ pub(crate) fn create(node: &Node, ask: &ManageAsk) -> Result<Response<Body>, Api
     let mut lines = vec![layer(&base.blob), layer(&hex_digest("template")), layer(&hex_digest("parameters"))];
     lines.extend([status("writing manifest"), status("success")]);
     Ok(finished(ask, lines))
+}
+
+fn of_files(node: &Node, ask: &ManageAsk, files: &Map<String, Value>) -> Result<Response<Body>, ApiError> {
+    let digests = files.values().filter_map(Value::as_str);
+    if let Some(missing) = digests.into_iter().find(|digest| !node.blobs().contains(*digest)) {
+        return Err(ApiError::bad_request(format!("blob {missing:?} does not exist")));
+    }
+    let model = SimModel { name: ask.model().to_owned(), ..SimModel::default() };
+    let added = node.catalog_mut().add(model, node.clock.wall_now());
+    added.ok_or_else(|| ApiError::bad_request("invalid model name"))?;
+    Ok(finished(ask, vec![status("parsing GGUF"), status("writing manifest"), status("success")]))
 }
 
 /// The answer of something that was over at once.
@@ -154,9 +169,13 @@ pub(crate) fn push(ask: &ManageAsk) -> Response<Body> {
     failed(ask, "push: the simulated node has no registry")
 }
 
-/// `/api/blobs/{digest}`: takes every blob and keeps none.
-pub(crate) fn blob(method: &str) -> Response<Body> {
-    body::empty(if method == "POST" { StatusCode::CREATED } else { StatusCode::NOT_FOUND })
+/// `/api/blobs/{digest}`: takes every blob unseen and keeps its digest.
+pub(crate) fn blob(node: &Node, method: &str, digest: &str) -> Response<Body> {
+    if method == "POST" {
+        let new = node.blobs().insert(digest.to_owned());
+        return body::empty(if new { StatusCode::CREATED } else { StatusCode::OK });
+    }
+    body::empty(if node.blobs().contains(digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
 /// Time between two lines of progress.

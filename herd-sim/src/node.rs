@@ -1,6 +1,7 @@
 //! What the parts of one node share.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     /// Whether its agent is to be silent.
     pub(crate) agent_paused: watch::Sender<bool>,
     catalog: RwLock<Catalog>,
+    blobs: Mutex<BTreeSet<String>>,
 }
 
 impl Node {
@@ -48,6 +50,7 @@ impl Node {
             listening: watch::Sender::new(true),
             agent_paused: watch::Sender::new(false),
             catalog: RwLock::new(catalog),
+            blobs: Mutex::default(),
             config,
         }
     }
@@ -60,6 +63,11 @@ impl Node {
     /// The models on disk, to change them.
     pub(crate) fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
         self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Digests of the files that it was sent.
+    pub(crate) fn blobs(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts `fault` in force, and waits until the listener has followed.

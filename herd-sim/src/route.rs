@@ -15,6 +15,7 @@ pub(crate) enum Endpoint {
     Show,
     Generate(Surface),
     Embed(Surface),
+    Transcribe,
     Pull,
     Push,
     Create,
@@ -28,14 +29,14 @@ pub(crate) enum Endpoint {
 impl Endpoint {
     /// Whether it runs a model.
     pub(crate) fn is_inference(self) -> bool {
-        matches!(self, Self::Generate(_) | Self::Embed(_))
+        matches!(self, Self::Generate(_) | Self::Embed(_) | Self::Transcribe)
     }
 
     /// The surface whose form its errors have.
     pub(crate) fn surface(self) -> Surface {
         match self {
             Self::Generate(surface) | Self::Embed(surface) => surface,
-            Self::V1Models | Self::V1Model => Surface::V1Chat,
+            Self::V1Models | Self::V1Model | Self::Transcribe => Surface::V1Chat,
             _ => Surface::Chat,
         }
     }
@@ -55,7 +56,7 @@ pub(crate) enum Route<'a> {
 }
 
 /// Paths, the methods they allow as `Allow` lists them, and who answers. A path that ends in `/` takes one more segment.
-const TABLE: [(&str, &str, Endpoint); 23] = [
+const TABLE: [(&str, &str, Endpoint); 24] = [
     ("/", "GET, HEAD", Endpoint::Root),
     ("/api/version", "GET, HEAD", Endpoint::Version),
     ("/api/status", "GET", Endpoint::Status),
@@ -77,6 +78,7 @@ const TABLE: [(&str, &str, Endpoint); 23] = [
     ("/v1/embeddings", "POST", Endpoint::Embed(Surface::V1Embeddings)),
     ("/v1/responses", "POST", Endpoint::Generate(Surface::V1Responses)),
     ("/v1/messages", "POST", Endpoint::Generate(Surface::V1Messages)),
+    ("/v1/audio/transcriptions", "POST", Endpoint::Transcribe),
     ("/v1/models", "GET", Endpoint::V1Models),
     ("/v1/models/", "GET", Endpoint::V1Model),
 ];

@@ -22,6 +22,7 @@ mod input;
 mod lenient;
 mod live;
 mod logs;
+mod manage;
 mod metrics;
 mod pins;
 mod pull;

@@ -15,7 +15,7 @@ import { nodeIds } from "../parts/shell.js";
 
 const PAGE = 100;
 const STATUSES = ["completed", "failed", "rejected", "incomplete", "reaped", "cancelled", "client_disconnected"];
-const SURFACES = ["ollama_chat", "ollama_generate", "ollama_embed", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses", "anthropic_messages"];
+const SURFACES = ["ollama_chat", "ollama_generate", "ollama_embed", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses", "anthropic_messages", "openai_transcriptions", "openai_images", "openai_image_edits"];
 const FILTERS = ["model", "node", "status", "tag", "app", "surface", "client", "key"];
 // A moving bound in the path would ask anew each second.
 const ROUND_MS = 60_000;

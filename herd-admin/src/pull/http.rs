@@ -15,14 +15,12 @@ use serde::Serialize;
 
 use super::state::{FailureKind, PullPhase, PullState};
 use super::{PullAsk, PullHandle, PullInfo, PullReason};
-use crate::answer::{JSON, OLLAMA_JSON, json};
+use crate::answer::{JSON, NDJSON, OLLAMA_JSON, json};
 use crate::guard::{ModelOperator, Operator};
 use crate::history::{self, Ask};
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
-
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Pulls a model onto the node that it fits best, or onto `node_id`. With `stream: false` the answer comes at the end.
 ///
@@ -46,6 +44,8 @@ pub(crate) async fn pull(
 
 #[derive(Serialize)]
 struct Started<'a> {
+    /// It has begun; for scripts of ollama-herd.
+    ok: bool,
     id: u64,
     model: &'a str,
     node_id: &'a str,
@@ -59,7 +59,7 @@ pub(crate) async fn start(
 ) -> Result<Response, Refusal> {
     let asked = ModelAsk::of(&state, request).await?;
     let handle = begun(&state, &operator, &asked)?;
-    let started = Started { id: handle.id, model: handle.model.as_str(), node_id: handle.node_id.as_str() };
+    let started = Started { ok: true, id: handle.id, model: handle.model.as_str(), node_id: handle.node_id.as_str() };
     let response = json(StatusCode::ACCEPTED, JSON, &started);
     handle.keep_running();
     Ok(response)
@@ -68,7 +68,7 @@ pub(crate) async fn start(
 /// Starts the pull that `operator` asks for, or joins the one that runs.
 fn begun(state: &AdminState, operator: &Operator, asked: &ModelAsk) -> Result<PullHandle, Refusal> {
     let reason = PullReason::Manual { caller: operator.caller.ip.to_string() };
-    let mut ask = PullAsk::new(&asked.name, reason).spelled(&asked.spelling);
+    let mut ask = PullAsk::new(&asked.name, reason).spelled(&asked.spelling).insecure(asked.flag("insecure"));
     if let Some(id) = asked.text("node_id") {
         ask = ask.on(id);
     }

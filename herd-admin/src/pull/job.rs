@@ -56,6 +56,8 @@ pub(super) struct Job {
     pub(super) model: ModelName,
     /// The name as the registry is asked for it.
     pub(super) spelling: String,
+    /// The registry's certificate is not checked.
+    pub(super) insecure: bool,
     pub(super) node_id: NodeId,
     pub(super) address: SocketAddr,
     pub(super) reason: PullReason,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use herd_core::fleet::ModelChange;
 use herd_core::name::ModelName;
 use herd_core::pull::{Holders, Placing, PullPolicy, PullRefusal, disk_available, known_size, place, place_on};
 use prometheus::Registry;
@@ -189,6 +190,7 @@ impl Shared {
         Ok(Job {
             id: book.new_id(),
             spelling: ask.spelling,
+            insecure: ask.insecure,
             node_id: node.id.clone(),
             address: node.address,
             max_bytes: is_auto.then_some(policy.max_bytes),
@@ -206,7 +208,11 @@ impl Shared {
             return;
         }
         match &end {
-            PullPhase::Succeeded => book.backoff.succeeded(&job.model),
+            PullPhase::Succeeded => {
+                book.backoff.succeeded(&job.model);
+                let added = ModelChange::Added { from: None };
+                self.source.model_changed(job.node_id.as_str(), &job.model, added);
+            }
             PullPhase::Failed(failure) => {
                 let now_ms = self.source.now_ms();
                 book.backoff.failed(&job.model, failure.for_backoff(), &failure.message, now_ms);

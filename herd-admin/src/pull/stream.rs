@@ -20,6 +20,8 @@ const ERROR_MAX_BYTES: usize = 64 << 10;
 #[derive(Serialize)]
 struct Ask<'a> {
     model: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
     stream: bool,
 }
 
@@ -30,7 +32,7 @@ struct Ask<'a> {
 pub(super) async fn pull(shared: &Shared, job: &Job) -> Result<(), PullFailure> {
     let mut course = Course::new(shared, job);
     let url = format!("http://{}/api/pull", job.address);
-    let request = shared.client.post(url).json(&Ask { model: &job.spelling, stream: true });
+    let request = shared.client.post(url).json(&Ask { model: &job.spelling, insecure: job.insecure, stream: true });
     let mut answer = course.in_time(request.send()).await?;
     let status = answer.status();
     let mut lines = Lines::default();

@@ -78,6 +78,8 @@ fn recorded() -> herd_core::wire::Heartbeat {
         parameter_size: text(&model["details"]["parameter_size"]),
         quantization_level: text(&model["details"]["quantization_level"]),
         context_length: 8192,
+        embedding_length: 64,
+        parent_model: text(&model["details"]["parent_model"]),
         capabilities: vec!["completion".into()],
         ..AvailableModel::default()
     };
@@ -97,11 +99,9 @@ fn recorded() -> herd_core::wire::Heartbeat {
 async fn tags_are_ollamas_and_name_their_nodes() {
     let answer = App::of([recorded()]).get("/api/tags").await;
     let ours = first(&answer.body, "models");
-    check_keys(&ours, TAGS, &["details.embedding_length"], &["details.fleet_nodes"]);
+    check_keys(&ours, TAGS, &[], &["details.fleet_nodes"]);
     let mut expected: Value = serde_json::from_str(TAGS).unwrap();
     let details = expected["details"].as_object_mut().unwrap();
-    details.remove("embedding_length");
-    details.insert("parent_model".into(), "".into());
     details.insert("fleet_nodes".into(), json!(["n"]));
     assert_eq!(serde_json::from_str::<Value>(&ours).unwrap(), expected);
     assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
@@ -154,8 +154,48 @@ async fn what_no_node_tells_is_not_null_and_not_a_fact() {
     app.post("/heartbeat", PYTHON_HEARTBEAT).await;
     let ps = app.get("/api/ps").await.json();
     let python = ps["models"].as_array().unwrap().iter().find(|model| model["fleet_node"] == "node-a").unwrap();
-    assert_eq!((&python["size_vram"], &python["expires_at"]), (&Value::Null, &"0001-01-01T00:00:00Z".into()));
+    assert_eq!(python["size_vram"], Value::Null);
+    let expires = crate::time::parse(python["expires_at"].as_str().unwrap()).unwrap();
+    let now = crate::time::parse(&crate::time::now_rfc3339()).unwrap();
+    assert!(expires > now, "a time that has passed would show it as stopping: {python}");
     assert_eq!(python["details"]["quantization_level"], "Q4_K_M");
+}
+
+#[tokio::test]
+async fn names_of_one_blob_are_one_model_in_memory() {
+    let mut node = loaded(heartbeat("n", &["tiny:latest", "copy:latest", "other:latest"]), "tiny:latest", 4096);
+    for model in &mut node.herd.as_mut().unwrap().ollama.available {
+        model.digest = if model.name == "other:latest" { "bb".into() } else { "aa".into() };
+    }
+    let ps = App::of([node]).get("/api/ps").await.json();
+    let names: Vec<_> = ps["models"].as_array().unwrap().iter().map(|model| model["name"].clone()).collect();
+    assert_eq!(names, ["tiny:latest"]);
+}
+
+#[tokio::test]
+async fn a_model_that_has_just_been_loaded_does_not_stop_and_has_a_context() {
+    use crate::FleetSource as _;
+    use herd_core::fleet::{Loaded, ModelChange};
+    let mut node = loaded(heartbeat("n", &["tiny:latest", "cold:latest"]), "tiny:latest", 4096);
+    let ollama = &mut node.herd.as_mut().unwrap().ollama;
+    ollama.env.context_length = Some(8192);
+    ollama.loaded[0].expires_at = "2020-01-01T00:00:00Z".into();
+    let app = App::of([node]);
+    let name = herd_core::name::ModelName::new("cold").unwrap();
+    let signature = herd_core::launch::Signature::DEFAULT;
+    let loaded = Loaded { node: 0, model: &name, context_length: None, signature };
+    app.source.change(|fleet| fleet.with_loaded(&loaded, 0));
+    let told = |ps: &Value, name: &str| {
+        let models = ps["models"].as_array().unwrap().clone();
+        models.into_iter().find(|model| model["name"] == name)
+    };
+    let ps = app.get("/api/ps").await.json();
+    let cold = told(&ps, "cold:latest").unwrap();
+    assert_eq!(cold["context_length"], 8192);
+    assert!(cold["expires_at"].as_str().unwrap() > crate::time::now_rfc3339().as_str(), "{cold}");
+    assert_eq!(told(&ps, "tiny:latest").unwrap()["expires_at"], "2020-01-01T00:00:00Z", "as Ollama tells it");
+    app.source.model_changed("n", &name, ModelChange::Unloaded);
+    assert!(told(&app.get("/api/ps").await.json(), "cold:latest").is_none());
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn routed() -> BTreeSet<(String, String)> {
         let (path, rest) = rest.split_once('"').unwrap();
         let handlers = rest.split("\n        .").next().unwrap();
         let handlers = if handlers.contains("dashboard::") { "" } else { handlers };
-        let methods = ["get", "post", "delete", "put", "patch"];
+        let methods = ["get", "post", "delete", "put", "patch", "head"];
         let has = move |method: &&str| [" ", "."].iter().any(|before| handlers.contains(&format!("{before}{method}(")));
         let path = path.replace("{*", "{");
         methods.into_iter().filter(has).map(move |method| (method.to_owned(), path.clone())).collect::<Vec<_>>()

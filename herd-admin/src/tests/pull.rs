@@ -18,7 +18,7 @@ async fn progress_is_told_in_ollamas_form() {
     let call = node.called().await;
     assert_eq!(
         (call.path.as_str(), &call.body),
-        ("/api/pull", &json!({ "model": "hf.co/Org/Tiny:Q4", "stream": true }))
+        ("/api/pull", &json!({ "model": "hf.co/Org/Tiny:Q4", "insecure": true, "stream": true }))
     );
     let layer = |completed: &str| format!(r#"{{"status":"pulling a","digest":"sha256:a","total":9{completed}"#);
     for line in [

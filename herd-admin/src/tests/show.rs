@@ -15,14 +15,14 @@ use tokio::task::JoinSet;
 use crate::testing::{App, heartbeat, loaded, post};
 
 /// An Ollama that gives one answer to everything, and keeps what it was asked.
-struct Node {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<(http::request::Parts, String)>>>,
+pub(super) struct Node {
+    pub(super) address: SocketAddr,
+    pub(super) asked: Arc<Mutex<Vec<(http::request::Parts, String)>>>,
     _server: JoinSet<()>,
 }
 
 impl Node {
-    async fn answering(status: u16, body: &'static str) -> Self {
+    pub(super) async fn answering(status: u16, body: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -42,17 +42,17 @@ impl Node {
         Self { address, asked, _server: server }
     }
 
-    fn times_asked(&self) -> usize {
+    pub(super) fn times_asked(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 }
 
 /// The address of a node that refuses connections.
-async fn nobody() -> SocketAddr {
+pub(super) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-fn at(id: &str, address: SocketAddr) -> Heartbeat {
+pub(super) fn at(id: &str, address: SocketAddr) -> Heartbeat {
     Heartbeat { ollama_host: format!("http://{address}"), ..heartbeat(id, &["tiny:latest"]) }
 }
 

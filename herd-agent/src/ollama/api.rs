@@ -102,6 +102,8 @@ pub(crate) struct Details {
     pub(crate) quantization_level: String,
     /// Of `/api/tags` of recent versions: the context that the model was trained with.
     pub(crate) context_length: Option<u64>,
+    /// The same: the length of its vectors.
+    pub(crate) embedding_length: Option<u64>,
 }
 
 impl Details {
@@ -114,6 +116,7 @@ impl Details {
             parameter_size: text(&details["parameter_size"]),
             quantization_level: text(&details["quantization_level"]),
             context_length: Some(amount(&details["context_length"])).filter(|tokens| *tokens > 0),
+            embedding_length: Some(amount(&details["embedding_length"])).filter(|length| *length > 0),
         }
     }
 }
@@ -151,6 +154,8 @@ pub(crate) struct Show {
     pub(crate) capabilities: Option<Vec<String>>,
     /// `<architecture>.context_length`.
     pub(crate) context_length: Option<u64>,
+    /// `<architecture>.embedding_length`.
+    pub(crate) embedding_length: Option<u64>,
     /// `PARAMETER num_ctx`.
     pub(crate) num_ctx: Option<u64>,
 }
@@ -160,11 +165,13 @@ impl From<Value> for Show {
         let info = &answer["model_info"];
         let architecture = info["general.architecture"].as_str().unwrap_or_default();
         let context_length = amount(&info[format!("{architecture}.context_length")]);
+        let embedding_length = amount(&info[format!("{architecture}.embedding_length")]);
         // `PARAMETER` lines of the Modelfile without that word.
         let num_ctx = |line: &str| line.trim().strip_prefix("num_ctx")?.trim().parse().ok();
         Self {
             capabilities: answer["capabilities"].as_array().map(|list| words(list)),
             context_length: Some(context_length).filter(|tokens| *tokens > 0),
+            embedding_length: Some(embedding_length).filter(|length| *length > 0),
             num_ctx: answer["parameters"].as_str().and_then(|text| text.lines().find_map(num_ctx)),
         }
     }
@@ -197,6 +204,8 @@ impl From<&Tag> for wire::AvailableModel {
             parameter_size: details.parameter_size,
             quantization_level: details.quantization_level,
             context_length: details.context_length.unwrap_or(0),
+            embedding_length: details.embedding_length.unwrap_or(0),
+            parent_model: details.parent_model,
             capabilities: model.capabilities.clone().unwrap_or_default(),
             num_ctx: model.num_ctx.unwrap_or(0),
             remote_model: model.remote_model.clone(),
@@ -243,6 +252,7 @@ pub(crate) mod tests {
         let available: Vec<wire::AvailableModel> = tags(TAGS).iter().map(Into::into).collect();
         assert_eq!(available[0].name, "tiny2k:latest");
         assert_eq!((available[0].size_bytes, available[0].context_length), (9_066_581, 8192));
+        assert_eq!((available[0].embedding_length, available[0].parent_model.as_str()), (64, "tiny:latest"));
         assert_eq!(available[0].capabilities, ["completion"]);
         assert!(available[1].families.is_empty(), "null is no list");
         let loaded = wire::LoadedModel::from(&ps(PS)[0]);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::FleetSnapshot;
+use super::changed::{Recent, Told, overrule, still_open};
 use super::check::{HeartbeatError, HeartbeatLimits, check, model_name};
 use super::departed::{left_models, load_at, model_load};
 use super::node::{Capabilities, Device, LifeLimits, Model, Node, Resident, Trend};
@@ -191,9 +192,10 @@ fn compose(
     let state = ollama_state(&heartbeat, known)?;
     let keeps_lists = state != OllamaState::Ok;
     let env = env(&heartbeat);
-    let models = match known.filter(|_| keeps_lists) {
-        Some(known) => known.models.clone(),
-        None => models(&heartbeat, known, counted, now_ms),
+    let recent = known.map(|known| still_open(&known.recent, &heartbeat, now_ms)).unwrap_or_default();
+    let (models, recent) = match known.filter(|_| keeps_lists) {
+        Some(known) => (known.models.clone(), recent),
+        None => models(&heartbeat, known, counted, recent, now_ms),
     };
     let left_models = left_models(counted, &models);
     let trend = known.map_or_else(Trend::default, |known| known.trend);
@@ -217,6 +219,7 @@ fn compose(
         paused: paused(&heartbeat),
         models,
         left_models,
+        recent,
         load,
         busy_by_others: 0,
         keys: Arc::default(),
@@ -301,9 +304,16 @@ fn bytes(amount: f64, unit: f64) -> u64 {
 }
 
 /// All models of a heartbeat, those on disk and those in memory merged by name, with what is remembered of them;
-/// `counted` is the node as it was when requests were last counted on it, even if it was removed since.
-fn models(heartbeat: &Heartbeat, known: Option<&Node>, counted: Option<&Node>, now_ms: u64) -> Vec<Model> {
-    let mut merged: BTreeMap<ModelName, (Option<wire::AvailableModel>, Option<Loaded>)> = BTreeMap::new();
+/// `counted` is the node as it was when requests were last counted on it, even if it was removed since. `recent` is what
+/// herd did that the heartbeat may not know of; what it does not is returned too.
+fn models(
+    heartbeat: &Heartbeat,
+    known: Option<&Node>,
+    counted: Option<&Node>,
+    recent: Vec<Recent>,
+    now_ms: u64,
+) -> (Vec<Model>, Vec<Recent>) {
+    let mut merged: BTreeMap<ModelName, Told<Loaded>> = BTreeMap::new();
     for available in available(heartbeat) {
         if let Some(name) = model_name(&available.name) {
             merged.entry(name).or_default().0 = Some(available);
@@ -317,6 +327,7 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, counted: Option<&Node>, n
             *kept = Some(loaded);
         }
     }
+    let recent = overrule(recent, &mut merged, known);
     let before = |name: &ModelName| known.and_then(|known| known.model(name));
     for unlisted in known.iter().flat_map(|known| &known.models).filter(|model| model.unlisted) {
         merged.entry(unlisted.name.clone()).or_default();
@@ -337,7 +348,7 @@ fn models(heartbeat: &Heartbeat, known: Option<&Node>, counted: Option<&Node>, n
     }
     models.sort_by_key(|model| model.key);
     models.dedup_by_key(|model| model.key);
-    models
+    (models, recent)
 }
 
 fn remember(
@@ -420,6 +431,7 @@ fn available(heartbeat: &Heartbeat) -> Vec<wire::AvailableModel> {
             parameter_size: meta.parameter_size,
             quantization_level: meta.quantization_level,
             capabilities: meta.capabilities,
+            parent_model: meta.parent_model,
             ..wire::AvailableModel::default()
         }
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::changed::loaded_again;
 use super::{FleetSnapshot, Node, Resident};
 use crate::launch::Signature;
 use crate::name::ModelName;
@@ -41,6 +42,9 @@ impl FleetSnapshot {
         let launched = Signature::after(load.launched().unwrap_or_default(), loaded.signature);
         load.set_launched(Some(launched));
         load.forget_conversations();
+        let sharing = node.models.iter().filter(|model| Arc::ptr_eq(&model.load, &load));
+        let names: Vec<ModelName> = sharing.map(|model| model.name.clone()).collect();
+        loaded_again(&mut node.recent, &names);
         // All names of one runner are loaded with it.
         for model in node.models.iter_mut().filter(|model| Arc::ptr_eq(&model.load, &load)) {
             let before = model.resident.take().unwrap_or_default();

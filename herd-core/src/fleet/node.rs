@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::changed::Recent;
 use super::serial::is_serial;
 use crate::load::{ModelLoad, NodeLoad};
 use crate::name::{ModelName, NodeId};
@@ -136,6 +137,8 @@ pub struct Node {
     pub models: Vec<Model>,
     /// Counts of models that it no longer lists while requests are in flight on them; bounded by those requests.
     pub(crate) left_models: Vec<(ModelName, Arc<ModelLoad>)>,
+    /// What herd did to its models that its agent may not have seen yet; bounded.
+    pub(crate) recent: Vec<Recent>,
     /// What this edge counts of it, and knows of its address.
     pub load: Arc<NodeLoad>,
     /// [`Self::busy_by_others`], added up once: every decision asks every node.
@@ -337,7 +340,8 @@ pub struct Resident {
 pub struct Capabilities(Option<u8>);
 
 impl Capabilities {
-    pub(super) const NAMES: [&'static str; 5] = ["completion", "embedding", "vision", "tools", "thinking"];
+    pub(super) const NAMES: [&'static str; 7] =
+        ["completion", "embedding", "vision", "tools", "thinking", "audio", "image"];
 
     /// From Ollama's names; none at all counts as not told.
     #[must_use]
@@ -361,6 +365,8 @@ impl Capabilities {
             "vision" => 2,
             "tools" => 3,
             "thinking" => 4,
+            "audio" => 5,
+            "image" => 6,
             _ => return None,
         };
         self.0.map(|bits| bits & (1 << index) != 0)

@@ -208,6 +208,17 @@ impl TextCount {
         self.longest_bytes = self.longest_bytes.max(bytes);
     }
 
+    /// Counts a file of audio that comes as it is, not as base64.
+    pub(super) fn audio(&mut self, bytes: usize) {
+        self.attach(Attachment::Audio, bytes.saturating_mul(4) / 3);
+    }
+
+    /// Counts so many bytes of text.
+    pub(super) fn plain_text(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.longest_bytes = self.longest_bytes.max(bytes as u64);
+    }
+
     /// Tokens of text and attachments.
     pub(super) fn tokens(&self) -> u64 {
         self.text_tokens().saturating_add(self.attachment_tokens)

@@ -68,6 +68,36 @@ pub(super) fn has_content(scanner: &Scanner<'_>, range: &Range<usize>) -> bool {
     }
 }
 
+/// Whether `keep_alive` says that a model is unloaded at once: zero as a number of seconds, or as a duration of Go.
+pub(super) fn is_no_time(value: &[u8]) -> bool {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        None => text.parse::<f64>().is_ok_and(|seconds| seconds == 0.0),
+        Some(duration) => is_zero_duration(duration.trim_start_matches(['+', '-'])),
+    }
+}
+
+/// Numbers that are all zero, each with a unit; `0` alone needs none.
+fn is_zero_duration(text: &str) -> bool {
+    const UNITS: [&str; 8] = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m", "h"];
+    if text == "0" {
+        return true;
+    }
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(['0', '.']);
+        let known = UNITS.iter().find(|known| {
+            let after = unit.strip_prefix(**known);
+            after.is_some_and(|after| !after.starts_with(|c: char| c.is_alphabetic()))
+        });
+        match known {
+            Some(known) if unit.len() < rest.len() => rest = &unit[known.len()..],
+            _ => return false,
+        }
+    }
+    !text.is_empty()
+}
+
 /// A list of strings; null and a single string count as lists of none and one.
 pub(super) fn strings(
     scanner: &mut Scanner<'_>,
@@ -123,4 +153,33 @@ pub(super) fn labels(
         _ => each(scanner)?,
     };
     Ok((all, range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_told_in_many_ways() {
+        for none in ["0", "0.0", "-0", "0e5", "\"0\"", "\"0s\"", "\"0m0s\"", "\"0h\"", "\"-0ms\"", "\"0.0s\""] {
+            assert!(is_no_time(none.as_bytes()), "{none}");
+        }
+        for some in [
+            "1",
+            "-1",
+            "0.5",
+            "null",
+            "true",
+            "\"\"",
+            "\"5m\"",
+            "\"0x\"",
+            "\"s\"",
+            "\"0s1ms\"",
+            "\"00\"",
+            "[]",
+            "\"-1\"",
+        ] {
+            assert!(!is_no_time(some.as_bytes()), "{some}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use herd_admin::access::{Key, Keys};
 use herd_core::access::Need;
 use herd_core::access::meter::{Exceeded, InFlight};
 use herd_core::request::RequestProfile;
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
@@ -48,12 +49,19 @@ impl Edge {
             // The edge's secret has let it in, which is on an operator's word.
             return Ok(None);
         }
-        let headers = &session.req_header().headers;
+        let key = self.use_key(&session.req_header().headers)?;
+        if let Some(key) = &key {
+            key.id().clone_into(&mut trace.key_id);
+        }
+        Ok(key)
+    }
+
+    /// The key that `headers` show, if one is needed, with a place among its requests.
+    pub(super) fn use_key(&self, headers: &HeaderMap) -> Result<Option<KeyUse>, Reply> {
         // Where it comes from makes no difference to inference.
         let key = self.keys.check(Need::Infer, false, headers);
         let key = key.map_err(|denied| Reply::new(denied.status(), denied.to_string()).closing())?;
         let Some(key) = key else { return Ok(None) };
-        key.id.as_ref().clone_into(&mut trace.key_id);
         let in_flight = key.meter.admit(self.fleet.now_ms()).map_err(|why| told(why).closing())?;
         Ok(Some(KeyUse { key, _in_flight: in_flight }))
     }

@@ -85,10 +85,17 @@ pub struct ForAdmin {
     held: Option<Held>,
     /// The body, until it is sent.
     unsent: Option<Bytes>,
+    /// The body is passed on as it comes.
+    streams: bool,
     _place: Place,
 }
 
 impl ForAdmin {
+    /// Whether the body is passed on as it comes.
+    pub(super) fn streams(&self) -> bool {
+        self.streams
+    }
+
     /// Puts the body that is held in the place of `body`, once for each time that the request is sent.
     pub(super) fn send_body(&mut self, body: &mut Option<Bytes>) {
         if self.held.is_some() {
@@ -101,6 +108,10 @@ impl ForAdmin {
     /// # Errors
     /// Never, but that Pingora's headers say they may.
     pub(super) fn prepare(&mut self, request: &mut RequestHeader) -> pingora::Result<()> {
+        if self.streams {
+            // It has been answered here.
+            request.remove_header(&EXPECT);
+        }
         let Some(held) = &self.held else { return Ok(()) };
         for name in [TRANSFER_ENCODING, EXPECT, CONTENT_ENCODING] {
             request.remove_header(&name);
@@ -120,13 +131,21 @@ impl Edge {
         origin: Origin,
     ) -> Result<(), Reply> {
         let path = session.req_header().uri.path().to_owned();
-        let mut held = None;
+        let (mut held, mut streams) = (None, false);
         if has_body(session) {
             self.refuse_before_reading(session, &path, origin)?;
-            held = Some(self.hold_for_admin(session, &path, origin).await?);
+            streams = is_file(&path);
+            if !streams {
+                held = Some(self.hold_for_admin(session, &path, origin).await?);
+            }
         }
-        let place = self.admin_places.take(&path, origin).map_err(|full| busy(full, held.is_none()))?;
-        ctx.for_admin = Some(ForAdmin { held, unsent: None, _place: place });
+        let place = self.admin_places.take(&path, origin);
+        let place = place.map_err(|full| busy(full, held.is_none() && !streams))?;
+        if streams && session.req_header().headers.contains_key(EXPECT) {
+            let begun = session.downstream_session.write_continue_response().await;
+            begun.map_err(|_| Reply::new(400, "the client has left").closing())?;
+        }
+        ctx.for_admin = Some(ForAdmin { held, unsent: None, streams, _place: place });
         Ok(())
     }
 
@@ -157,6 +176,11 @@ impl Edge {
         let denied = self.keys.check(need, origin.is_local(), &request.headers).err();
         denied.map_or(Ok(()), |why| Err(Reply::new(why.status(), why.to_string()).code(path, why.code()).closing()))
     }
+}
+
+/// Whether a body on `path` is a file of a model, tens of gigabytes perhaps, that is never held.
+fn is_file(path: &str) -> bool {
+    path.starts_with("/api/blobs/")
 }
 
 fn has_body(session: &Session) -> bool {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use herd_core::inspect::{InspectError, inspect};
+use herd_core::inspect::{InspectError, inspect, inspect_form};
 use herd_core::path::{self, Reading};
 use herd_core::request::{RequestProfile, Surface};
 use http::Method;
+use http::header::CONTENT_TYPE;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::access::KeyUse;
 use super::body::{Held, hold};
-use super::ctx::{Admitted, RequestCtx};
+use super::ctx::{Admitted, RequestCtx, requested_name};
 use super::identify::{identify, note_caller};
 use super::reply::Reply;
 use super::{Edge, client_ip, error};
@@ -36,6 +37,19 @@ fn elsewhere(request: &RequestHeader) -> Result<(), Reply> {
     Err(Reply::empty(status).header("Location", format!("{to}{query}")).closing())
 }
 
+/// What a header says of a form.
+struct Form {
+    content_type: String,
+    query: Option<String>,
+}
+
+impl Form {
+    fn of(request: &RequestHeader) -> Self {
+        let content_type = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        Self { content_type: content_type.to_owned(), query: request.uri.query().map(str::to_owned) }
+    }
+}
+
 impl Edge {
     /// Reads what is needed of a request; the reply is what it gets instead of being proxied.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
@@ -47,6 +61,7 @@ impl Edge {
         let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers), on_lan };
         match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
+            Route::CountTokens => Err(self.count_tokens(session).await),
             Route::Admin => self.admit_admin(session, ctx, origin).await,
             Route::Refused(Refusal::MethodNotAllowed) => {
                 Err(Reply::new(405, "method not allowed").header("Allow", "POST").closing())
@@ -79,6 +94,11 @@ impl Edge {
             Err(reply) => Err((Status::Rejected, reply)),
         };
         match outcome {
+            Ok((profile, held, _key)) if profile.unloads => {
+                let name = requested_name(&profile, &held);
+                trace.wants(profile.model.as_str());
+                Err(self.unload(&profile, &name, &mut trace).await)
+            }
             Ok((profile, held, key)) => {
                 for name in std::iter::once(&profile.model).chain(&profile.fallback_models) {
                     self.fleet.offer_remote(name);
@@ -118,7 +138,7 @@ impl Edge {
         })
     }
 
-    async fn read(
+    pub(super) async fn read(
         &self,
         session: &mut Session,
         surface: Surface,
@@ -129,11 +149,16 @@ impl Edge {
         }
         let held = self.hold_body(session, &self.config.now().limits, &self.budget).await?;
         let limits = self.config.now().inspect;
+        let form = surface.takes_form().then(|| Form::of(session.req_header()));
+        let look = move |bytes: &[u8]| match &form {
+            Some(form) => inspect_form(surface, &form.content_type, form.query.as_deref(), bytes),
+            None => inspect(surface, bytes, &limits),
+        };
         let inspected = if held.bytes.len() < BLOCKING_INSPECT_BYTES {
-            inspect(surface, &held.bytes, &limits)
+            look(&held.bytes)
         } else {
             let bytes = held.bytes.clone();
-            let task = tokio::task::spawn_blocking(move || inspect(surface, &bytes, &limits));
+            let task = tokio::task::spawn_blocking(move || look(&bytes));
             task.await.map_err(|_| (Status::Failed, Reply::new(500, "inspection was cut off")))?
         };
         let profile = inspected.map_err(|error| {

@@ -6,7 +6,7 @@
 use herd_admin::Page as From;
 use herd_core::access::{Need, need_of};
 use herd_core::path::is_catalogue;
-use herd_core::request::Surface;
+use herd_core::request::{COUNT_TOKENS_PATH, Surface};
 use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN, TRANSFER_ENCODING,
 };
@@ -88,7 +88,7 @@ impl Edge {
 
 /// What `method` on `path` needs, if pages of other origins may have it.
 fn open_need(method: &str, path: &str) -> Option<Need> {
-    if Surface::at(path).is_some() {
+    if Surface::at(path).is_some() || path == COUNT_TOKENS_PATH {
         return Some(Need::Infer);
     }
     Some(need_of(method, path)).filter(|need| matches!(need, Need::Nothing | Need::Catalogue))
@@ -130,6 +130,9 @@ mod tests {
             ("POST", "/api/chat"),
             ("GET", "/api/chat"),
             ("POST", "/v1/messages"),
+            ("POST", "/v1/messages/count_tokens"),
+            ("POST", "/v1/audio/transcriptions"),
+            ("GET", "/api/status"),
             ("GET", "/v1/messages"),
             ("GET", "/v1/models"),
             ("GET", "/v1/models/tiny"),
@@ -144,6 +147,9 @@ mod tests {
             ("POST", "/api/pull"),
             ("DELETE", "/api/delete"),
             ("POST", "/api/create"),
+            ("POST", "/api/copy"),
+            ("POST", "/api/push"),
+            ("POST", "/api/blobs/sha256:00"),
             ("GET", "/fleet/status"),
             ("POST", "/fleet/explain"),
             ("GET", "/dashboard"),

@@ -170,6 +170,11 @@ fn attempt_headers(
     }
 }
 
+/// The model's name as the client wrote it.
+pub(super) fn requested_name(profile: &RequestProfile, held: &Held) -> String {
+    String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned()
+}
+
 impl Drop for RequestCtx {
     fn drop(&mut self) {
         self.connection.request_ended();
@@ -205,7 +210,7 @@ impl Admitted {
             benchmark: marks.benchmark,
         };
         let began_ms = now_ms.saturating_sub(trace.age_ms());
-        let name = String::from_utf8_lossy(&held.bytes[profile.places.model.clone()]).trim_matches('"').to_owned();
+        let name = requested_name(&profile, &held);
         Inference {
             profile,
             marks,

@@ -52,6 +52,10 @@ pub(super) fn kind(surface: Surface, streamed: bool, said: Option<&HeaderValue>)
     let json = if native { "application/json; charset=utf-8" } else { "application/json" };
     let said = said.and_then(|said| said.to_str().ok()).unwrap_or_default();
     let said = said.split(';').next().unwrap_or_default().trim();
+    if surface == Surface::OpenAiTranscriptions && said.eq_ignore_ascii_case("text/plain") {
+        // `response_format: text`.
+        return "text/plain; charset=utf-8";
+    }
     if said.eq_ignore_ascii_case("application/json") {
         json
     } else if streamed || said.eq_ignore_ascii_case(stream) {
@@ -81,6 +85,9 @@ mod tests {
         is(native, true, 200, "application/json; charset=utf-8", "application/json; charset=utf-8");
         is(openai, true, 200, "text/event-stream; charset=utf-7", "text/event-stream");
         is(openai, false, 200, "application/json", "application/json");
+        let spoken = Surface::OpenAiTranscriptions;
+        is(spoken, false, 200, "text/plain; charset=utf-7", "text/plain; charset=utf-8");
+        is(spoken, false, 200, "text/html", "application/json");
         for page in ["text/html", "TEXT/HTML", "image/svg+xml", "text/javascript", "application/pdf", "", "x"] {
             is(native, true, 200, page, "application/x-ndjson");
             is(openai, true, 200, page, "text/event-stream");

@@ -1,0 +1,53 @@
+//! What the edge itself has nodes do beside the requests that it proxies.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use crate::answer::JSON;
+use crate::state::node_client;
+
+/// Longest time to connect to a node.
+const CONNECT: Duration = Duration::from_secs(2);
+/// As much of a node's error is told.
+const ERROR_BYTES: usize = 300;
+
+/// A client of nodes that any runtime may use. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct NodeCalls(reqwest::Client);
+
+impl NodeCalls {
+    /// A client.
+    ///
+    /// # Errors
+    /// When the system refuses one.
+    pub fn new() -> reqwest::Result<Self> {
+        // A connection that is kept would belong to the runtime of whoever asked first.
+        Ok(Self(node_client(CONNECT).pool_max_idle_per_host(0).build()?))
+    }
+
+    /// Has the Ollama at `node` take `model` out of its memory, once the requests are over that it runs; `limit` bounds its
+    /// answer, which does not wait for them.
+    ///
+    /// # Errors
+    /// With the reason, for people. That the node does not have the model is none.
+    pub async fn unload(&self, node: SocketAddr, model: &str, limit: Duration) -> Result<(), String> {
+        // A request without a prompt that keeps the model for no time unloads it.
+        let body = json!({ "model": model, "keep_alive": 0, "stream": false }).to_string();
+        let request = self.0.post(format!("http://{node}/api/generate")).header(CONTENT_TYPE, JSON).body(body);
+        let silent = |error: reqwest::Error| format!("the node did not answer: {}", error.without_url());
+        let answer = request.timeout(limit).send().await.map_err(silent)?;
+        let status = answer.status();
+        if status.is_success() || status == http::StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        let text = answer.text().await.unwrap_or_default();
+        let said =
+            serde_json::from_str::<Value>(&text).ok().and_then(|error| Some(error["error"].as_str()?.to_owned()));
+        let mut message = said.unwrap_or(text);
+        message.truncate(message.floor_char_boundary(ERROR_BYTES));
+        Err(format!("the node answered {status}: {message}"))
+    }
+}
