@@ -47,20 +47,12 @@ pub struct BenchmarkRun {
 }
 
 impl StoreHandle {
-    /// Appends to the audit log; returns the entry's number once it is on the disk.
-    ///
-    /// # Errors
-    /// When the database cannot be written now.
-    pub async fn append_audit(&self, entry: AuditEntry) -> Result<u64, StoreError> {
-        self.write(move |connection| append(connection, &entry)).await
-    }
-
-    /// As [`Self::append_audit`], without waiting: what fails later is only logged.
+    /// Appends to the audit log, without waiting: what fails later is only logged.
     ///
     /// # Errors
     /// When it is certain at once that it will not be kept.
     pub fn post_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.post("an entry of the audit log", move |connection| append(connection, &entry).map(drop))
+        self.post("an entry of the audit log", move |connection| append(connection, &entry))
     }
 
     /// The audit log, newest first, from before entry `before` (`None` = from its end).
@@ -93,22 +85,10 @@ impl StoreHandle {
         .await
     }
 
-    /// Forgets what is kept under `key`; returns whether there was something.
-    ///
-    /// # Errors
-    /// When the database cannot be written now.
-    pub async fn remove_setting(&self, key: &str) -> Result<bool, StoreError> {
-        let key = key.to_owned();
-        self.write(move |connection| {
-            connection.execute("DELETE FROM settings WHERE key = ?1", [key]).map(|rows| rows > 0)
-        })
-        .await
-    }
-
     /// What is kept under `key`; `None` = nothing.
     ///
     /// # Errors
-    /// When it is no `T`, or the database does not answer in time.
+    /// When it cannot be decoded as `T`, or the database does not answer in time.
     pub async fn setting<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
         let key = key.to_owned();
         let json: Option<String> = self
@@ -120,15 +100,7 @@ impl StoreHandle {
         json.map(|json| serde_json::from_str(&json).map_err(|error| StoreError::Failed(error.to_string()))).transpose()
     }
 
-    /// Keeps a benchmark run, in place of one with the same id.
-    ///
-    /// # Errors
-    /// When the database cannot be written now.
-    pub async fn put_benchmark(&self, run: BenchmarkRun) -> Result<(), StoreError> {
-        self.write(move |connection| put(connection, run)).await
-    }
-
-    /// As [`Self::put_benchmark`], without waiting: what fails later is only logged.
+    /// Keeps a benchmark run, in place of one with the same id, without waiting: what fails later is only logged.
     ///
     /// # Errors
     /// When it is certain at once that it will not be kept.
@@ -158,15 +130,14 @@ impl StoreHandle {
     }
 }
 
-fn append(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<u64> {
+fn append(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<()> {
     let sql = "INSERT INTO audit_log (timestamp, actor, action, target, detail) VALUES (?1, ?2, ?3, ?4, ?5)";
     let [actor, action, target, detail] =
         [&entry.actor, &entry.action, &entry.target, &entry.detail].map(|field| bounded(field));
     let seconds = entry.timestamp_ms as f64 / 1_000.0;
     connection.prepare_cached(sql)?.execute((seconds, actor, action, target, detail))?;
     let id = connection.last_insert_rowid();
-    connection.prepare_cached("DELETE FROM audit_log WHERE id <= ?1")?.execute([id - AUDIT_KEPT])?;
-    Ok(from_db(id))
+    connection.prepare_cached("DELETE FROM audit_log WHERE id <= ?1")?.execute([id - AUDIT_KEPT]).map(drop)
 }
 
 fn put(connection: &Connection, run: BenchmarkRun) -> rusqlite::Result<()> {

@@ -85,7 +85,7 @@ async fn a_place_that_cannot_be_written_is_told_and_tried_again() {
     assert_eq!((health.dropped, health.queue_len, health.written), (15, 10, 0));
     assert!(health.last_error.is_some());
     assert_eq!(store.trace("request-1").await, Err(StoreError::Unavailable));
-    assert_eq!(store.append_audit(AuditEntry::default()).await, Err(StoreError::Unavailable));
+    assert_eq!(store.set_setting("key", &1).await, Err(StoreError::Unavailable));
     fs::remove_dir(dir.file()).unwrap();
     assert!(store.ready(LIMIT).await);
     while store.health().written < 10 {
@@ -176,8 +176,10 @@ async fn the_books_are_kept() {
     let dir = TestDir::new();
     let (store, thread) = open(&dir).await;
     let entry = |action: &str| AuditEntry { timestamp_ms: NOON_MS, action: action.into(), ..AuditEntry::default() };
-    assert_eq!(store.append_audit(entry("node.drain")).await, Ok(1));
-    assert_eq!(store.append_audit(entry("model.pull")).await, Ok(2));
+    store.post_audit(entry("node.drain")).unwrap();
+    store.post_audit(entry("model.pull")).unwrap();
+    // What is asked of the writer is done in order.
+    store.write(|_| Ok(())).await.unwrap();
     let told = store.audit(None, 10).await.unwrap();
     assert_eq!(told.iter().map(|one| one.action.as_str()).collect::<Vec<_>>(), ["model.pull", "node.drain"]);
     assert_eq!(store.audit(Some(2), 10).await.unwrap()[0].action, "node.drain");
@@ -187,10 +189,6 @@ async fn the_books_are_kept() {
     store.set_setting("auto_pull", &false).await.unwrap();
     assert_eq!(store.setting::<bool>("auto_pull").await, Ok(Some(false)));
     assert!(store.setting::<u8>("auto_pull").await.is_err());
-    assert_eq!(
-        (store.remove_setting("auto_pull").await, store.remove_setting("auto_pull").await),
-        (Ok(true), Ok(false))
-    );
 
     let run = |id: &str, status: &str| BenchmarkRun {
         run_id: id.into(),
@@ -199,8 +197,9 @@ async fn the_books_are_kept() {
         config: serde_json::json!({ "models": ["m"] }),
         results: serde_json::Value::Null,
     };
-    store.put_benchmark(run("a", "running")).await.unwrap();
-    store.put_benchmark(run("a", "complete")).await.unwrap();
+    store.post_benchmark(run("a", "running")).unwrap();
+    store.post_benchmark(run("a", "complete")).unwrap();
+    store.write(|_| Ok(())).await.unwrap();
     assert_eq!(store.benchmark("a").await, Ok(Some(run("a", "complete"))));
     assert_eq!(store.benchmarks(u32::MAX).await.unwrap().len(), 1);
     assert_eq!(store.benchmark("b").await, Ok(None));
