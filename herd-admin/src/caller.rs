@@ -1,11 +1,14 @@
 //! Who calls.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
+use herd_core::access::Source;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::peer_user::{LocalUsers, PeerUser};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::state::AdminState;
@@ -13,9 +16,17 @@ use crate::state::AdminState;
 /// The header by which the edge proves that a request was forwarded by it, and that `X-Forwarded-For` is its word.
 pub const EDGE_SECRET_HEADER: HeaderName = HeaderName::from_static("x-herd-edge");
 
-/// The header by which the edge says that its client is a proxy in front of it: what comes from there does not come
-/// from this machine's own people.
-pub const PROXIED_HEADER: HeaderName = HeaderName::from_static("x-herd-proxied");
+/// The header by which the edge says what [`Source`] its client is, beside its secret; see [`source_name`].
+pub const SOURCE_HEADER: HeaderName = HeaderName::from_static("x-herd-source");
+
+const SOURCES: [(&str, Source); 3] =
+    [("local", Source::Local), ("network", Source::Network), ("proxied", Source::Proxied)];
+
+/// The name of `source` in [`SOURCE_HEADER`].
+#[must_use]
+pub fn source_name(source: Source) -> &'static str {
+    SOURCES.iter().find(|(_, known)| *known == source).map_or("proxied", |(name, _)| name)
+}
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -36,6 +47,13 @@ pub fn is_proxied(headers: &HeaderMap) -> bool {
     PROXY_HEADERS.iter().any(|name| headers.contains_key(name))
 }
 
+/// This end of a request's connection, and whose the other is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    pub(crate) local: SocketAddr,
+    pub(crate) user: Arc<PeerUser>,
+}
+
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -43,26 +61,30 @@ pub(crate) struct Caller {
     pub(crate) ip: IpAddr,
     /// It came through the edge's own listener.
     pub(crate) via_edge: bool,
-    /// It came through a proxy in front of herd.
-    pub(crate) proxied: bool,
+    /// What it counts as for its rights.
+    pub(crate) source: Source,
 }
 
 impl Caller {
-    /// Reads it from `headers` of a request on a connection from `peer`.
+    /// Reads it from `headers` of a request on a connection from `peer`. A loopback connection is not told from that of
+    /// another user of this machine here.
     ///
     /// `X-Forwarded-For` counts only beside the edge's secret; from anybody else it is a wish. `None` = the edge's
     /// secret stands there without one readable address, so that nobody can tell who calls.
     pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, edge_secret: Option<&Secret>) -> Option<Self> {
         let shown = headers.get(EDGE_SECRET_HEADER).map(http::HeaderValue::as_bytes);
         let via_edge = matches!((edge_secret, shown), (Some(secret), Some(shown)) if secret.is(shown));
-        let ip = if via_edge { forwarded_for(headers)? } else { peer };
-        let proxied = if via_edge { headers.contains_key(PROXIED_HEADER) } else { is_proxied(headers) };
-        Some(Self { ip: ip.to_canonical(), via_edge, proxied })
-    }
-
-    /// Whether it comes from this machine itself.
-    pub(crate) fn is_local(&self) -> bool {
-        self.ip.is_loopback() && !self.proxied
+        let ip = if via_edge { forwarded_for(headers)? } else { peer }.to_canonical();
+        let told = headers.get(SOURCE_HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let source = match via_edge {
+            true => {
+                SOURCES.iter().find(|(name, _)| name.as_bytes() == told).map_or(Source::Proxied, |(_, known)| *known)
+            }
+            false if is_proxied(headers) => Source::Proxied,
+            false if ip.is_loopback() => Source::Local,
+            false => Source::Network,
+        };
+        Some(Self { ip, via_edge, source })
     }
 }
 
@@ -73,15 +95,26 @@ fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     value.to_str().ok()?.trim().parse().ok()
 }
 
+/// The same caller, a local one told from other users of this machine, whose connections are no operator's.
+pub(crate) async fn told_apart(caller: Caller, parts: &Parts, users: LocalUsers) -> Caller {
+    let ends = parts.extensions.get::<Ends>().zip(parts.extensions.get::<ConnectInfo<SocketAddr>>());
+    let Some((ends, ConnectInfo(peer))) = ends.filter(|_| caller.source == Source::Local && !caller.via_edge) else {
+        return caller;
+    };
+    let is_operator = ends.user.is_operator(users, *peer, ends.local).await;
+    if is_operator { caller } else { Caller { source: Source::Network, ..caller } }
+}
+
 impl FromRequestParts<AdminState> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        let secret = state.config().edge_secret.as_ref();
-        peer.and_then(|peer| Self::read(&parts.headers, peer, secret)).ok_or_else(|| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown_caller", "the caller's address is not known")
-        })
+        let unknown =
+            || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown_caller", "the caller's address is not known");
+        let config = state.config();
+        let ConnectInfo(peer) = *parts.extensions.get::<ConnectInfo<SocketAddr>>().ok_or_else(unknown)?;
+        let caller = Self::read(&parts.headers, peer.ip(), config.edge_secret.as_ref()).ok_or_else(unknown)?;
+        Ok(caller)
     }
 }
 
@@ -118,21 +151,24 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_local(headers: &[(&HeaderName, &str)], expected: bool) {
+    fn comes_from(headers: &[(&HeaderName, &str)], expected: Source) {
         let map = headers.iter().map(|(name, value)| ((*name).clone(), value.parse().unwrap())).collect();
         let caller = Caller::read(&map, "127.0.0.1".parse().unwrap(), Some(&Secret::from(EDGE))).unwrap();
-        assert_eq!(caller.is_local(), expected, "{headers:?}");
+        assert_eq!(caller.source, expected, "{headers:?}");
     }
 
     #[test]
     fn what_a_proxy_on_this_machine_forwards_does_not_come_from_here() {
         let (edge, here) = ((&EDGE_SECRET_HEADER, EDGE), (&FORWARDED_FOR, "127.0.0.1"));
-        is_local(&[], true);
-        is_local(&[here], false);
-        is_local(&[(&HeaderName::from_static("via"), "1.1 nginx")], false);
-        is_local(&[edge, here], true);
-        is_local(&[edge, here, (&PROXIED_HEADER, "1")], false);
-        is_local(&[edge, (&FORWARDED_FOR, "192.168.1.7")], false);
+        comes_from(&[], Source::Local);
+        comes_from(&[here], Source::Proxied);
+        comes_from(&[(&HeaderName::from_static("via"), "1.1 nginx")], Source::Proxied);
+        comes_from(&[(&SOURCE_HEADER, "network")], Source::Local);
+        for source in [Source::Local, Source::Network, Source::Proxied] {
+            comes_from(&[edge, here, (&SOURCE_HEADER, source_name(source))], source);
+        }
+        comes_from(&[edge, here, (&SOURCE_HEADER, "root")], Source::Proxied);
+        comes_from(&[edge, here], Source::Proxied);
     }
 
     #[test]
@@ -141,7 +177,7 @@ mod tests {
         map.insert(EDGE_SECRET_HEADER, "".parse().unwrap());
         map.insert(FORWARDED_FOR, "127.0.0.1".parse().unwrap());
         let peer = "10.0.0.9".parse().unwrap();
-        let expected = Some(Caller { ip: peer, via_edge: false, proxied: true });
+        let expected = Some(Caller { ip: peer, via_edge: false, source: Source::Proxied });
         assert_eq!(Caller::read(&map, peer, None), expected);
         assert_eq!(Caller::read(&map, peer, Some(&Secret::from(""))), expected);
     }

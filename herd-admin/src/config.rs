@@ -9,6 +9,7 @@ use herd_store::StoreHandle;
 
 use crate::access::Keys;
 use crate::guard::Hosts;
+use crate::peer_user::LocalUsers;
 use crate::pull::PullSettings;
 use crate::secret::Secret;
 
@@ -28,6 +29,8 @@ pub struct AdminConfig {
     pub edge: Option<SocketAddr>,
     /// API keys, and when they are asked for.
     pub keys: Keys,
+    /// Whose loopback connections have the operator's rights.
+    pub local_users: LocalUsers,
     /// The names and addresses by which changes may be asked for.
     pub hosts: Hosts,
     /// What agents must show as `Authorization: Bearer`, unless they show a key; `None` = any agent from a local address
@@ -72,6 +75,7 @@ impl Default for AdminConfig {
             edge_secret: None,
             edge: None,
             keys: Keys::default(),
+            local_users: LocalUsers::default(),
             hosts: Hosts::default(),
             join_token: None,
             own_agent: None,

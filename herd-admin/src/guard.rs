@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::FromRequestParts;
 use herd_core::access::Need;
 use herd_core::access::origins::Origins;
-use http::header::{HOST, ORIGIN, USER_AGENT};
+use http::header::{ACCEPT_LANGUAGE, HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
@@ -48,6 +48,8 @@ impl FromRequestParts<AdminState> for Operator {
 pub struct Hosts {
     /// In lower case, with a port where only that one is meant.
     names: Vec<(String, Option<u16>)>,
+    /// The same, of those that proxies in front of this machine may have.
+    listed: Vec<(String, Option<u16>)>,
     addresses: Vec<IpAddr>,
     any_address: bool,
     /// Pages of other sites that may use the models.
@@ -55,7 +57,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Loopback, the addresses of `listeners`, and `names`, each with a port where only that one is meant.
+    /// Loopback, the addresses of `listeners`, and this machine's own `names`.
     ///
     /// A listener on all interfaces has every address of the machine, and those that are forwarded to it, so then any
     /// address will do: rebinding needs a name. Ports are not compared, as they are forwarded too.
@@ -64,10 +66,17 @@ impl Hosts {
         let addresses = listeners.iter().map(|listener| listener.ip().to_canonical());
         Self {
             names: names.into_iter().filter_map(|name| parse(&name)).collect(),
+            listed: Vec::new(),
             addresses: addresses.clone().filter(|ip| !ip.is_unspecified()).collect(),
             any_address: addresses.into_iter().any(|ip| ip.is_unspecified()),
             origins: Origins::default(),
         }
+    }
+
+    /// With further names, each with a port where only that one is meant.
+    #[must_use]
+    pub fn with_names(self, names: &[String]) -> Self {
+        Self { listed: names.iter().filter_map(|name| parse(name)).collect(), ..self }
     }
 
     /// With another list of pages that may use the models than Ollama's.
@@ -86,21 +95,49 @@ impl Hosts {
     #[must_use]
     pub fn trusts_page(&self, origin: &str) -> bool {
         let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        let by_name = authority
-            .and_then(parse)
-            .is_some_and(|(name, port)| self.names.iter().any(|(known, only)| fits(known, *only, &name, port)));
+        let by_name = authority.and_then(parse).is_some_and(|(name, port)| self.is_named(&name, port));
         by_name || self.origins.allows(origin)
     }
 
+    /// Whether changes may be asked for by `host`.
     pub(crate) fn has(&self, host: &str) -> bool {
         let Some((name, port)) = parse(host) else { return false };
-        if let Ok(ip) = name.parse::<IpAddr>() {
-            let ip = ip.to_canonical();
-            let listed = || self.names.iter().any(|(known, only)| fits(known, *only, &name, port));
-            return ip.is_loopback() || self.any_address || self.addresses.contains(&ip) || listed();
-        }
-        name == "localhost" || self.names.iter().any(|(known, only)| fits(known, *only, &name, port))
+        let Ok(ip) = name.parse::<IpAddr>() else { return name == "localhost" || self.is_named(&name, port) };
+        let ip = ip.to_canonical();
+        ip.is_loopback() || self.any_address || self.addresses.contains(&ip) || self.is_named(&name, port)
     }
+
+    /// Whether models and the fleet may be asked for by `host`: what [`Self::has`], any address, and any name that only a
+    /// local network resolves. No page of another site has one of these.
+    #[must_use]
+    pub fn admits(&self, host: &str) -> bool {
+        let Some((name, _)) = parse(host) else { return false };
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let is_local = !name.contains('.') || LOCAL_DOMAINS.iter().any(|domain| name.ends_with(domain));
+        name.parse::<IpAddr>().is_ok() || is_local || self.has(host)
+    }
+
+    /// Whether whoever asks by `host` on a loopback connection means this machine: not one whose name a proxy passes on.
+    #[must_use]
+    pub fn is_here(&self, host: &str) -> bool {
+        let Some((name, port)) = parse(host) else { return false };
+        match name.parse::<IpAddr>() {
+            Ok(ip) => ip.is_loopback() || ip.is_unspecified() || self.addresses.contains(&ip.to_canonical()),
+            Err(_) => is_localhost(&name) || self.names.iter().any(|(known, only)| fits(known, *only, &name, port)),
+        }
+    }
+
+    fn is_named(&self, name: &str, port: Option<u16>) -> bool {
+        self.names.iter().chain(&self.listed).any(|(known, only)| fits(known, *only, name, port))
+    }
+}
+
+/// Domains that no public name server answers for: multicast DNS, those of home networks (RFC 8375, RFC 6762), and the
+/// one that ICANN keeps for private use.
+const LOCAL_DOMAINS: [&str; 5] = [".local", ".lan", ".home.arpa", ".internal", ".localhost"];
+
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn fits(known: &str, only: Option<u16>, name: &str, port: Option<u16>) -> bool {
@@ -124,7 +161,19 @@ fn parse(host: &str) -> Option<(String, Option<u16>)> {
     }
 }
 
-/// Refuses what a page of another site could have asked for.
+/// Why a request's host need not be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It has to be.
+    Nothing,
+    /// The edge has looked at it, for what changes nothing.
+    Host,
+    /// The request shows a key, which no page of another site can.
+    Key,
+}
+
+/// Refuses what a page of another site could have asked for; `trusted` = its sender has shown a key, or the edge that
+/// forwards it has looked at its host.
 ///
 /// Signs of life are for everybody, and a link to a page may stand anywhere. Models may be listed by the pages that may
 /// ask them. The fleet is shown to our own page alone, and changed by it alone; heartbeats come from no page.
@@ -132,10 +181,17 @@ fn parse(host: &str) -> Option<(String, Option<u16>)> {
 /// Whatever has a body names JSON as what it is, which a page cannot do unasked. Ollama's own paths are the exception:
 /// its documentation posts with curl, which says that it sends a form; there a browser alone has to name JSON. What
 /// tells one is its `User-Agent`, and the headers that it sends besides.
-pub(crate) fn check(need: Need, parts: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
+pub(crate) fn check(need: Need, parts: &Parts, hosts: &Hosts, trusted: Trust) -> Result<(), Refusal> {
     let headers = &parts.headers;
-    if need == Need::Change && !text(headers, &HOST).is_some_and(|host| hosts.has(host)) {
-        let message = "Host is none of this machine's names and addresses (admin.hosts)";
+    let host = text(headers, &HOST);
+    let (is_ours, rule) = match (need, trusted) {
+        (Need::Nothing | Need::Node, _) | (_, Trust::Key) => (true, ""),
+        (Need::Change, _) => (host.is_some_and(|host| hosts.has(host)), "none of this machine's names and addresses"),
+        (_, Trust::Host) => (true, ""),
+        _ => (host.is_none_or(|host| hosts.admits(host)), "no name of this herd"),
+    };
+    if !is_ours {
+        let message = format!("Host is {rule}: add it to admin.hosts if it is yours, or show an API key");
         return Err(Refusal::forbidden("foreign_host", message));
     }
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
@@ -160,6 +216,13 @@ pub(crate) fn check(need: Need, parts: &Parts, hosts: &Hosts) -> Result<(), Refu
     if asks_for_json { require_json(headers) } else { Ok(()) }
 }
 
+/// Whether a page of some site may have sent this. A page can have its browser name another program as its
+/// `User-Agent`, but not leave out what languages its user reads.
+#[must_use]
+pub fn may_be_a_page(headers: &HeaderMap) -> bool {
+    is_browser(headers) || headers.contains_key(ACCEPT_LANGUAGE)
+}
+
 /// Every browser says that it is Mozilla.
 fn is_browser(headers: &HeaderMap) -> bool {
     let says_so = text(headers, &USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/") || agent == "?");
@@ -174,8 +237,9 @@ mod tests {
     use http::header::CONTENT_TYPE;
 
     fn hosts() -> Hosts {
-        let names = ["studio", "studio.local", "herd.example:8443"].map(str::to_owned);
-        Hosts::new(&["192.168.1.5:11435".parse().unwrap(), "127.0.0.1:11436".parse().unwrap()], names)
+        let own = ["studio", "studio.local"].map(str::to_owned);
+        let listeners = ["192.168.1.5:11435".parse().unwrap(), "127.0.0.1:11436".parse().unwrap()];
+        Hosts::new(&listeners, own).with_names(&["herd.example:8443".to_owned()])
     }
 
     #[track_caller]
@@ -187,7 +251,7 @@ mod tests {
         for (name, value) in headers {
             parts.headers.insert(name.clone(), value.parse().unwrap());
         }
-        let refused = check(need_of(method, path), &parts, &hosts()).err();
+        let refused = check(need_of(method, path), &parts, &hosts(), Trust::Nothing).err();
         assert_eq!(refused.as_ref().map(Refusal::code), code, "{line} {headers:?}");
     }
 
@@ -293,6 +357,53 @@ mod tests {
     }
 
     #[test]
+    fn models_and_the_fleet_are_asked_for_by_local_names_and_addresses() {
+        let hosts = hosts();
+        for host in
+            ["8.8.8.8", "[2001:db8::1]:80", "ollama:11435", "pi.lan", "ai.home.arpa:1", "x.internal", "studio.local."]
+        {
+            assert!(hosts.admits(host), "{host}");
+            assert!(!hosts.has(host), "{host}");
+        }
+        for host in ["localhost", "herd.localhost", "studio", "herd.example:8443", "127.0.0.1"] {
+            assert!(hosts.admits(host), "{host}");
+        }
+        for host in
+            ["evil.example", "herd.example", "lan.evil.example", "localhost.evil.example", "evil.lan.example", "", "?"]
+        {
+            assert!(!hosts.admits(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_that_a_proxy_passes_on_are_not_this_machines() {
+        let hosts = hosts();
+        for host in
+            ["localhost:11435", "127.0.0.1", "[::1]:80", "0.0.0.0:1", "STUDIO", "studio.local:11435", "192.168.1.5"]
+        {
+            assert!(hosts.is_here(host), "{host}");
+        }
+        for host in ["herd.example:8443", "chat.example", "8.8.8.8", "other", "?"] {
+            assert!(!hosts.is_here(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn reads_are_refused_by_a_foreign_name_but_for_whoever_shows_a_key() {
+        let check = |path: &str, trusted| {
+            let request = http::Request::get(path).header(HOST, "evil.example:11435");
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            super::check(need_of("GET", path), &parts, &hosts(), trusted).err().map(|refusal| refusal.code())
+        };
+        for path in ["/fleet/status", "/api/tags", "/v1/models", "/dashboard"] {
+            assert_eq!(check(path, Trust::Nothing), Some("foreign_host"), "{path}");
+            assert_eq!(check(path, Trust::Host), None, "{path}");
+            assert_eq!(check(path, Trust::Key), None, "{path}");
+        }
+        assert_eq!(check("/healthz", Trust::Nothing), None);
+    }
+
+    #[test]
     fn a_listener_on_all_interfaces_is_reached_by_any_address_but_by_no_other_name() {
         let hosts = Hosts::new(&["[::]:11435".parse().unwrap()], []);
         known(&hosts, &["192.168.1.6", "[fe80::1]:11435", "10.0.0.1:8080"], true);
@@ -301,7 +412,7 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_ask_no_models() {
-        let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], ["herd.example".to_owned()]);
+        let hosts = Hosts::new(&["0.0.0.0:11435".parse().unwrap()], []).with_names(&["herd.example".to_owned()]);
         let rows = [
             ("http://localhost:3000", true),
             ("http://127.0.0.2", false),
@@ -322,7 +433,7 @@ mod tests {
     fn a_header_twice_is_none() {
         let request = http::Request::post("/fleet/pin").header(HOST, "localhost").header(HOST, "evil.example");
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        assert_eq!(check(Need::Change, &parts, &hosts()).unwrap_err().code(), "foreign_host");
+        assert_eq!(check(Need::Change, &parts, &hosts(), Trust::Nothing).unwrap_err().code(), "foreign_host");
     }
 
     #[test]

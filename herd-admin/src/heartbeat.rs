@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use herd_core::access::Need;
+use herd_core::access::{Denied, Need, Scope, Source};
 use herd_core::fleet::{Condition, HeartbeatError, Sender};
 use herd_core::name::NodeId;
 use herd_core::wire::{Heartbeat, HeartbeatReply};
@@ -48,8 +48,10 @@ async fn take(state: &AdminState, caller: Caller, request: Request, node_id: &mu
         ip: caller.ip,
         trusted,
         welcome: config.allow_public_nodes || networks.contains(caller.ip),
-        here: networks.is_own(caller.ip) && !caller.proxied,
+        here: networks.is_own(caller.ip) && caller.source != Source::Proxied,
+        proxied: caller.source == Source::Proxied,
         edge_port: config.edge.map(|edge| edge.port()),
+        to_be_verified: false,
     };
     let node_state = state.source().heartbeat(heartbeat, sender).map_err(|error| refusal(&error))?;
     let notice = notice(state, node_id);
@@ -65,6 +67,10 @@ fn notice(state: &AdminState, id: &str) -> Option<String> {
         Condition::ProbeFails => Some(format!(
             "the edge gets no answer from Ollama at {address}: start it with OLLAMA_HOST=0.0.0.0:{port}, and let the edge \
              through the firewall"
+        )),
+        Condition::NotOllama => Some(format!(
+            "what answers the edge at {address} is not an Ollama (/api/version): give the agent Ollama's own address \
+             (--ollama-url, usually port 11434)"
         )),
         Condition::SameOllama => {
             let first = node.same_ollama_as.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -92,16 +98,22 @@ fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool
     if shows(&config.join_token) {
         return Ok(true);
     }
-    let key = keys.check(Need::Node, caller.is_local(), headers);
+    let key = keys.check(Need::Node, caller.source, headers);
     if matches!(key, Ok(Some(_))) {
         return Ok(true);
     }
-    let guarded = config.join_token.is_some() || keys.posture().asks_for_key(Need::Node, true);
+    let guarded = config.join_token.is_some() || keys.posture().asks_for_key(Need::Node, Source::Local);
     if shows(&config.own_agent) {
         // The operator has told this process where its Ollama is.
         return Ok(true);
     }
     match key {
+        Err(Denied::Proxied(_) | Denied::Missing(Scope::Node)) if caller.source == Source::Proxied => {
+            let message = "a heartbeat that comes through a proxy needs the edge's fleet.join_token, or a key of the scope \
+                           node: set join_token on the agent";
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
+                .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        }
         Err(denied) => Err(refused(denied, "/heartbeat")),
         Ok(_) if guarded => {
             let message = "a join token is required: give the agent the edge's fleet.join_token \
@@ -129,19 +141,16 @@ fn reply(node_state: &str, leaving: Option<String>, notice: Option<String>) -> H
 
 /// What an agent can do about it is in the status: mend the report, ask the operator, wait.
 fn refusal(error: &HeartbeatError) -> Refusal {
-    let (status, code) = match error {
-        HeartbeatError::NodeId(_) => (StatusCode::BAD_REQUEST, "node_id"),
-        HeartbeatError::Number(_) => (StatusCode::BAD_REQUEST, "number"),
-        HeartbeatError::TooMuch { .. } => (StatusCode::BAD_REQUEST, "too_much"),
-        HeartbeatError::NoOllama => (StatusCode::BAD_REQUEST, "no_ollama"),
-        HeartbeatError::Source(_) => (StatusCode::FORBIDDEN, "source"),
-        HeartbeatError::NotYours => (StatusCode::FORBIDDEN, "not_yours"),
-        HeartbeatError::Taken { .. } => (StatusCode::CONFLICT, "taken"),
-        HeartbeatError::Elsewhere { .. } => (StatusCode::FORBIDDEN, "elsewhere"),
-        HeartbeatError::Itself(_) => (StatusCode::FORBIDDEN, "itself"),
-        HeartbeatError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "fleet_full"),
+    use HeartbeatError as Error;
+    let status = match error {
+        Error::NodeId(_) | Error::Number(_) | Error::TooMuch { .. } | Error::NoOllama => StatusCode::BAD_REQUEST,
+        Error::Source(_) | Error::NotYours | Error::Elsewhere { .. } | Error::Behind(_) | Error::Itself(_) => {
+            StatusCode::FORBIDDEN
+        }
+        Error::Taken { .. } | Error::Stale { .. } | Error::Ahead { .. } => StatusCode::CONFLICT,
+        Error::Full(_) | Error::Crowded { .. } | Error::Models(_) => StatusCode::TOO_MANY_REQUESTS,
     };
-    let refusal = Refusal::new(status, code, error.to_string());
+    let refusal = Refusal::new(status, error.code(), error.to_string());
     if status == StatusCode::TOO_MANY_REQUESTS {
         // A place is free when a silent node has been forgotten: no use in asking every five seconds.
         return refusal.with_header(RETRY_AFTER, HeaderValue::from_static("60"));

@@ -38,6 +38,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod page;
+mod peer_user;
 mod pins;
 mod pull;
 mod queue;
@@ -53,6 +54,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod verify;
 pub mod via;
 mod write_limit;
 
@@ -73,16 +75,17 @@ pub use benchmark::{
     BenchmarkRun, BenchmarkState, BenchmarkStore, BenchmarkSummary, Benchmarks, LeftOut, ONLY_NODE_HEADER, Quantiles,
     Rates,
 };
-pub use caller::{EDGE_SECRET_HEADER, PROXIED_HEADER, is_proxied};
+pub use caller::{EDGE_SECRET_HEADER, SOURCE_HEADER, is_proxied, source_name};
 pub use checks::EdgeCounts;
 pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
-pub use guard::Hosts;
+pub use guard::{Hosts, may_be_a_page};
 pub use health::NO_NODES;
 pub use live::{LivePhase, LiveView};
 pub use metrics::{MODEL_LABELS, OTHER_MODELS, fed_counter};
 pub use node_calls::NodeCalls;
 pub use page::Page;
+pub use peer_user::{LocalUsers, PeerUser};
 pub use pull::{
     FailureKind, Layer, PullAsk, PullFailure, PullHandle, PullInfo, PullPhase, PullReason, PullSettings, PullState,
     Pulls,
@@ -94,6 +97,7 @@ pub use serve::serve;
 pub use settings::{Setting, SettingsChange, SettingsError};
 pub use state::{AdminState, SetupError};
 pub use time::now_rfc3339;
+pub use verify::{Found, Verifier};
 pub use write_limit::WriteTimer;
 
 /// What the admin service sees of the edge.

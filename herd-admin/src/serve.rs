@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::caller::Ends;
 use crate::state::AdminState;
 use crate::write_limit::WriteLimit;
 use crate::{checks, events, pins, residency, router};
@@ -81,8 +83,10 @@ async fn connections(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match place(peer.ip(), &local, &remote) {
                     Ok(place) => {
+                        let ends = stream.local_addr().ok().map(|local| Ends { local, user: Arc::default() });
                         let stream = WriteLimit::new(stream, write_limit);
-                        connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place));
+                        let connection = connection(stream, (peer, ends), router.clone(), shutdown.clone(), place);
+                        connections.spawn(connection);
                     }
                     // Dropping the stream closes it.
                     Err(full) => tracing::debug!(%peer, %full, "an admin connection was refused"),
@@ -139,7 +143,7 @@ fn place(ip: IpAddr, local: &Places, remote: &Places) -> Result<Place, Full> {
 /// Serves one connection, and lets it finish its current answer when `shutdown` comes.
 async fn connection(
     stream: WriteLimit<TcpStream>,
-    peer: SocketAddr,
+    (peer, ends): (SocketAddr, Option<Ends>),
     router: Router,
     mut shutdown: watch::Receiver<bool>,
     _place: Place,
@@ -147,6 +151,9 @@ async fn connection(
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(ends) = &ends {
+            request.extensions_mut().insert(ends.clone());
+        }
         answer(router.call(request.map(Body::new)))
     });
     let served = http1::Builder::new()

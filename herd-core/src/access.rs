@@ -146,6 +146,17 @@ impl Need {
     }
 }
 
+/// Where a request comes from, as far as its rights depend on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This machine's operator: a loopback connection that no proxy has forwarded.
+    Local,
+    /// Another machine, or another user of this one.
+    Network,
+    /// A reverse proxy, which may stand for anybody on the Internet.
+    Proxied,
+}
+
 /// How guarded the edge is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Posture {
@@ -156,14 +167,17 @@ pub struct Posture {
 }
 
 impl Posture {
-    /// Whether `need` takes a key; `local` = it comes from this machine itself.
+    /// Whether `need` takes a key of a request from `source`.
     #[must_use]
-    pub fn asks_for_key(&self, need: Need, local: bool) -> bool {
+    pub fn asks_for_key(&self, need: Need, source: Source) -> bool {
         let guarded = |scope| self.scopes.has(scope);
+        let (local, proxied) = (source == Source::Local, source == Source::Proxied);
         match (need, self.require) {
             (Need::Nothing, _) => false,
             (_, Require::Always) => true,
             (Need::Change, _) => !local,
+            // Behind a proxy is whoever its other side lets in: its own address says nothing of them.
+            (Need::Node, _) | (Need::Read, Require::Auto) if proxied => true,
             (_, Require::Never) => false,
             (Need::Infer, Require::Auto) => guarded(Scope::Infer),
             (Need::Catalogue, Require::Auto) => guarded(Scope::Infer) && !local,
@@ -173,12 +187,18 @@ impl Posture {
         }
     }
 
-    /// Whether a request that shows `shown` may do what it needs.
+    /// Whether this machine's operator may do without a key what others need one for.
+    #[must_use]
+    pub fn favours_local(&self, need: Need) -> bool {
+        self.asks_for_key(need, Source::Local) != self.asks_for_key(need, Source::Network)
+    }
+
+    /// Whether a request from `source` that shows `shown` may do what it needs.
     ///
     /// # Errors
     /// With what it lacks.
-    pub fn check(&self, need: Need, local: bool, shown: Shown) -> Result<(), Denied> {
-        if !self.asks_for_key(need, local) {
+    pub fn check(&self, need: Need, source: Source, shown: Shown) -> Result<(), Denied> {
+        if !self.asks_for_key(need, source) {
             return Ok(());
         }
         let Some(scope) = need.scope() else { return Ok(()) };
@@ -186,12 +206,19 @@ impl Posture {
             Shown::Key(scopes) if need.met_by(scopes) => Ok(()),
             Shown::Key(_) => Err(Denied::Scope(scope)),
             Shown::Disabled => Err(Denied::Disabled),
-            // No key in the world would help: say so instead of asking for one.
-            Shown::Nothing | Shown::Unknown if need == Need::Change && !local && !self.scopes.has(Scope::Admin) => {
-                Err(Denied::NotLocal)
-            }
-            Shown::Nothing => Err(Denied::Missing(scope)),
-            Shown::Unknown => Err(Denied::Unknown),
+            Shown::Nothing | Shown::Unknown => Err(self.denied(need, scope, source, shown)),
+        }
+    }
+
+    fn denied(self, need: Need, scope: Scope, source: Source, shown: Shown) -> Denied {
+        // Where no key in the world would help, say so instead of asking for one.
+        let has_key_for_it =
+            Scope::NAMES.iter().any(|(_, scope)| self.scopes.has(*scope) && need.met_by(Scopes::default().and(*scope)));
+        match (need, source) {
+            (Need::Change, Source::Network) if !has_key_for_it => Denied::NotLocal,
+            (Need::Change | Need::Read | Need::Node, Source::Proxied) if !has_key_for_it => Denied::Proxied(scope),
+            _ if shown == Shown::Nothing => Denied::Missing(scope),
+            _ => Denied::Unknown,
         }
     }
 }
@@ -225,8 +252,17 @@ pub enum Denied {
     #[error("the API key lacks the scope {}", .0.name())]
     Scope(Scope),
     /// It comes from another machine, and no key is good for it.
-    #[error("the fleet can be changed from this machine only; or with an API key with the scope admin")]
+    #[error(
+        "the fleet can be changed from this machine only, by the user that runs herd or root (access.local_users); or \
+         with an API key with the scope admin"
+    )]
     NotLocal,
+    /// It comes through a proxy, and no key is good for it.
+    #[error(
+        "what comes through a proxy needs an API key with the scope {}, and there is none: herd key add NAME --scope {}",
+        .0.name(), .0.name()
+    )]
+    Proxied(Scope),
 }
 
 impl Denied {
@@ -235,7 +271,7 @@ impl Denied {
     pub fn status(self) -> u16 {
         match self {
             Self::Missing(_) | Self::Unknown | Self::Disabled => 401,
-            Self::Scope(_) | Self::NotLocal => 403,
+            Self::Scope(_) | Self::NotLocal | Self::Proxied(_) => 403,
         }
     }
 
@@ -248,6 +284,7 @@ impl Denied {
             Self::Disabled => "key_disabled",
             Self::Scope(_) => "key_scope",
             Self::NotLocal => "not_local",
+            Self::Proxied(_) => "proxied",
         }
     }
 }

@@ -29,6 +29,10 @@ pub enum Ineligible {
     SameOllama,
     /// The edge has never reached its Ollama, though its agent is heard.
     Unreached,
+    /// The edge has not seen an Ollama at its address yet.
+    Unverified,
+    /// What answers at its address is no Ollama.
+    NotOllama,
     /// It does not have the model.
     ModelAbsent,
     /// The model lacks what the request needs: `vision`, `tools`, `embedding`, `completion`.
@@ -69,6 +73,10 @@ words! {
         SameOllama = "same_ollama",
         /// [`Ineligible::Unreached`]
         Unreached = "unreached",
+        /// [`Ineligible::Unverified`]
+        Unverified = "unverified",
+        /// [`Ineligible::NotOllama`]
+        NotOllama = "not_ollama",
         /// [`Ineligible::ModelAbsent`]
         ModelAbsent = "model_absent",
         /// [`Ineligible::MissingCapability`]
@@ -97,6 +105,8 @@ impl Ineligible {
             Self::ProbeFailed => IneligibleKind::ProbeFailed,
             Self::SameOllama => IneligibleKind::SameOllama,
             Self::Unreached => IneligibleKind::Unreached,
+            Self::Unverified => IneligibleKind::Unverified,
+            Self::NotOllama => IneligibleKind::NotOllama,
             Self::ModelAbsent => IneligibleKind::ModelAbsent,
             Self::MissingCapability(_) => IneligibleKind::MissingCapability,
             Self::ContextTooSmall(_) => IneligibleKind::ContextTooSmall,
@@ -140,6 +150,7 @@ impl Ineligible {
                 | Self::DoesNotFit { .. }
                 | Self::SameOllama
                 | Self::Unreached
+                | Self::NotOllama
         )
     }
 }
@@ -157,6 +168,8 @@ impl fmt::Display for Ineligible {
             Self::ProbeFailed => f.write_str("does not answer its health probe"),
             Self::SameOllama => f.write_str("is the same Ollama as another node"),
             Self::Unreached => f.write_str("the edge cannot reach its Ollama: start it with OLLAMA_HOST=0.0.0.0"),
+            Self::Unverified => f.write_str("the edge has not seen its Ollama yet"),
+            Self::NotOllama => f.write_str("what answers at its address is not an Ollama"),
             Self::ModelAbsent => f.write_str("does not have the model"),
             Self::MissingCapability(what) => write!(f, "the model there has no {what} capability"),
             Self::ContextTooSmall(max) => write!(f, "the prompt exceeds the model's context of {max} tokens"),
@@ -178,6 +191,9 @@ const ESTIMATE_SLACK: u64 = 2;
 pub fn node_eligible(node: &Node, now_ms: u64, life: &LifeLimits) -> Result<(), Ineligible> {
     if node.load.never_reached() {
         return Err(Ineligible::Unreached);
+    }
+    if !node.load.is_verified() {
+        return Err(if node.load.is_foreign() { Ineligible::NotOllama } else { Ineligible::Unverified });
     }
     match node.state(now_ms, life) {
         NodeState::Offline => return Err(Ineligible::Offline),

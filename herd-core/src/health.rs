@@ -155,7 +155,7 @@ const fn counted(id: &'static str, severity: Severity, title: &'static str, min_
 use Severity::{Critical, Info, Warning};
 
 /// How many checks there are.
-pub const CHECK_COUNT: usize = 56;
+pub const CHECK_COUNT: usize = 58;
 
 /// The checks.
 #[rustfmt::skip]
@@ -204,9 +204,11 @@ pub const CHECKS: [Check; CHECK_COUNT] = [
     counted("keep_alive_short", Warning, "A model is unloaded although there is memory for it", 20, configuration::keep_alive),
     counted("max_loaded_reached", Warning, "The limit on loaded models is met, the memory is not", 20, configuration::max_loaded),
     state("ollama_local_only", Critical, "Ollama runs, but the edge cannot reach it", configuration::local_only),
+    state("not_ollama", Critical, "What answers at a node's address is not an Ollama", configuration::not_ollama),
     sustained("herd_bypassed", Info, "Other clients use the node's Ollama directly", configuration::bypassed),
     state("join_refused", Warning, "An agent is turned away", joining::refused),
     state("same_ollama", Warning, "Two agents report one Ollama", joining::same_ollama),
+    counted("unmarked_proxy", Warning, "A proxy does not say that it forwards", 1, configuration::unmarked_proxy),
     state("no_join_token", Info, "Any machine on the network may join", configuration::no_join_token),
     state("disk_low", Warning, "The disk with the models is nearly full", storage::disk_low),
     state("store_broken", Critical, "The trace store does not work", storage::store_broken),

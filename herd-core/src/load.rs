@@ -62,6 +62,10 @@ struct Probe {
     agent_content: AtomicBool,
     /// Another probe failed after that.
     contradicted: AtomicBool,
+    /// The edge has not seen an Ollama at this address yet, and sends nothing there before.
+    unverified: AtomicBool,
+    /// What it saw there instead is something else.
+    foreign: AtomicBool,
 }
 
 /// A load that this edge has started on a node. Ollama does one at a time.
@@ -141,6 +145,42 @@ impl NodeLoad {
     #[must_use]
     pub fn never_reached(&self) -> bool {
         self.was_in_vain() && self.probe.contradicted.load(Relaxed)
+    }
+
+    /// Asks for proof that there is an Ollama at this address: until [`Self::verified`] nothing is sent there.
+    pub fn ask_for_proof(&self) {
+        self.probe.unverified.store(true, Relaxed);
+    }
+
+    /// Whether the edge has seen an Ollama at this address, or need not.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        !self.probe.unverified.load(Relaxed)
+    }
+
+    /// Whether the edge has looked, and what is at this address is no Ollama.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.probe.foreign.load(Relaxed) && !self.is_verified()
+    }
+
+    /// Notes that the edge has seen an Ollama at this address.
+    pub fn verified(&self, now_ms: u64) {
+        self.probe.foreign.store(false, Relaxed);
+        self.probe_succeeded(now_ms);
+        self.probe.unverified.store(false, Relaxed);
+    }
+
+    /// Notes that nothing answers at this address although an agent has just said that its Ollama does.
+    pub fn looked_in_vain(&self) {
+        self.set_probe_failed(true);
+        self.probe_missed();
+        self.agent_is_content();
+    }
+
+    /// Notes that something else answers at this address.
+    pub fn found_foreign(&self) {
+        self.probe.foreign.store(true, Relaxed);
     }
 
     /// Notes a heartbeat that tells of an Ollama that answers its agent.

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use herd_admin::LocalUsers;
 use herd_agent::log::{LogFiles, StderrLines};
 use herd_core::access::Require;
 use herd_core::access::origins::Origins;
@@ -96,6 +97,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// When API keys are asked for.
     pub require_keys: Require,
+    /// Whose loopback connections have the operator's rights.
+    pub local_users: LocalUsers,
     /// Web pages that may use the models.
     pub origins: Origins,
     /// Where state is kept.
@@ -210,6 +213,8 @@ pub struct Upstream {
     pub keepalive_connections: usize,
     /// How long they are kept.
     pub keepalive_idle: Duration,
+    /// Nodes see the `Authorization` of clients, but for keys of herd's own.
+    pub forward_authorization: bool,
 }
 
 impl Config {

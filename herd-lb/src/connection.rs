@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
-use herd_admin::WriteTimer;
+use herd_admin::{PeerUser, WriteTimer};
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as TcpStream;
@@ -50,6 +50,7 @@ pub struct Connection {
     holds: AtomicBool,
     /// What has been held back so far is to be forgotten.
     discards: AtomicBool,
+    peer_user: PeerUser,
 }
 
 impl Connection {
@@ -94,6 +95,12 @@ impl Connection {
         self.discard_output();
         self.awaited.reset();
         self.in_request.store(false, Relaxed);
+    }
+
+    /// What is known of the user at its other end.
+    #[must_use]
+    pub fn peer_user(&self) -> &PeerUser {
+        &self.peer_user
     }
 
     /// The answer that its request waits for.

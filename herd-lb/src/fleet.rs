@@ -23,6 +23,9 @@ pub struct Fleet {
     snapshot: ArcSwap<FleetSnapshot>,
     writer: Mutex<()>,
     membership: Notify,
+    /// Ollamas are looked for before anything is sent to them.
+    verifies: bool,
+    unverified: Notify,
     started: Instant,
     clock: AwakeClock,
     policy: ArcSwap<Policy>,
@@ -46,6 +49,8 @@ impl Fleet {
             snapshot: ArcSwap::from_pointee(FleetSnapshot::default()),
             writer: Mutex::new(()),
             membership: Notify::new(),
+            verifies: false,
+            unverified: Notify::new(),
             started: Instant::now(),
             clock: AwakeClock::default(),
             policy: ArcSwap::from_pointee(policy),
@@ -58,6 +63,13 @@ impl Fleet {
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
         }
+    }
+
+    /// The same, where nothing is sent to a node before somebody who waits for [`Self::has_unverified`] has seen its
+    /// Ollama.
+    #[must_use]
+    pub fn verifying(self) -> Self {
+        Self { verifies: true, ..self }
     }
 
     /// A number that no earlier choice has had: equals take turns by it.
@@ -104,6 +116,11 @@ impl Fleet {
     /// Resolves after nodes came, went or moved.
     pub async fn membership_changed(&self) {
         self.membership.notified().await;
+    }
+
+    /// Resolves after a heartbeat of a node whose Ollama nobody has seen.
+    pub async fn has_unverified(&self) {
+        self.unverified.notified().await;
     }
 
     /// Has every node that can serve `name`, a model of Ollama's cloud that no node lists.
@@ -225,6 +242,7 @@ impl Fleet {
         let life = self.policy.load().life;
         let _writer = self.lock();
         let before = self.snapshot.load_full();
+        let sender = Sender { to_be_verified: self.verifies, ..sender };
         let applied = before.apply(heartbeat, sender, now_ms, &life, &self.limits);
         if let Err(error) = &applied {
             self.refused.store(Arc::new(format!("the agent at {} is turned away: {error}", sender.ip)));
@@ -234,7 +252,11 @@ impl Fleet {
             self.publish(&before, after);
         }
         let now = self.snapshot.load();
-        Ok(now.node(&id).map_or("unknown", |node| node.state(now_ms, &life).name()))
+        let node = now.node(&id);
+        if node.is_some_and(|node| !node.load.is_verified()) {
+            self.unverified.notify_one();
+        }
+        Ok(node.map_or("unknown", |node| node.state(now_ms, &life).name()))
     }
 
     /// Cordons the node named `id`, which then gets no new requests, or uncordons it; false = there is none.

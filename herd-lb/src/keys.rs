@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context as _;
 use herd_admin::access::{KeyFile, KeyRecord, Keys, NewKey};
 use herd_core::access::meter::KeyLimits;
-use herd_core::access::{Need, Require, Scope};
+use herd_core::access::{Need, Require, Scope, Source};
 
 use crate::cli::{KeyCommand, NewKeyArgs};
 use crate::config::Config;
@@ -111,7 +111,7 @@ fn limits(key: &KeyRecord) -> String {
 /// An edge that asks for keys and has none serves nobody: the operator should not have to find out.
 pub(crate) fn warn_of_none(keys: &Keys) {
     let posture = keys.posture();
-    if posture.asks_for_key(Need::Infer, false) && !posture.scopes.has(Scope::Infer) {
+    if posture.asks_for_key(Need::Infer, Source::Network) && !posture.scopes.has(Scope::Infer) {
         tracing::warn!("inference needs a key and there is none for it: make one with `herd key add NAME`");
     }
 }

@@ -24,6 +24,7 @@ pub mod shutdown;
 pub mod source;
 pub mod telemetry;
 pub mod trace;
+mod verify;
 pub mod wake;
 pub mod watch;
 pub mod workers;
@@ -41,6 +42,7 @@ use herd_store::{Store, StoreHandle, StoreThread};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
+use pingora_load_balancing::LoadBalancer;
 use pingora_proxy::HttpProxy;
 use prometheus::Registry;
 use tokio::net::TcpSocket;
@@ -57,12 +59,13 @@ use proxy::Edge;
 use proxy::admin::AdminPlaces;
 use proxy::life::Driver;
 use record::{Observers, Recorder};
-use selector::{Selector, balancer};
+use selector::{RankedSelection, Selector, balancer};
 use services::{AdminService, Clock, Dispatch, LocalAgent, LookAfterAliases, Membership, Remember};
 use settings::Settings;
 use shutdown::Drain;
 use source::EdgeSource;
 use telemetry::Telemetry;
+use verify::Verify;
 use workers::Worker;
 
 /// Threads that accept clients and give them to those that serve.
@@ -152,7 +155,7 @@ pub fn run(
     add_listeners(&mut server, Acceptor::new(clients, seats(config, &edge)?, config.limits), admin_service);
     server.add_service(probes);
     add_services(&mut server, &fleet, dispatcher, &aliases, store);
-    server.add_service(background_service("membership", Membership::new(&fleet, balancer, config)));
+    add_membership(&mut server, &fleet, balancer, config)?;
     add_agents(&mut server, config, (client_address, admin_address), &secrets, demo)?;
     let advertiser = advertise(config, client_address);
     ready(client_address, admin_address);
@@ -164,7 +167,7 @@ pub fn run(
 
 /// A fleet without nodes that knows its networks: the first heartbeat is judged by them.
 fn empty_fleet(config: &Config) -> Arc<Fleet> {
-    let fleet = Fleet::new(config.policy.clone(), config.heartbeat_limits);
+    let fleet = Fleet::new(config.policy.clone(), config.heartbeat_limits).verifying();
     fleet.look_at_interfaces(&config.networks);
     Arc::new(fleet)
 }
@@ -216,6 +219,18 @@ fn add_services(
     }
     let look_after = LookAfterAliases { fleet: Arc::clone(fleet), keeper: aliases.clone() };
     server.add_service(background_service("aliases", look_after));
+}
+
+/// What follows the nodes as they come and go.
+fn add_membership(
+    server: &mut Server,
+    fleet: &Arc<Fleet>,
+    balancer: Arc<LoadBalancer<RankedSelection>>,
+    config: &Config,
+) -> anyhow::Result<()> {
+    server.add_service(background_service("verify", Verify::new(fleet, config.probe.timeout)?));
+    server.add_service(background_service("membership", Membership::new(fleet, balancer, config)));
+    Ok(())
 }
 
 /// The agent of this machine, and in the demo the simulated nodes.
@@ -279,7 +294,7 @@ struct Secrets {
 /// Names and addresses that are this edge's own.
 fn hosts(config: &Config, listeners: &[SocketAddr]) -> Hosts {
     let own = herd_agent::host_name().into_iter().flat_map(|name| [format!("{name}.local"), name]);
-    Hosts::new(listeners, own.chain(config.admin_hosts.iter().cloned())).with_origins(config.origins.clone())
+    Hosts::new(listeners, own).with_names(&config.admin_hosts).with_origins(config.origins.clone())
 }
 
 fn admin_config(
@@ -294,6 +309,7 @@ fn admin_config(
         edge: Some(edge),
         edge_secret: Some(secrets.edge.as_str().into()),
         keys: keys.clone(),
+        local_users: config.local_users,
         hosts: hosts.clone(),
         join_token: config.join_token.clone().map(Into::into),
         own_agent: Some(secrets.own_agent.as_str().into()),

@@ -19,6 +19,7 @@ mod marks;
 mod pull;
 pub mod reply;
 mod response_headers;
+mod source;
 mod unload;
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use herd_admin::access::Keys;
 use herd_admin::{Hosts, NodeCalls, Pulls};
+use herd_core::access::Source;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -159,7 +161,7 @@ impl ProxyHttp for Edge {
         for name in ["X-Herd-Tags", "X-Fleet-Priority", "X-Fleet-No-Fallback"] {
             request.remove_header(name);
         }
-        access::take_keys_out(request, ctx);
+        access::take_credentials_out(request, self.config.now().upstream.forward_authorization);
         // Ollama refuses host names that are not its own.
         request.insert_header(header::HOST, outgoing.address.to_string())?;
         request.insert_header(header::CONTENT_LENGTH, outgoing.length)?;
@@ -300,17 +302,19 @@ impl Edge {
         let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
         request.insert_header("X-Forwarded-For", client)?;
         request.insert_header(herd_admin::EDGE_SECRET_HEADER, &self.edge_secret)?;
-        request.remove_header(&herd_admin::PROXIED_HEADER);
-        if herd_admin::is_proxied(&session.req_header().headers) {
-            request.insert_header(herd_admin::PROXIED_HEADER, "1")?;
-        }
+        let source = ctx.for_admin.as_ref().map_or(Source::Proxied, ForAdmin::source);
+        request.insert_header(herd_admin::SOURCE_HEADER, herd_admin::source_name(source))?;
         request.insert_header("X-Request-Id", &ctx.request_id)?;
         Ok(())
     }
 }
 
+fn client_address(session: &Session) -> Option<SocketAddr> {
+    session.client_addr().and_then(|address| address.as_inet()).copied()
+}
+
 fn client_ip(session: &Session) -> Option<IpAddr> {
-    session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
+    client_address(session).map(|address| address.ip().to_canonical())
 }
 
 /// An error of ours that ends the request; `ctx.reply` says what the client is told.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use herd_core::access::Source;
 use herd_core::request::{COUNT_TOKENS_PATH, Dialect, Surface};
 use http::Method;
 
@@ -36,18 +37,10 @@ pub enum Refusal {
 pub struct Origin {
     /// The other end of the connection.
     pub client: Option<IpAddr>,
-    /// It says that it forwards for somebody else.
-    pub proxied: bool,
+    /// What it counts as for its rights.
+    pub source: Source,
     /// The client is in a network that is local (`fleet.networks`).
     pub on_lan: bool,
-}
-
-impl Origin {
-    /// Whether it is this machine itself.
-    #[must_use]
-    pub fn is_local(self) -> bool {
-        !self.proxied && self.client.is_some_and(is_loopback)
-    }
 }
 
 /// Decides where a request goes.
@@ -87,17 +80,13 @@ fn admin(path: &str, origin: Origin, expose: AdminExpose) -> Route {
     let allowed = match expose {
         AdminExpose::Off => return Route::Refused(Refusal::NotFound),
         AdminExpose::Lan => origin.on_lan,
-        AdminExpose::Local => origin.is_local(),
+        AdminExpose::Local => origin.source == Source::Local,
     };
     if allowed { Route::Admin } else { Route::Refused(Refusal::Forbidden) }
 }
 
 fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -111,7 +100,9 @@ mod tests {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let client: Option<IpAddr> = address.parse().ok();
         let on_lan = client.is_some_and(|ip| Networks::lan().contains(ip));
-        let origin = Origin { client, proxied: false, on_lan };
+        let local = client.is_some_and(|ip: IpAddr| ip.to_canonical().is_loopback());
+        let source = if local { Source::Local } else { Source::Network };
+        let origin = Origin { client, source, on_lan };
         assert_eq!(route(&method, path, origin, expose), expected, "{method} {path} from {address}");
     }
 
@@ -149,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_proxy_on_this_machine_is_not_this_machine() {
-        let origin = Origin { client: "127.0.0.1".parse().ok(), proxied: true, on_lan: true };
+        let origin = Origin { client: "127.0.0.1".parse().ok(), source: Source::Proxied, on_lan: true };
         let route = |expose| route(&Method::GET, "/fleet/status", origin, expose);
         assert_eq!(route(AdminExpose::Local), Route::Refused(Refusal::Forbidden));
         assert_eq!(route(AdminExpose::Lan), Route::Admin);

@@ -100,6 +100,7 @@ pub struct Telemetry {
     auto_pulls: IntCounter,
     models: Models,
     benchmarks: PerWord<Status>,
+    unmarked_proxies: IntCounter,
 }
 
 /// What is counted of choices.
@@ -182,6 +183,10 @@ impl Telemetry {
                 "herd_benchmark_requests_total",
                 "Requests of benchmarks that have ended; no other metric of requests has them.",
                 "status",
+            )?,
+            unmarked_proxies: counter(
+                "herd_unmarked_proxy_requests_total",
+                "Requests from this machine by another's name: a proxy seems to forward without saying so.",
             )?,
         }))
     }
@@ -281,8 +286,14 @@ impl Telemetry {
             retry_budget_exhausted: self.budget_exhausted.get(),
             unforeseen_loads: self.unforeseen_loads.get(),
             bodies_refused: self.bodies_refused.sum(),
+            unmarked_proxies: self.unmarked_proxies.get(),
             ..EdgeCounts::default()
         }
+    }
+
+    /// A proxy on this machine seems to have forwarded a request without saying so.
+    pub fn unmarked_proxy(&self) {
+        self.unmarked_proxies.inc();
     }
 
     /// A request waits for a pull.

@@ -2,8 +2,8 @@
 
 mod page;
 
-use crate::scripted::recorded;
-use herd_harness::{Answer, Edge, Sim, connect, eventually, get, post_with, read_answer, send};
+use crate::scripted::{Scripted, recorded};
+use herd_harness::{Answer, Edge, Sim, connect, eventually, get, post_with, read_answer, send, send_from};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -24,20 +24,6 @@ const CHANGES: [&str; 6] = [
 fn raw(address: SocketAddr, line: &str, headers: &str, body: &str) -> Answer {
     let length = body.len();
     send(address, format!("{line} HTTP/1.1\r\nContent-Length: {length}\r\n{headers}\r\n{body}").as_bytes())
-}
-
-/// The same from another loopback address than nodes and clients have.
-fn send_from(source: &str, address: SocketAddr, request: &[u8]) -> Answer {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut stream = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-        socket.connect(address).await.unwrap().into_std().unwrap()
-    });
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(herd_harness::PATIENCE)).unwrap();
-    stream.write_all(request).unwrap();
-    read_answer(&mut stream)
 }
 
 #[test]
@@ -88,10 +74,15 @@ fn names_of_this_edge_can_be_added() {
     let edge = Edge::start(&[("FLEET_ADMIN_HOSTS", "[herd.example]")]);
     let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
     edge.wait_for(&["a"]);
-    let drain = |host: &str| raw(edge.address, CHANGES[0], &format!("Host: {host}\r\n{JSON}"), "").status;
+    let key = edge.add_key(&["a", "--scope", "admin"]);
+    let drain = |host: &str, key: &str| {
+        raw(edge.address, CHANGES[0], &format!("Host: {host}\r\n{JSON}Authorization: Bearer {key}\r\n"), "").status
+    };
+    eventually("the key counts", || drain("herd.example", &key) == 200);
+    // From this machine, but by a name that a proxy here would pass on.
     assert_eq!(
-        [drain("herd.example"), drain("evil.example"), drain("[::1]:11435"), drain("10.0.0.1")],
-        [200, 403, 200, 403]
+        ["herd.example", "evil.example", "10.0.0.1", "[::1]:11435"].map(|host| drain(host, "")),
+        [401, 403, 401, 200]
     );
 }
 
@@ -144,7 +135,7 @@ fn another_machine_neither_takes_over_a_node_nor_drains_it() {
     let body = json!({"node_id": "a", "draining": true}).to_string();
     for address in [edge.address, edge.admin] {
         let answer = send_from(other, address, &post_with("/heartbeat", &forwarded, body.as_bytes()));
-        assert_eq!(answer.status, 403, "{answer:?}");
+        assert_eq!(answer.status, 401, "{answer:?}");
     }
     assert_eq!(
         send(edge.address, &post_with("/heartbeat", &format!("{JSON}Origin: http://evil.example\r\n"), b"{}")).status,
@@ -159,12 +150,14 @@ fn hostile_names_are_text_everywhere() {
     for id in [MARKUP, "../../etc", "a b", "a\r\nX-Evil: 1", "a\"b", ""] {
         assert_eq!(beat(&edge, "127.0.0.1", &recorded(id, "http://127.0.0.1:1")).status, 400, "{id:?}");
     }
-    let mut heartbeat = recorded("a", "http://127.0.0.1:1");
+    let node = Scripted::ollama();
+    let mut heartbeat = recorded("a", &format!("http://{}", node.address));
     heartbeat["chip"] = MARKUP.into();
     heartbeat["ollama"]["models_available"] = json!([MARKUP, "plain:latest", "\u{1f}", "a\r\nb"]);
     heartbeat["ollama"]["models_loaded"][0]["name"] = MARKUP.into();
     let joined = beat(&edge, "127.0.0.1", &heartbeat);
     assert_eq!(joined.status, 200, "{joined:?}");
+    eventually("the edge has seen its Ollama", || edge.node("a")["status"] == "online");
     let fleet = ["/fleet/status", "/fleet/queue", "/fleet/limits", "/fleet/pulls", "/dashboard/api/requests"];
     for path in [&fleet[..], &["/dashboard/api/settings", "/api/tags", "/api/ps", "/v1/models"]].concat() {
         let answer = get(edge.address, path);

@@ -2,29 +2,16 @@
 //! nobody reads.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use herd_harness::{Edge, Sim, connect, eventually, get, post_with, read_answer, send};
+use herd_harness::{Edge, Sim, connect, connect_from, eventually, get, post_with, read_answer, send};
 
 use crate::scripted::{Scripted, recorded};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 /// What anybody else may be kept waiting for.
 const SOON: Duration = Duration::from_secs(5);
-
-/// A connection from another loopback address, which is a client of its own.
-fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let stream = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-        socket.connect(address).await.unwrap().into_std().unwrap()
-    });
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(herd_harness::PATIENCE)).unwrap();
-    stream
-}
 
 /// Checks that the fleet goes on: signs of life, heartbeats and an operator's page answer soon.
 #[track_caller]

@@ -105,7 +105,8 @@ fn the_recorded_agent_of_the_python_project_brings_a_node_in() {
     let recorded = include_str!("../golden/heartbeat-ollama-herd-0.11.4.json");
     let heartbeat = recorded.replace("127.0.0.1:21434", &sim.address.to_string());
     let answer = send(edge.address, &post_with("/heartbeat", JSON, heartbeat.as_bytes()));
-    assert_eq!((answer.status, answer.json()["node_status"].as_str()), (200, Some("online")), "{answer:?}");
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("ok")), "{answer:?}");
+    eventually("the edge has seen its Ollama", || edge.node("node-a")["status"] == "online");
     let answer = edge.post(
         "/v1/chat/completions",
         br#"{"model":"llama3.2:3b","messages":[{"role":"user","content":"x"}],"max_tokens":2}"#,

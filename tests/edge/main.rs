@@ -7,6 +7,8 @@ mod alias;
 mod alive;
 mod attack;
 mod attack_memory;
+mod attack_names;
+mod attack_nodes;
 mod attack_silence;
 mod benchmark;
 mod bodies;

@@ -1,6 +1,6 @@
 //! A machine that listens where an Ollama would, and answers as a test says.
 
-use herd_harness::{Edge, post_with, send};
+use herd_harness::{Edge, eventually, post_with, send};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,8 +14,18 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// Starts one. `answer` makes the bytes of an answer from the head of a request.
+    /// Starts one that says its version as an Ollama does. `answer` makes the bytes of every other answer, from the head
+    /// of a request.
     pub(crate) fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::listening(true, answer)
+    }
+
+    /// Starts one of which `answer` makes every answer.
+    pub(crate) fn something_else(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::listening(false, answer)
+    }
+
+    fn listening(is_ollama: bool, answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -23,7 +33,7 @@ impl Scripted {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
-                std::thread::spawn(move || serve(stream, &kept, &*answer));
+                std::thread::spawn(move || serve(stream, &kept, is_ollama, &*answer));
             }
         });
         Self { address, heads }
@@ -47,10 +57,17 @@ impl Scripted {
         let json = "Content-Type: application/json\r\n";
         let answer = send(edge.address, &post_with("/heartbeat", json, heartbeat.as_bytes()));
         assert_eq!(answer.status, 200, "{answer:?}");
+        eventually("the edge has seen its Ollama", || edge.node(id)["status"] == "online");
     }
 }
 
-fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>, answer: &dyn Fn(&str) -> String) {
+/// What an Ollama says of its version.
+fn answer_to_probe(head: &str) -> Option<String> {
+    let json = "Content-Type: application/json\r\n";
+    head.starts_with("GET /api/version ").then(|| answer("200 OK", json, r#"{"version":"0.33.0"}"#))
+}
+
+fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>, is_ollama: bool, answer: &dyn Fn(&str) -> String) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let (mut head, mut length) = (String::new(), 0);
@@ -66,7 +83,10 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>, answer: &dyn Fn(&str)
         if reader.read_exact(&mut vec![0; length]).is_err() {
             return;
         }
-        let answer = answer(&head);
+        let answer = match answer_to_probe(&head) {
+            Some(answer) if is_ollama => answer,
+            _ => answer(&head),
+        };
         kept.lock().unwrap().push(head);
         drop(stream.write_all(answer.as_bytes()));
     }

@@ -500,6 +500,32 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A connection from another loopback address, which is a client of its own.
+///
+/// # Panics
+/// When nobody listens.
+#[must_use]
+pub fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source.parse().expect("an address"), 0))?;
+        socket.connect(address).await?.into_std()
+    });
+    let stream = stream.expect("somebody listens");
+    stream.set_nonblocking(false).expect("it can block");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+}
+
+/// [`send`] on such a connection.
+#[must_use]
+pub fn send_from(source: &str, address: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = connect_from(source, address);
+    drop(stream.write_all(request));
+    read_answer(&mut stream)
+}
+
 /// Sends raw bytes on a connection of their own and reads one answer.
 #[must_use]
 pub fn send(address: SocketAddr, request: &[u8]) -> Answer {

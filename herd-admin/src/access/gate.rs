@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use herd_core::access::{Denied, Need, need_of};
+use herd_core::access::{Denied, Need, Source, need_of};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 
 use super::audit::Actor;
-use crate::caller::Caller;
-use crate::guard;
+use crate::caller::{Caller, told_apart};
+use crate::guard::{self, Trust};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
@@ -26,21 +26,29 @@ pub(crate) async fn gate(State(state): State<AdminState>, request: Request, next
         return next.run(Request::from_parts(parts, body)).await;
     }
     if need == Need::Node {
-        return match guard::check(need, &parts, &state.config().hosts) {
+        return match guard::check(need, &parts, &state.config().hosts, Trust::Nothing) {
             Ok(()) => next.run(Request::from_parts(parts, body)).await,
             Err(refusal) => refusal.into_response(),
         };
     }
     let caller = match Caller::from_request_parts(&mut parts, &state).await {
+        Ok(caller) if state.keys().posture().favours_local(need) => {
+            told_apart(caller, &parts, state.config().local_users).await
+        }
         Ok(caller) => caller,
         Err(refusal) => return refusal.into_response(),
     };
     let path = parts.uri.path();
-    let key = match state.keys().check(need, caller.is_local(), &parts.headers) {
+    let key = match state.keys().check(need, caller.source, &parts.headers) {
         Ok(key) => key,
         Err(denied) => return refused(denied, path).into_response(),
     };
-    if let Err(refusal) = guard::check(need, &parts, &state.config().hosts) {
+    let trusted = match &key {
+        Some(_) => Trust::Key,
+        None if caller.via_edge || caller.source == Source::Proxied => Trust::Host,
+        None => Trust::Nothing,
+    };
+    if let Err(refusal) = guard::check(need, &parts, &state.config().hosts, trusted) {
         return refusal.into_response();
     }
     if need == Need::Change {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use herd_core::access::meter::{Meter, Usage};
-use herd_core::access::{Denied, Need, Posture, Require, Scopes, Shown};
+use herd_core::access::{Denied, Need, Posture, Require, Scopes, Shown, Source};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ use crate::serve::stopped;
 const LOOK: Duration = Duration::from_millis(400);
 /// Longest text that is looked at as a key.
 const SHOWN_BYTES: usize = 256;
+/// Most texts of one request that are looked at: each is compared with every key.
+const SECRETS_MAX: usize = 8;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -109,11 +111,11 @@ impl Table {
 
 /// Everything in `headers` that may be a key's secret.
 fn secrets(headers: &HeaderMap, basic: bool) -> Vec<Vec<u8>> {
-    let authorization = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
-    let bearer = authorization.and_then(|value| scheme(value, b"Bearer ")).map(<[u8]>::to_vec);
-    let password = authorization.filter(|_| basic).and_then(|value| scheme(value, b"Basic ")).and_then(password);
-    let api_key = headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii().to_vec());
-    [bearer, password, api_key].into_iter().flatten().collect()
+    let authorization = || headers.get_all(AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
+    let bearer = authorization().filter_map(|value| scheme(value, b"Bearer ")).map(<[u8]>::to_vec);
+    let password = authorization().filter(|_| basic).filter_map(|value| scheme(value, b"Basic ")).filter_map(password);
+    let api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii().to_vec());
+    bearer.chain(password).chain(api_key).take(SECRETS_MAX).collect()
 }
 
 pub(crate) fn scheme<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
@@ -171,12 +173,12 @@ impl Keys {
     ///
     /// # Errors
     /// With what it lacks.
-    pub fn check(&self, need: Need, local: bool, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Denied> {
+    pub fn check(&self, need: Need, source: Source, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Denied> {
         // A browser shows a password that it once was given to any page, so it counts where pages are kept out only.
         let basic = matches!(need, Need::Read | Need::Change);
         let table = self.0.table.load();
         let (shown, key) = table.presented(headers, basic);
-        table.posture.check(need, local, shown)?;
+        table.posture.check(need, source, shown)?;
         Ok(key.filter(|key| need.met_by(key.scopes)).cloned())
     }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::Engine as _;
 use herd_core::access::meter::KeyLimits;
-use herd_core::access::{Denied, Need, Require, Scope, Scopes};
+use herd_core::access::{Denied, Need, Require, Scope, Scopes, Source};
 use http::{HeaderMap, HeaderName, Request};
 use tokio::sync::watch;
 
 use super::*;
 use crate::testing::{App, EDGE, from, heartbeat, post};
-use crate::{AdminConfig, EDGE_SECRET_HEADER};
+use crate::{AdminConfig, EDGE_SECRET_HEADER, SOURCE_HEADER};
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -134,7 +134,7 @@ fn a_key_is_found_in_the_headers_that_clients_use_and_nowhere_else() {
     folder.file().set_disabled("off", true).unwrap();
     let keys = folder.keys(Require::Auto);
     let check = |need, name: &'static str, value: &str| {
-        let key = keys.check(need, false, &headers(&[(name, value)]));
+        let key = keys.check(need, Source::Network, &headers(&[(name, value)]));
         key.map(|key| key.map(|key| key.name.to_string()))
     };
     let ok = Ok(Some("a".to_owned()));
@@ -150,7 +150,7 @@ fn a_key_is_found_in_the_headers_that_clients_use_and_nowhere_else() {
     assert_eq!(check(Need::Infer, "x-api-key", &other), Err(Denied::Disabled));
     // A key beside what a client library insists on sending.
     let both = headers(&[("authorization", "Bearer unused"), ("x-api-key", &secret)]);
-    assert!(keys.check(Need::Infer, false, &both).unwrap().is_some());
+    assert!(keys.check(Need::Infer, Source::Network, &both).unwrap().is_some());
     // Browsers send passwords unasked: good for pages, which keep other sites out, not for inference.
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("any:{secret}"));
     assert_eq!(check(Need::Read, "authorization", &format!("Basic {basic}")), ok);
@@ -170,7 +170,7 @@ fn to_disable_the_last_key_opens_nothing() {
     let folder = Folder::new();
     folder.add("a", "infer");
     folder.file().set_disabled("a", true).unwrap();
-    assert!(folder.keys(Require::Auto).check(Need::Infer, true, &HeaderMap::new()).is_err());
+    assert!(folder.keys(Require::Auto).check(Need::Infer, Source::Local, &HeaderMap::new()).is_err());
 }
 
 #[derive(Clone, Default)]
@@ -211,7 +211,7 @@ async fn a_running_edge_follows_the_file_and_keeps_its_keys_when_it_goes() {
     let (keys, audit) = (folder.keys(Require::Auto), Audit::default());
     let kept = Kept::of(&audit);
     let (stop, stopped) = watch::channel(false);
-    let infer = |secret: &str| keys.check(Need::Infer, false, &headers(&[("x-api-key", secret)]));
+    let infer = |secret: &str| keys.check(Need::Infer, Source::Network, &headers(&[("x-api-key", secret)]));
     let follow = async {
         assert!(infer("").is_ok());
         let secret = folder.add("a", "infer");
@@ -359,12 +359,15 @@ async fn every_change_is_refused_to_strangers_and_foreign_pages() {
 #[tokio::test]
 async fn a_stranger_behind_the_edge_is_one_whatever_it_claims() {
     let app = app(&Folder::new(), Require::Auto);
-    let drain = |forwarded: &str| {
-        let request = post("/fleet/nodes/a/drain").header(EDGE_SECRET_HEADER, EDGE);
+    let drain = |forwarded: &str, source: &str| {
+        let request = post("/fleet/nodes/a/drain").header(EDGE_SECRET_HEADER, EDGE).header(SOURCE_HEADER, source);
         app.send(request.header("x-forwarded-for", forwarded).body(Body::empty()).unwrap())
     };
-    assert_eq!(drain(LAN).await.status, 403);
-    assert_eq!(drain("127.0.0.1").await.status, 200);
+    assert_eq!(drain(LAN, "network").await.status, 403);
+    assert_eq!(drain("127.0.0.1", "network").await.status, 403, "another user of this machine");
+    assert_eq!(drain("127.0.0.1", "proxied").await.status, 403);
+    assert_eq!(drain("127.0.0.1", "").await.status, 403);
+    assert_eq!(drain("127.0.0.1", "local").await.status, 200);
 }
 
 #[tokio::test]

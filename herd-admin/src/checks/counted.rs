@@ -19,6 +19,8 @@ pub struct EdgeCounts {
     pub bodies_refused: u64,
     /// Times that the process did not run for some seconds.
     pub sleeps: u64,
+    /// Requests that a proxy on this machine seems to have forwarded without saying so.
+    pub unmarked_proxies: u64,
 }
 
 /// The same with what the trace store counts, at one moment.
@@ -69,6 +71,7 @@ impl Counted {
                 unforeseen_loads: now.unforeseen_loads.saturating_sub(old.unforeseen_loads),
                 bodies_refused: now.bodies_refused.saturating_sub(old.bodies_refused),
                 sleeps: now.sleeps.saturating_sub(old.sleeps),
+                unmarked_proxies: now.unmarked_proxies.saturating_sub(old.unmarked_proxies),
             },
             dropped: self.dropped.saturating_sub(before.dropped),
         }

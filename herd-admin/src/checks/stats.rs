@@ -67,6 +67,7 @@ fn add_counts(known: &mut Stats, state: &AdminState, view: &View) {
             unforeseen_loads,
             bodies_refused,
             sleeps,
+            unmarked_proxies,
         } = counts;
         *window = EdgeWindow {
             queue_refused,
@@ -75,6 +76,7 @@ fn add_counts(known: &mut Stats, state: &AdminState, view: &View) {
             unforeseen_loads,
             bodies_refused,
             sleeps,
+            unmarked_proxies,
             // A short one that nobody foresaw is no cold load of the traces.
             loads: window.loads.max(unforeseen_loads),
             ..window.clone()

@@ -119,7 +119,10 @@ async fn models_beyond_the_limit_share_one_label() {
 #[tokio::test]
 async fn metrics_are_not_for_the_port_that_clients_reach() {
     let app = App::new();
-    let request = Request::get("/metrics").header("x-herd-edge", EDGE).header("x-forwarded-for", "127.0.0.1");
+    let request = Request::get("/metrics")
+        .header("x-herd-edge", EDGE)
+        .header("x-forwarded-for", "127.0.0.1")
+        .header("x-herd-source", "local");
     let answer = app.send(request.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.told(), (404, r#"{"error":{"code":"not_found","message":"404 page not found"}}"#));
 }

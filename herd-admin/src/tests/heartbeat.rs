@@ -118,9 +118,12 @@ async fn the_senders_address_decides_who_may_join_and_where_its_ollama_is() {
     };
     let forwarded = ("x-forwarded-for", "192.168.1.5");
     refused(&send("8.8.8.8", &[]).await, 403, "source", "8.8.8.8");
-    refused(&send("8.8.8.8", &[forwarded]).await, 403, "source", "8.8.8.8");
-    refused(&send("8.8.8.8", &[forwarded, ("x-herd-edge", "guess")]).await, 403, "source", "8.8.8.8");
-    assert_eq!(send("127.0.0.1", &[forwarded, ("x-herd-edge", EDGE)]).await.status, 200);
+    for claim in [&[forwarded][..], &[forwarded, ("x-herd-edge", "guess"), ("x-herd-source", "network")]] {
+        refused(&send("8.8.8.8", claim).await, 401, "join_token", "through a proxy");
+        refused(&send("127.0.0.1", claim).await, 401, "join_token", "through a proxy");
+    }
+    let by_edge = [forwarded, ("x-herd-edge", EDGE), ("x-herd-source", "network")];
+    assert_eq!(send("127.0.0.1", &by_edge).await.status, 200);
     let address = app.get("/fleet/status").await.json()["nodes"][0]["address"].clone();
     assert_eq!(address, "192.168.1.5:21434", "its own host, whatever it claims, and the port that it names");
     refused(&send("192.168.1.6", &[]).await, 409, "taken", "in use by another machine");

@@ -17,33 +17,34 @@ fn scopes_are_read_and_shown_by_name() {
     }
 }
 
-/// Which of the needs take a key: each as `local/remote`.
+/// Which of the needs take a key: `L`ocal, from the `N`etwork, `P`roxied.
 #[track_caller]
-fn asks(require: Require, keys: &str, expected: [(bool, bool); 6]) {
+fn asks(require: Require, keys: &str, expected: [&str; 6]) {
     let posture = Posture { require, scopes: scopes(keys) };
     let needs = [Need::Nothing, Need::Infer, Need::Catalogue, Need::Read, Need::Change, Need::Node];
-    let found = needs.map(|need| (posture.asks_for_key(need, true), posture.asks_for_key(need, false)));
+    let sources = [('L', Source::Local), ('N', Source::Network), ('P', Source::Proxied)];
+    let found = needs.map(|need| {
+        let asked = sources.iter().filter(|(_, source)| posture.asks_for_key(need, *source));
+        asked.map(|(letter, _)| *letter).collect::<String>()
+    });
     assert_eq!(found, expected, "{require:?} {keys}");
 }
 
 #[test]
 fn keys_are_asked_for_where_there_are_some() {
-    const NO: (bool, bool) = (false, false);
-    const REMOTE: (bool, bool) = (false, true);
-    const YES: (bool, bool) = (true, true);
-    asks(Require::Auto, "", [NO, NO, NO, NO, REMOTE, NO]);
-    asks(Require::Auto, "infer", [NO, YES, REMOTE, REMOTE, REMOTE, NO]);
-    asks(Require::Auto, "read", [NO, NO, NO, REMOTE, REMOTE, NO]);
-    asks(Require::Auto, "admin", [NO, NO, NO, REMOTE, REMOTE, NO]);
-    asks(Require::Auto, "node", [NO, NO, NO, NO, REMOTE, YES]);
-    asks(Require::Always, "", [NO, YES, YES, YES, YES, YES]);
-    asks(Require::Never, "infer,read,admin,node", [NO, NO, NO, NO, REMOTE, NO]);
+    asks(Require::Auto, "", ["", "", "", "P", "NP", "P"]);
+    asks(Require::Auto, "infer", ["", "LNP", "NP", "NP", "NP", "P"]);
+    asks(Require::Auto, "read", ["", "", "", "NP", "NP", "P"]);
+    asks(Require::Auto, "admin", ["", "", "", "NP", "NP", "P"]);
+    asks(Require::Auto, "node", ["", "", "", "P", "NP", "LNP"]);
+    asks(Require::Always, "", ["", "LNP", "LNP", "LNP", "LNP", "LNP"]);
+    asks(Require::Never, "infer,read,admin,node", ["", "", "", "", "NP", "P"]);
 }
 
 #[track_caller]
 fn check(keys: &str, need: Need, shown: Shown, expected: Result<(), Denied>) {
     let posture = Posture { require: Require::Auto, scopes: scopes(keys) };
-    assert_eq!(posture.check(need, false, shown), expected, "{keys} {need:?} {shown:?}");
+    assert_eq!(posture.check(need, Source::Network, shown), expected, "{keys} {need:?} {shown:?}");
 }
 
 #[test]
@@ -67,6 +68,20 @@ fn a_denial_says_what_would_help() {
         (Denied::Unknown.status(), Denied::Scope(Scope::Read).status(), Denied::NotLocal.status()),
         (401, 403, 403)
     );
+}
+
+#[test]
+fn behind_a_proxy_nobody_is_local() {
+    let check = |keys, need, shown| {
+        Posture { require: Require::Auto, scopes: scopes(keys) }.check(need, Source::Proxied, shown)
+    };
+    for (need, scope) in [(Need::Read, Scope::Read), (Need::Change, Scope::Admin), (Need::Node, Scope::Node)] {
+        assert_eq!(check("", need, Shown::Nothing), Err(Denied::Proxied(scope)));
+        assert_eq!(check(scope.name(), need, Shown::Nothing), Err(Denied::Missing(scope)));
+        assert_eq!(check(scope.name(), need, Shown::Key(scopes(scope.name()))), Ok(()));
+    }
+    assert_eq!(check("", Need::Infer, Shown::Nothing), Ok(()), "a proxy before the models is what people set up");
+    assert_eq!(Denied::Proxied(Scope::Read).status(), 403);
 }
 
 #[test]

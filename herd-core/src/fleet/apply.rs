@@ -12,10 +12,12 @@ use super::node::{Capabilities, Device, LifeLimits, Model, Node, Resident, Trend
 use super::share::share_runners;
 use crate::load::ModelLoad;
 use crate::name::{ModelName, NodeId};
+use crate::places::client_of;
 use crate::wire::{self, Heartbeat, OllamaState};
 
 /// Who sent a heartbeat, as the receiver saw it.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them may go together")]
 pub struct Sender {
     /// Address of its connection.
     pub ip: IpAddr,
@@ -25,15 +27,19 @@ pub struct Sender {
     pub welcome: bool,
     /// It is on the receiver's own machine.
     pub here: bool,
+    /// A proxy stands between: the address is that one's.
+    pub proxied: bool,
     /// Port on which the receiver itself takes clients; `None` = not known.
     pub edge_port: Option<u16>,
+    /// Nothing is sent to an Ollama that it offers before that has been seen; see [`crate::load::NodeLoad::ask_for_proof`].
+    pub to_be_verified: bool,
 }
 
 impl Sender {
     /// An agent at `ip` without the join token, in a network of the fleet.
     #[must_use]
     pub const fn at(ip: IpAddr) -> Self {
-        Self { ip, trusted: false, welcome: true, here: false, edge_port: None }
+        Self { ip, trusted: false, welcome: true, here: false, proxied: false, edge_port: None, to_be_verified: false }
     }
 }
 
@@ -72,20 +78,68 @@ impl FleetSnapshot {
         }
         let address = offered_address(&heartbeat, sender)?;
         if let Some(known) = known {
-            check_owner(known, &heartbeat, address, now_ms, life)?;
-            if is_outdated(known, &heartbeat) {
+            check_owner(known, &heartbeat, address, sender, now_ms, life)?;
+            if is_repeated(known, &heartbeat, now_ms, life)? {
                 return Ok(Applied::Outdated);
             }
-        } else if self.nodes.len() >= limits.nodes {
-            return Err(HeartbeatError::Full(limits.nodes));
         }
+        let crowded_out = self.make_room(known, sender, now_ms, life, limits)?;
         let departed = self.departed.get(id.as_str()).map(Arc::as_ref);
         let node = compose(id, address, heartbeat, known.map(Arc::as_ref), departed, now_ms)?;
+        self.check_models(known, node.models.len(), limits)?;
+        if sender.to_be_verified && known.is_none_or(|known| known.address != address) {
+            node.load.ask_for_proof();
+        }
         if node.ollama == OllamaState::Ok {
             node.load.agent_is_content();
         }
         let node = Node { sender: sender.ip.to_canonical(), here: sender.here, ..node };
-        Ok(Applied::Changed(self.with_in(node, *life)))
+        let next = crowded_out.and_then(|id| self.without(&id)).as_ref().unwrap_or(self).with_in(node, *life);
+        Ok(Applied::Changed(next))
+    }
+
+    /// Whether there is room for a node that is not `known`; the one that makes room for it, if one has to. That is one
+    /// whose Ollama was never seen, the one that has been silent for longest.
+    fn make_room(
+        &self,
+        known: Option<&Arc<Node>>,
+        sender: Sender,
+        now_ms: u64,
+        life: &LifeLimits,
+        limits: &HeartbeatLimits,
+    ) -> Result<Option<NodeId>, HeartbeatError> {
+        let client = client_of(sender.ip);
+        let is_counted = !sender.trusted && !sender.here && !sender.ip.to_canonical().is_loopback();
+        let of_client = |node: &&Arc<Node>| client_of(node.sender) == client;
+        let moved_in = known.is_none_or(|known| client_of(known.sender) != client);
+        if is_counted && moved_in && self.nodes.iter().filter(of_client).count() >= limits.nodes_per_address {
+            return Err(HeartbeatError::Crowded { address: client, limit: limits.nodes_per_address });
+        }
+        if known.is_some() || self.nodes.len() < limits.nodes {
+            return Ok(None);
+        }
+        let is_silent = |node: &&Arc<Node>| now_ms.saturating_sub(node.heartbeat_at_ms) > life.degraded_after_ms;
+        let unseen = self.nodes.iter().filter(|node| !node.load.is_verified()).filter(is_silent);
+        let first = unseen.min_by_key(|node| node.heartbeat_at_ms).map(|node| node.id.clone());
+        first.map(Some).ok_or(HeartbeatError::Full(limits.nodes))
+    }
+
+    /// Whether the fleet may list `count` models on a node that was `known`.
+    fn check_models(
+        &self,
+        known: Option<&Arc<Node>>,
+        count: usize,
+        limits: &HeartbeatLimits,
+    ) -> Result<(), HeartbeatError> {
+        let before = known.map_or(0, |known| known.models.len());
+        if count <= before {
+            return Ok(());
+        }
+        let all: usize = self.nodes.iter().map(|node| node.models.len()).sum();
+        if all - before + count > limits.models_total {
+            return Err(HeartbeatError::Models(limits.models_total));
+        }
+        Ok(())
     }
 
     /// Only the agent that a node's heartbeats come from may take it out: told by its address, which with the join token
@@ -140,6 +194,7 @@ fn offered_address(heartbeat: &Heartbeat, sender: Sender) -> Result<SocketAddr, 
         Some(ip) if !sender.trusted && !ours.is_empty() => {
             Err(HeartbeatError::Elsewhere { offered: SocketAddr::new(ip, port), sender: own })
         }
+        None if sender.proxied => Err(HeartbeatError::Behind(own)),
         _ if sender.here && sender.edge_port == Some(port) => Err(HeartbeatError::Itself(address)),
         _ => Ok(address),
     }
@@ -153,17 +208,19 @@ fn is_elsewhere(ip: IpAddr, own: IpAddr) -> bool {
     !is_own
 }
 
-/// A node id belongs to the machine that has it, until that falls silent.
+/// A node id belongs to the machine that has it, until that falls silent. The name of an agent's run travels in clear, so
+/// that it proves nothing of a sender at another address without the token.
 fn check_owner(
     known: &Node,
     heartbeat: &Heartbeat,
     address: SocketAddr,
+    sender: Sender,
     now_ms: u64,
     life: &LifeLimits,
 ) -> Result<(), HeartbeatError> {
-    let same_agent = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
-    let silent = now_ms.saturating_sub(known.heartbeat_at_ms) > life.degraded_after_ms || known.draining;
-    if known.address == address || same_agent || silent {
+    let same_run = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
+    let same_agent = same_run && (sender.trusted || known.sender == sender.ip.to_canonical());
+    if known.address == address || same_agent || is_silent(known, now_ms, life) {
         return Ok(());
     }
     Err(HeartbeatError::Taken { id: known.id.clone(), address: known.address })
@@ -173,10 +230,31 @@ fn boot(heartbeat: &Heartbeat) -> Option<&str> {
     heartbeat.herd.as_ref().map(|report| report.boot.as_str()).filter(|boot| !boot.is_empty())
 }
 
-fn is_outdated(known: &Node, heartbeat: &Heartbeat) -> bool {
-    let seq = |heartbeat: &Heartbeat| heartbeat.herd.as_ref().map(|report| report.seq);
-    let same_boot = boot(heartbeat).is_some() && boot(heartbeat) == boot(&known.heartbeat);
-    same_boot && !known.draining && seq(heartbeat) <= seq(&known.heartbeat)
+fn is_silent(known: &Node, now_ms: u64, life: &LifeLimits) -> bool {
+    known.draining || now_ms.saturating_sub(known.heartbeat_at_ms) > life.degraded_after_ms
+}
+
+/// Heartbeats that one run of an agent may be ahead at once, and how often it sends one at most.
+const AHEAD_MAX: u64 = 64;
+const HEARTBEAT_MIN_MS: u64 = 100;
+
+/// Whether a heartbeat has been taken already.
+fn is_repeated(known: &Node, heartbeat: &Heartbeat, now_ms: u64, life: &LifeLimits) -> Result<bool, HeartbeatError> {
+    let counted = |heartbeat: &Heartbeat| Some((boot(heartbeat)?.to_owned(), heartbeat.herd.as_ref()?.seq));
+    let (Some((run, seq)), Some((known_run, known_seq))) = (counted(heartbeat), counted(&known.heartbeat)) else {
+        return Ok(false);
+    };
+    if run != known_run || is_silent(known, now_ms, life) {
+        return Ok(false);
+    }
+    let since_ms = now_ms.saturating_sub(known.heartbeat_at_ms);
+    if seq < known_seq {
+        return Err(HeartbeatError::Stale { seq, known: known_seq });
+    }
+    if seq - known_seq > AHEAD_MAX + since_ms / HEARTBEAT_MIN_MS {
+        return Err(HeartbeatError::Ahead { seq, known: known_seq });
+    }
+    Ok(seq == known_seq)
 }
 
 fn compose(

@@ -14,11 +14,15 @@ pub struct HeartbeatLimits {
     pub text_bytes: usize,
     /// Most nodes in the fleet.
     pub nodes: usize,
+    /// Most nodes whose heartbeats come from one address, the edge's own machine and agents with a token left out.
+    pub nodes_per_address: usize,
+    /// Most models of all nodes together, each counted once for every node that has it.
+    pub models_total: usize,
 }
 
 impl Default for HeartbeatLimits {
     fn default() -> Self {
-        Self { models: 512, devices: 64, text_bytes: 512, nodes: 1024 }
+        Self { models: 512, devices: 64, text_bytes: 512, nodes: 1024, nodes_per_address: 8, models_total: 131_072 }
     }
 }
 
@@ -76,12 +80,75 @@ pub enum HeartbeatError {
          OLLAMA_HOST may be set to the edge for clients, not for agents"
     )]
     Itself(std::net::SocketAddr),
+    /// A proxy stands between the agent and the edge, and the agent does not say where its Ollama is.
+    #[error(
+        "the heartbeat came through a proxy at {0}, so that the edge cannot tell where the agent is: name the Ollama by its \
+         address in --ollama-url, or have the agent reach the edge directly"
+    )]
+    Behind(std::net::IpAddr),
     /// A drain message for a node that came from elsewhere.
     #[error("only the node itself can drain itself")]
     NotYours,
     /// The fleet is full.
-    #[error("the fleet is full: {0} nodes")]
+    #[error("the fleet is full: {0} nodes (fleet.nodes_max)")]
     Full(usize),
+    /// There are as many nodes of one address as may be without a token.
+    #[error(
+        "{limit} nodes report from {address} already (fleet.nodes_per_address_max): set fleet.join_token on the edge and \
+         join_token on the agents"
+    )]
+    Crowded {
+        /// The address.
+        address: std::net::IpAddr,
+        /// How many nodes one may have.
+        limit: usize,
+    },
+    /// All nodes together list as many models as may be.
+    #[error("the nodes of the fleet list {0} models already (fleet.models_total_max)")]
+    Models(usize),
+    /// A later heartbeat of the same run has been taken.
+    #[error(
+        "heartbeat {seq} of this run of the agent is older than {known}, which has been taken: is another agent running \
+         under this name?"
+    )]
+    Stale {
+        /// Its number.
+        seq: u64,
+        /// The number of the one that was taken.
+        known: u64,
+    },
+    /// A heartbeat counts further ahead than its agent can have got meanwhile.
+    #[error("heartbeat {seq} is too far ahead of {known}, the last one of this run of the agent")]
+    Ahead {
+        /// Its number.
+        seq: u64,
+        /// The number of the one that was taken.
+        known: u64,
+    },
+}
+
+impl HeartbeatError {
+    /// For programs: what an agent, or a health check, goes by.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NodeId(_) => "node_id",
+            Self::Number(_) => "number",
+            Self::TooMuch { .. } => "too_much",
+            Self::NoOllama => "no_ollama",
+            Self::Source(_) => "source",
+            Self::NotYours => "not_yours",
+            Self::Taken { .. } => "taken",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::Behind(_) => "behind_proxy",
+            Self::Itself(_) => "itself",
+            Self::Full(_) => "fleet_full",
+            Self::Crowded { .. } => "address_full",
+            Self::Models(_) => "models_full",
+            Self::Stale { .. } => "stale",
+            Self::Ahead { .. } => "ahead",
+        }
+    }
 }
 
 /// Checks all numbers, lengths and counts.

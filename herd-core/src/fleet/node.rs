@@ -38,7 +38,7 @@ pub enum NodeState {
     Degraded,
     /// Silent for long: used only if no other candidate is eligible.
     Stale,
-    /// Silent for too long, its Ollama is down, or the edge has never reached that.
+    /// Silent for too long, its Ollama is down, or the edge has never seen that.
     Offline,
     /// Takes no new requests; running ones finish.
     Draining,
@@ -75,6 +75,10 @@ pub enum Condition {
     Unreachable,
     /// Another node is the same Ollama and stands for both.
     SameOllama,
+    /// The edge has not looked at its Ollama yet.
+    Unverified,
+    /// What answers at its address is no Ollama.
+    NotOllama,
 }
 
 impl Condition {
@@ -89,6 +93,8 @@ impl Condition {
             Self::ProbeFails => "probe_fails",
             Self::Unreachable => "unreachable",
             Self::SameOllama => "same_ollama",
+            Self::Unverified => "unverified",
+            Self::NotOllama => "not_ollama",
         }
     }
 }
@@ -161,7 +167,7 @@ impl Node {
         let age = now_ms.saturating_sub(self.heartbeat_at_ms);
         let silent = age > life.offline_after_ms;
         let down = self.ollama == wire::OllamaState::Down && age <= life.offline_after_ms;
-        if down || self.load.never_reached() || (silent && !self.load.probe_succeeds()) {
+        if down || !self.load.is_verified() || self.load.never_reached() || (silent && !self.load.probe_succeeds()) {
             NodeState::Offline
         } else if self.draining || self.cordoned {
             NodeState::Draining
@@ -183,7 +189,9 @@ impl Node {
             (true, _) => Condition::Unreachable,
             (false, wire::OllamaState::Down) => Condition::OllamaDown,
             (false, wire::OllamaState::Hung) => Condition::OllamaHung,
+            (false, wire::OllamaState::Ok) if self.load.is_foreign() => Condition::NotOllama,
             (false, wire::OllamaState::Ok) if self.load.probe_failed() => Condition::ProbeFails,
+            (false, wire::OllamaState::Ok) if !self.load.is_verified() => Condition::Unverified,
             (false, wire::OllamaState::Ok) if self.same_ollama_as.is_some() => Condition::SameOllama,
             (false, wire::OllamaState::Ok) => Condition::Well,
         }

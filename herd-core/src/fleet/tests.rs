@@ -1,4 +1,5 @@
 use super::*;
+use crate::eligible::{Ineligible, node_eligible};
 use crate::load::Claim;
 use crate::name::ModelName;
 use crate::testing::{NodeSpec, fleet, sender};
@@ -156,6 +157,147 @@ fn a_node_id_belongs_to_its_machine_until_that_is_silent() {
     let drain = Heartbeat { node_id: "n".into(), draining: true, ..Heartbeat::default() };
     assert!(matches!(apply(&snapshot, drain.clone(), from_elsewhere, 0), Err(HeartbeatError::NotYours)));
     assert!(changed(&snapshot, drain, 0).nodes[0].draining);
+}
+
+/// A heartbeat of the run `boot` of the node `n`.
+fn beat(boot: &str, seq: u64) -> Heartbeat {
+    let mut heartbeat = NodeSpec::default().heartbeat("n", seq);
+    heartbeat.herd.as_mut().unwrap().boot = boot.into();
+    heartbeat
+}
+
+#[test]
+fn the_name_of_a_run_moves_no_node_without_the_token() {
+    let life = LifeLimits::default();
+    let (home, thief) = (from("192.168.1.5", false), from("192.168.1.66", false));
+    let Ok(Applied::Changed(snapshot)) = apply(&FleetSnapshot::default(), beat("run", 1), home, 0) else { panic!() };
+    let at = |from: Sender, seq: u64, now_ms: u64| apply(&snapshot, beat("run", seq), from, now_ms);
+    assert!(matches!(at(thief, 2, 1_000), Err(HeartbeatError::Taken { .. })), "copied from a clear heartbeat");
+    assert!(matches!(at(Sender { trusted: true, ..thief }, 2, 1_000), Ok(Applied::Changed(_))));
+    assert!(matches!(at(thief, 2, life.degraded_after_ms + 1), Ok(Applied::Changed(_))), "a laptop in another network");
+    assert!(matches!(at(home, 2, 1_000), Ok(Applied::Changed(_))));
+}
+
+#[test]
+fn a_run_counts_on_and_does_not_jump() {
+    let silent_ms = LifeLimits::default().degraded_after_ms + 1;
+    let home = from("192.168.1.5", false);
+    let Ok(Applied::Changed(snapshot)) = apply(&FleetSnapshot::default(), beat("run", 100), home, 0) else { panic!() };
+    let at = |seq: u64, now_ms: u64| apply(&snapshot, beat("run", seq), home, now_ms);
+    assert!(matches!(at(100, 9), Ok(Applied::Outdated)), "an answer was lost, and it was sent again");
+    assert_eq!(at(99, 9).unwrap_err(), HeartbeatError::Stale { seq: 99, known: 100 });
+    assert!(at(99, 9).unwrap_err().to_string().contains("another agent"));
+    assert!(matches!(at(164, 0), Ok(Applied::Changed(_))));
+    assert_eq!(at(165, 0).unwrap_err(), HeartbeatError::Ahead { seq: 165, known: 100 });
+    assert!(matches!(at(165, 100), Ok(Applied::Changed(_))), "it may count on meanwhile");
+    assert_eq!(at(u64::MAX, silent_ms - 1).unwrap_err().code(), "ahead");
+    assert!(matches!(at(u64::MAX, silent_ms), Ok(Applied::Changed(_))), "who was silent begins anew");
+    assert!(matches!(at(1, silent_ms), Ok(Applied::Changed(_))));
+}
+
+#[test]
+fn one_address_fills_no_fleet() {
+    let limits = HeartbeatLimits { nodes_per_address: 3, nodes: 6, ..HeartbeatLimits::default() };
+    let life = LifeLimits::default();
+    let mut snapshot = FleetSnapshot::default();
+    let mut join =
+        |id: &str, from: Sender| match snapshot.apply(NodeSpec::default().heartbeat(id, 1), from, 0, &life, &limits) {
+            Ok(Applied::Changed(next)) => {
+                snapshot = next;
+                "joined"
+            }
+            Ok(Applied::Outdated) => "outdated",
+            Err(error) => error.code(),
+        };
+    let one = from("192.168.1.66", false);
+    assert_eq!(["a", "b", "c", "d"].map(|id| join(id, one)), ["joined", "joined", "joined", "address_full"]);
+    assert_eq!(join("d", from("192.168.1.67", false)), "joined");
+    assert_eq!(join("e", Sender { trusted: true, ..one }), "joined", "the token tells who may have more");
+    assert_eq!(join("f", from("127.0.0.1", false)), "joined");
+    assert_eq!(join("g", from("127.0.0.1", false)), "fleet_full");
+    // An IPv6 host has more addresses than anybody can count.
+    let mut snapshot = FleetSnapshot::default();
+    for host in 0..3_u128 {
+        let sender = Sender::at(std::net::Ipv6Addr::from_bits(0xfd00 << 112 | host).into());
+        let Ok(Applied::Changed(next)) =
+            snapshot.apply(NodeSpec::default().heartbeat(&format!("n{host}"), 1), sender, 0, &life, &limits)
+        else {
+            panic!()
+        };
+        snapshot = next;
+    }
+    let next_host = snapshot.apply(NodeSpec::default().heartbeat("m", 1), from("fd00::9", false), 0, &life, &limits);
+    assert_eq!(next_host.unwrap_err().code(), "address_full");
+}
+
+#[test]
+fn a_full_fleet_gives_up_the_silent_ones_that_were_never_seen() {
+    let limits = HeartbeatLimits { nodes: 3, ..HeartbeatLimits::default() };
+    let life = LifeLimits::default();
+    let unseen = Sender { to_be_verified: true, ..sender() };
+    let join = |snapshot: &FleetSnapshot, id: &str, now_ms: u64| {
+        snapshot.apply(NodeSpec::default().heartbeat(id, 1), unseen, now_ms, &life, &limits)
+    };
+    let mut snapshot = FleetSnapshot::default();
+    for (id, now_ms) in [("honest", 0), ("old", 1), ("older", 0)] {
+        let Ok(Applied::Changed(next)) = join(&snapshot, id, now_ms) else { panic!() };
+        snapshot = next;
+    }
+    snapshot.node("honest").unwrap().load.verified(1);
+    assert_eq!(join(&snapshot, "new", 100).unwrap_err(), HeartbeatError::Full(3), "all have just been heard");
+    let Ok(Applied::Changed(next)) = join(&snapshot, "new", life.degraded_after_ms + 2) else { panic!() };
+    let ids: Vec<_> = next.nodes.iter().map(|node| node.id.as_str()).collect();
+    assert_eq!(ids, ["honest", "new", "old"]);
+}
+
+#[test]
+fn the_models_of_all_nodes_are_bounded() {
+    let limits = HeartbeatLimits { models_total: 2, ..HeartbeatLimits::default() };
+    let life = LifeLimits::default();
+    let snapshot = fleet(&[("a", NodeSpec::default().hot("x", 4_096))], 0);
+    let apply = |snapshot: &FleetSnapshot, id: &str, models: &[&str], seq: u64| {
+        let spec = models.iter().fold(NodeSpec::default(), |spec, model| spec.hot(model, 4_096));
+        snapshot.apply(spec.heartbeat(id, seq), sender(), 0, &life, &limits)
+    };
+    let Ok(Applied::Changed(full)) = apply(&snapshot, "b", &["x"], 1) else { panic!() };
+    assert_eq!(apply(&full, "c", &["x"], 1).unwrap_err(), HeartbeatError::Models(2));
+    assert_eq!(apply(&full, "b", &["x", "y"], 2).unwrap_err(), HeartbeatError::Models(2));
+    assert!(matches!(apply(&full, "b", &["x"], 2), Ok(Applied::Changed(_))), "what is there goes on");
+    assert!(matches!(apply(&full, "c", &[], 1), Ok(Applied::Changed(_))));
+}
+
+#[test]
+fn a_node_takes_nothing_before_its_ollama_was_seen() {
+    let life = LifeLimits::default();
+    let unseen = Sender { to_be_verified: true, ..from("192.168.1.5", true) };
+    let join = |snapshot: &FleetSnapshot, from: Sender, seq: u64| match snapshot.apply(
+        NodeSpec::default().heartbeat("n", seq),
+        from,
+        0,
+        &life,
+        &HeartbeatLimits::default(),
+    ) {
+        Ok(Applied::Changed(next)) => next,
+        other => panic!("{other:?}"),
+    };
+    let snapshot = join(&FleetSnapshot::default(), unseen, 1);
+    let told = |snapshot: &FleetSnapshot| {
+        let node = &snapshot.nodes[0];
+        let eligible = node_eligible(node, 0, &life).map_or_else(Ineligible::name, |()| "eligible");
+        (node.state(0, &life).name(), node.condition(0, &life).name(), eligible)
+    };
+    assert_eq!(told(&snapshot), ("offline", "unverified", "unverified"));
+    snapshot.nodes[0].load.found_foreign();
+    assert_eq!(told(&snapshot), ("offline", "not_ollama", "not_ollama"));
+    snapshot.nodes[0].load.verified(1);
+    assert_eq!(told(&snapshot), ("online", "well", "eligible"));
+    let again = join(&snapshot, unseen, 2);
+    assert_eq!(told(&again), ("online", "well", "eligible"), "once is enough");
+    let moved = join(&again, Sender { ip: "192.168.1.6".parse().unwrap(), ..unseen }, 3);
+    assert_eq!(told(&moved), ("offline", "unverified", "unverified"), "at another address it is to be seen again");
+    moved.nodes[0].load.looked_in_vain();
+    moved.nodes[0].load.looked_in_vain();
+    assert_eq!(told(&moved), ("offline", "probe_fails", "unreached"));
 }
 
 #[test]

@@ -74,7 +74,7 @@ mod tests {
         now_ms: u64,
         life: &LifeLimits,
     ) -> FleetSnapshot {
-        let mut heartbeat = NodeSpec::default().hot("m", 4_096).heartbeat(id, now_ms + 1);
+        let mut heartbeat = NodeSpec::default().hot("m", 4_096).heartbeat(id, snapshot.version + 1);
         heartbeat.herd.as_mut().unwrap().ollama.address = format!("127.0.0.1:{port}");
         match snapshot.apply(heartbeat, from, now_ms, life, &HeartbeatLimits::default()) {
             Ok(Applied::Changed(next)) => next,

@@ -85,6 +85,19 @@ pub(super) fn local_only(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
     seen.collect()
 }
 
+/// A heartbeat leads to something else: nothing is sent there.
+pub(super) fn not_ollama(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
+    let is_other =
+        |node: &&Node| !node.draining && node.condition(inputs.now_ms, &inputs.policy.life) == Condition::NotOllama;
+    let seen = inputs.nodes().filter(is_other).map(|node| {
+        let detail = format!("{} answers, and does not say that it is an Ollama.", node.address);
+        Seen::on(node, detail)
+            .with("address", node.address.to_string())
+            .fix("herd-agent --ollama-url http://127.0.0.1:11434  # Ollama's own address, on that machine")
+    });
+    seen.collect()
+}
+
 /// Work that the edge does not see makes all its predictions too low. A second edge is such a client too.
 pub(super) fn bypassed(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
     let used = inputs.nodes().filter(|node| node.busy_by_others() > 0);
@@ -96,6 +109,21 @@ pub(super) fn bypassed(inputs: &Inputs<'_>, _: u64) -> Vec<Seen> {
             .fix("export OLLAMA_HOST=http://EDGE:11435  # for the clients that use it directly")
     });
     seen.collect()
+}
+
+/// Requests from this machine by another machine's or site's name: a reverse proxy passes its clients' name on, and does
+/// not add where they come from.
+pub(super) fn unmarked_proxy(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
+    let requests = inputs.stats.edge.hour.unmarked_proxies;
+    if requests < min_samples.max(1) {
+        return Vec::new();
+    }
+    let detail = format!(
+        "{requests} requests of the last hour came from this machine by another's name and without X-Forwarded-For. They \
+         had no rights of this machine; but what such a proxy forwards by the name localhost would have."
+    );
+    let seen = Seen::in_fleet(detail).with("unmarked_proxies", requests);
+    vec![seen.fix("proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;  # nginx; or access.require: always")]
 }
 
 /// Nodes on a network: whoever is on it may offer an Ollama, and read what is sent there.

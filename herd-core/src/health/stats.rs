@@ -79,6 +79,8 @@ pub struct EdgeWindow {
     pub bodies_refused: u64,
     /// Times that the process did not run for some seconds.
     pub sleeps: u64,
+    /// Requests that a proxy on the edge's machine seems to have forwarded without saying so.
+    pub unmarked_proxies: u64,
 }
 
 /// Whether the trace store works.

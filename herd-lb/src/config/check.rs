@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herd_admin::Hosts;
+use herd_admin::{Hosts, LocalUsers};
 use herd_agent::log::{LogFiles, StderrLines};
 use herd_core::access::Require;
 use herd_core::access::origins::Origins;
@@ -54,6 +54,7 @@ impl ConfigFile {
             admin_expose: one_of("admin.expose", &self.admin.expose, &EXPOSE)?,
             admin_hosts: hosts(&self.admin.hosts)?,
             require_keys: one_of("access.require", &self.access.require, &Require::NAMES)?,
+            local_users: one_of("access.local_users", &self.access.local_users, &LocalUsers::NAMES)?,
             origins: origins(&self.access.origins)?,
             data_dir: home(&self.data_dir)?,
             log_level: one_of("log.level", &self.log.level, &LEVELS)?.to_owned(),
@@ -68,6 +69,12 @@ impl ConfigFile {
             heartbeat_limits: HeartbeatLimits {
                 models: in_range("fleet.models_max", self.fleet.models_max, 1..=65_536)?,
                 nodes: in_range("fleet.nodes_max", self.fleet.nodes_max, 1..=100_000)?,
+                nodes_per_address: in_range(
+                    "fleet.nodes_per_address_max",
+                    self.fleet.nodes_per_address_max,
+                    1..=100_000,
+                )?,
+                models_total: in_range("fleet.models_total_max", self.fleet.models_total_max, 1..=10_000_000)?,
                 ..HeartbeatLimits::default()
             },
             heartbeat_body_bytes: in_range(
@@ -268,6 +275,7 @@ fn upstream(file: &UpstreamFile) -> Result<Upstream, ConfigError> {
         connect_timeout: millis("upstream.connect_timeout_ms", file.connect_timeout_ms, 10..=600_000)?,
         keepalive_connections: in_range("upstream.keepalive_connections", file.keepalive_connections, 1..=100_000)?,
         keepalive_idle: millis("upstream.keepalive_idle_ms", file.keepalive_idle_ms, 100..=DAY_MS)?,
+        forward_authorization: file.forward_authorization,
     })
 }
 

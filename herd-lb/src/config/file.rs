@@ -108,6 +108,8 @@ section! {
     Access {
         /// When they are asked for: `auto`, `always`, `never`.
         require: String = "auto".into(),
+        /// Whose loopback connections have this machine's rights: `own`, `any`.
+        local_users: String = "own".into(),
         /// Web pages that may use the models, by their origins.
         origins: Vec<String> = DEFAULT_ORIGINS.map(str::to_owned).to_vec(),
     }
@@ -164,6 +166,10 @@ section! {
         nodes_max: usize = HeartbeatLimits::default().nodes,
         /// Most models of one node.
         models_max: usize = HeartbeatLimits::default().models,
+        /// Most nodes that report from one address without a token.
+        nodes_per_address_max: usize = HeartbeatLimits::default().nodes_per_address,
+        /// Most models of all nodes together.
+        models_total_max: usize = HeartbeatLimits::default().models_total,
         /// Largest heartbeat.
         heartbeat_body_bytes: usize = 1 << 20,
         /// Silence until a node is degraded.
@@ -389,6 +395,8 @@ section! {
         keepalive_connections: usize = 1_024,
         /// How long they are kept.
         keepalive_idle_ms: u64 = 60_000,
+        /// Nodes see the `Authorization` of clients.
+        forward_authorization: bool = false,
     }
 }
 

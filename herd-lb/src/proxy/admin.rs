@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use herd_core::access::{Need, need_of};
+use herd_core::access::{Need, Source, need_of};
 use herd_core::places::{Full, Place, Places};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
@@ -82,6 +82,8 @@ fn is_vital(path: &str) -> bool {
 
 /// What a request to the admin service holds until it is over.
 pub struct ForAdmin {
+    /// Where it comes from.
+    source: Source,
     held: Option<Held>,
     /// The body, until it is sent.
     unsent: Option<Bytes>,
@@ -94,6 +96,11 @@ impl ForAdmin {
     /// Whether the body is passed on as it comes.
     pub(super) fn streams(&self) -> bool {
         self.streams
+    }
+
+    /// Where it comes from.
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     /// Puts the body that is held in the place of `body`, once for each time that the request is sent.
@@ -145,7 +152,7 @@ impl Edge {
             let begun = session.downstream_session.write_continue_response().await;
             begun.map_err(|_| Reply::new(400, "the client has left").closing())?;
         }
-        ctx.for_admin = Some(ForAdmin { held, unsent: None, streams, _place: place });
+        ctx.for_admin = Some(ForAdmin { source: origin.source, held, unsent: None, streams, _place: place });
         Ok(())
     }
 
@@ -173,7 +180,7 @@ impl Edge {
             // A token may stand in for a key.
             return Ok(());
         }
-        let denied = self.keys.check(need, origin.is_local(), &request.headers).err();
+        let denied = self.keys.check(need, origin.source, &request.headers).err();
         denied.map_or(Ok(()), |why| Err(Reply::new(why.status(), why.to_string()).code(path, why.code()).closing()))
     }
 }
@@ -198,7 +205,7 @@ mod tests {
     use super::*;
 
     fn origin(ip: &str) -> Origin {
-        Origin { client: ip.parse().ok(), proxied: false, on_lan: true }
+        Origin { client: ip.parse().ok(), source: Source::Network, on_lan: true }
     }
 
     #[test]

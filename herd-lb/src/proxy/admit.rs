@@ -15,10 +15,10 @@ use super::body::{Held, hold};
 use super::ctx::{Admitted, RequestCtx, requested_name};
 use super::identify::{identify, note_caller};
 use super::reply::Reply;
-use super::{Edge, client_ip, error};
+use super::{Edge, error};
 use crate::budget::Budget;
 use crate::config::Limits;
-use crate::route::{Origin, Refusal, Route, route};
+use crate::route::{Refusal, Route, route};
 use crate::trace::{Status, Trace};
 
 /// Inspecting a larger body than this leaves the worker thread to other requests.
@@ -53,12 +53,11 @@ impl Form {
 impl Edge {
     /// Reads what is needed of a request; the reply is what it gets instead of being proxied.
     pub(super) async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
+        self.admit_host(session)?;
         self.admit_page(session, ctx)?;
+        elsewhere(session.req_header())?;
+        let origin = self.origin(session, ctx).await;
         let request = session.req_header();
-        elsewhere(request)?;
-        let client = client_ip(session);
-        let on_lan = client.is_some_and(|ip| self.fleet.networks().contains(ip));
-        let origin = Origin { client, proxied: herd_admin::is_proxied(&request.headers), on_lan };
         match route(&request.method, request.uri.path(), origin, self.config.now().admin_expose) {
             Route::Inference(surface) => self.admit_inference(session, ctx, surface).await,
             Route::CountTokens => Err(self.count_tokens(session).await),
@@ -67,7 +66,7 @@ impl Edge {
                 Err(Reply::new(405, "method not allowed").header("Allow", "POST").closing())
             }
             Route::Refused(Refusal::Forbidden) => {
-                let from = client.map(|ip| ip.to_string()).unwrap_or_default();
+                let from = origin.client.map(|ip| ip.to_string()).unwrap_or_default();
                 let message =
                     format!("not allowed from {from}: see admin.expose, and fleet.networks for what is the LAN");
                 Err(Reply::new(403, message).closing())

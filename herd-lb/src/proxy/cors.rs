@@ -4,7 +4,7 @@
 //! their answers never name an origin, and the admin service refuses them besides.
 
 use herd_admin::Page as From;
-use herd_core::access::{Need, need_of};
+use herd_core::access::{Need, Source, need_of};
 use herd_core::path::is_catalogue;
 use herd_core::request::{COUNT_TOKENS_PATH, Surface};
 use http::header::{
@@ -78,7 +78,7 @@ impl Edge {
             From::Linked | From::Foreign(None) => need != Need::Infer,
         };
         // A page cannot have a browser show a key of ours, so that who shows one is none.
-        if !trusted && (before || !matches!(self.keys.check(need, false, headers), Ok(Some(_)))) {
+        if !trusted && (before || !matches!(self.keys.check(need, Source::Network, headers), Ok(Some(_)))) {
             let message = "web pages of this site may not use the models (access.origins)";
             return Err(Reply::new(403, message).closing());
         }

@@ -1,5 +1,6 @@
 //! No connection to the node: nothing was sent, so that nothing is lost by asking another.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -49,11 +50,12 @@ fn a_refused_connection_is_retried_and_then_told() {
     scene.each_ended_once();
 }
 
-/// A listener that takes no more connections: its queue is full, so that the kernel leaves the next one without answer.
+/// An Ollama that takes no more connections once the edge has seen it: its queue is full, so that the kernel leaves the
+/// next one without answer.
 struct Deaf {
     address: SocketAddr,
-    _listener: std::net::TcpListener,
-    _queued: Vec<TcpStream>,
+    listener: std::net::TcpListener,
+    queued: Vec<TcpStream>,
 }
 
 impl Deaf {
@@ -64,30 +66,48 @@ impl Deaf {
             socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             socket.listen(1).unwrap().into_std().unwrap()
         });
-        let address = listener.local_addr().unwrap();
-        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
-        let queued: Vec<_> = std::iter::from_fn(connect).take(16).collect();
-        assert!(queued.len() < 16, "its queue is full");
-        Self { address, _listener: listener, _queued: queued }
+        listener.set_nonblocking(true).unwrap();
+        Self { address: listener.local_addr().unwrap(), listener, queued: Vec::new() }
+    }
+
+    /// Says its version to whoever has connected.
+    fn answer(&self) {
+        while let Ok((mut stream, _)) = self.listener.accept() {
+            stream.set_nonblocking(false).unwrap();
+            drop(stream.read(&mut [0; 4096]));
+            let version = r#"{"version":"0.33.0"}"#;
+            drop(write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{version}", version.len()));
+        }
+    }
+
+    fn fall_silent(&mut self) {
+        let connect = || TcpStream::connect_timeout(&self.address, Duration::from_millis(200)).ok();
+        self.queued = std::iter::from_fn(connect).take(16).collect();
+        assert!(self.queued.len() < 16, "its queue is full");
     }
 
     /// Reports it as a node that has a model of the recorded agent's.
-    fn join(&self, scene: &Scene, json: &str) {
+    fn join(&mut self, scene: &Scene, json: &str) {
         let heartbeat = json.replace("127.0.0.1:21434", &self.address.to_string());
         let request = post_with("/heartbeat", "Content-Type: application/json\r\n", heartbeat.as_bytes());
         assert_eq!(send(scene.edge.address, &request).status, 200);
+        eventually("the edge has seen it", || {
+            self.answer();
+            scene.edge.node("node-a")["status"] == "online"
+        });
+        self.fall_silent();
     }
 }
 
 #[test]
 fn a_connection_that_is_not_taken_is_given_up() {
-    let deaf = Deaf::start();
     let recorded = include_str!("../../golden/heartbeat-ollama-herd-0.11.4.json");
     for way in few().iter().filter(|way| way.streamed) {
         let scene = Scene::start("hold: {max_ms: 0}\nupstream: {connect_timeout_ms: 200}\n", "0");
         // The other one is larger, so that it is asked second.
         drop(scene.edge.admin("POST", "/fleet/nodes/a/drain", ""));
         // Both have this one, and it is hot where nobody answers.
+        let mut deaf = Deaf::start();
         deaf.join(&scene, &recorded.replace("llama3.2:3b", BOTH));
         let mut asked = Default::default();
         // Pingora's balancer hears of a node a moment after it has joined; until then the others are asked.

@@ -235,6 +235,7 @@ async fn counters_of_the_edge_are_found_for_an_hour() {
         unforeseen_loads: 20,
         bodies_refused: 5,
         sleeps: 1,
+        unmarked_proxies: 1,
     };
     let all = [
         "bodies_refused - -",
@@ -242,6 +243,7 @@ async fn counters_of_the_edge_are_found_for_an_hour() {
         "queue_refusals - -",
         "retry_budget_exhausted - -",
         "unforeseen_loads - -",
+        "unmarked_proxy - -",
     ];
     check(&found(&app).await, &all);
     // The nodes are heard all the time; the counters rise no more.

@@ -360,6 +360,7 @@ fn configuration() -> Vec<Case> {
             },
         ),
         on_a("ollama_local_only", Critical, |s| s.snapshot.nodes[0].load.set_probe_failed(true), |_| {}),
+        on_a("not_ollama", Critical, foreign, |s| s.snapshot.nodes[0].load.ask_for_proof()),
         on_a("herd_bypassed", Info, |s| others(s, 1), |s| others(s, 0)),
         in_fleet("join_refused", Warning, |s| s.stats.join_refusals.push(join_refusal()), |_| {}),
         on_a("same_ollama", Warning, |s| s.node("a", |node| node.same_ollama_as = NodeId::new("b").ok()), |_| {}),
@@ -401,6 +402,12 @@ fn others(scene: &mut Scene, busy: u32) {
     scene.model("a", |model| model.resident.as_mut().unwrap().busy_by_others = busy);
 }
 
+fn foreign(scene: &mut Scene) {
+    let load = &scene.snapshot.nodes[0].load;
+    load.ask_for_proof();
+    load.found_foreign();
+}
+
 fn remote(scene: &mut Scene) {
     scene.node("a", |node| node.address = "192.168.1.5:11434".parse().unwrap());
 }
@@ -420,6 +427,7 @@ fn storage() -> Vec<Case> {
         ),
         in_fleet("store_filling", Warning, |s| filled(s, 80), |s| filled(s, 79)),
         in_fleet("clock_stepped", Warning, |s| s.stats.edge.store.clock_step_ms = Some(-90_000), |_| {}),
+        in_fleet("unmarked_proxy", Warning, |s| s.stats.edge.hour.unmarked_proxies = 1, |_| {}),
         in_fleet("edge_asleep", Warning, |s| s.stats.edge.hour.sleeps = 1, |_| {}),
         in_fleet(
             "auto_pull_failed",

@@ -76,6 +76,7 @@ prop_compose! {
             auto_pulls_failed: counts[7],
             bodies_refused: counts[8],
             sleeps: counts[8],
+            unmarked_proxies: counts[7],
         }
     }
 }
