@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::columns;
 use super::record::bounded;
 use super::rollup::RETRIED;
-use super::write::{BatchWriter, INSERT_ATTEMPT};
+use super::write::{BatchWriter, insert_attempt};
 
 /// Rows in one step: some ten milliseconds.
 const ROWS: i64 = 500;
@@ -63,7 +63,7 @@ fn supersede(connection: &Connection, id: i64, record: &RequestRecord) -> rusqli
     let Some(last) = last else { return Ok(false) };
     let sql = "SELECT count(*) FROM request_attempts WHERE trace_id = ?1";
     let before: i64 = connection.prepare_cached(sql)?.query_row([last], |row| row.get(0))?;
-    let mut attempt = connection.prepare_cached(INSERT_ATTEMPT)?;
+    let mut attempt = connection.prepare_cached(&insert_attempt())?;
     let latency_ms = Some(record.latency_ms).filter(|ms| *ms > 0.0);
     attempt.execute((last, before, &record.node_id, record.status_name(), record.score, None::<f64>, latency_ms))?;
     connection.prepare_cached("UPDATE request_traces SET superseded = 1 WHERE id = ?1")?.execute([id])?;

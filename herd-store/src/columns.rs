@@ -275,14 +275,22 @@ const LISTED: usize = COLUMNS.len() - 1;
 
 /// The columns of lists, with `alias` before each.
 pub(super) fn listed(alias: &str) -> String {
-    let names = COLUMNS[..LISTED].iter().map(|column| format!("{alias}.{}", column.name));
-    names.collect::<Vec<_>>().join(", ")
+    named(&COLUMNS[..LISTED], alias)
 }
 
-/// The statement that inserts so many `rows`.
-pub(super) fn insert_sql(rows: usize) -> String {
+/// Every column, with `alias` before each.
+pub(super) fn whole_row(alias: &str) -> String {
+    named(&COLUMNS, alias)
+}
+
+fn named(columns: &[Column], alias: &str) -> String {
+    columns.iter().map(|column| format!("{alias}.{}", column.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The beginning of the statement that inserts rows.
+pub(super) fn insert_into() -> String {
     let names: Vec<_> = COLUMNS.iter().map(|column| column.name).collect();
-    format!("INSERT INTO request_traces ({}) VALUES {}", names.join(", "), places(rows, COLUMNS.len()))
+    format!("INSERT INTO request_traces ({})", names.join(", "))
 }
 
 /// So many `rows` of so many parameters.
@@ -291,19 +299,27 @@ pub(super) fn places(rows: usize, columns: usize) -> String {
     vec![row; rows].join(", ")
 }
 
-/// Binds `records` to the [`insert_sql`] of as many rows, and runs it.
-pub(super) fn insert(statement: &mut Statement<'_>, records: &[&RequestRecord]) -> rusqlite::Result<()> {
-    let values = records.iter().flat_map(|record| COLUMNS.iter().map(|column| (column.write)(record)));
-    for (place, value) in (1..).zip(values) {
-        statement.raw_bind_parameter(place, value)?;
+/// Binds `record` to the parameters of one row, from `place` on.
+pub(super) fn bind(statement: &mut Statement<'_>, place: usize, record: &RequestRecord) -> rusqlite::Result<()> {
+    for (place, column) in (place..).zip(&COLUMNS) {
+        statement.raw_bind_parameter(place, (column.write)(record))?;
     }
-    statement.raw_execute().map(drop)
+    Ok(())
 }
 
 /// Reads a row that starts with the columns of [`listed`]; the breakdown and the attempts are left out.
 pub(super) fn read(row: &Row<'_>) -> RequestRecord {
+    read_columns(row, &COLUMNS[..LISTED])
+}
+
+/// Reads a row that starts with the columns of [`whole_row`]; the attempts are left out.
+pub(super) fn read_whole(row: &Row<'_>) -> RequestRecord {
+    read_columns(row, &COLUMNS)
+}
+
+fn read_columns(row: &Row<'_>, columns: &[Column]) -> RequestRecord {
     let mut record = RequestRecord::default();
-    for (place, column) in COLUMNS[..LISTED].iter().enumerate() {
+    for (place, column) in columns.iter().enumerate() {
         if let Ok(value) = row.get_ref(place) {
             (column.read)(&mut record, value);
         }
@@ -345,7 +361,8 @@ fn excluded_nodes(record: &RequestRecord) -> ToSqlOutput<'_> {
     json_list(&before)
 }
 
-fn get<T: FromSql>(value: ValueRef<'_>) -> Option<T> {
+/// The value as a `T`; `None` = it is null, or of another type.
+pub(super) fn get<T: FromSql>(value: ValueRef<'_>) -> Option<T> {
     T::column_result(value).ok()
 }
 

@@ -272,26 +272,24 @@ fn named<'a, T: Default>(names: &'a mut HashMap<String, T>, name: &str) -> Optio
 pub(super) struct Replay {
     /// Row from which on they are known.
     known_from: i64,
-    /// How many more are read.
-    left: usize,
+    /// How many more steps are made.
+    steps_left: u32,
 }
 
 /// Rows in one step: some milliseconds.
 const ROWS: i64 = 500;
-/// The same, of those in all.
-const STEP: usize = 500;
-/// Rows in all. A fleet that serves more in an hour tells within minutes what it is like.
-const REPLAYED: usize = 50_000;
+/// Steps in all: 50,000 rows. A fleet that serves more in an hour tells within minutes what it is like.
+const REPLAY_STEPS: u32 = 100;
 
 impl Replay {
     /// All that are there now.
     pub(super) fn before_now(connection: &Connection) -> rusqlite::Result<Self> {
         let last: Option<i64> = connection.query_row("SELECT max(id) FROM request_traces", [], |row| row.get(0))?;
-        Ok(Self { known_from: last.unwrap_or(0).saturating_add(1), left: REPLAYED })
+        Ok(Self { known_from: last.unwrap_or(0).saturating_add(1), steps_left: REPLAY_STEPS })
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.left == 0
+        self.steps_left == 0
     }
 
     /// The next of them, of the hour before `now_ms`.
@@ -317,7 +315,7 @@ impl Replay {
             records.push(record);
         }
         self.known_from = next;
-        self.left = if self.is_before(connection, since)? { 0 } else { self.left.saturating_sub(STEP) };
+        self.steps_left = if self.is_before(connection, since)? { 0 } else { self.steps_left.saturating_sub(1) };
         Ok(records)
     }
 
@@ -337,11 +335,11 @@ pub(super) fn attempts(connection: &Connection, id: i64) -> rusqlite::Result<Vec
     let mut statement = connection.prepare_cached(sql)?;
     let attempts = statement.query_map([id], |row| {
         Ok(AttemptRecord {
-            node_id: row.get(0)?,
-            outcome: Recorded::parse(row.get_ref(1)?.as_str()?).unwrap_or(Outcome::Running.into()),
-            score: row.get(2)?,
-            started_ms: row.get(3)?,
-            duration_ms: row.get(4)?,
+            node_id: columns::get(row.get_ref(0)?).unwrap_or_default(),
+            outcome: Recorded::parse(row.get_ref(1)?.as_str().unwrap_or_default()).unwrap_or(Outcome::Running.into()),
+            score: columns::get(row.get_ref(2)?),
+            started_ms: columns::get(row.get_ref(3)?),
+            duration_ms: columns::get(row.get_ref(4)?),
         })
     })?;
     attempts.collect()

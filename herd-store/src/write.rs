@@ -17,9 +17,7 @@ const ROWS: usize = 16;
 /// Writes batches.
 #[derive(Debug)]
 pub(super) struct BatchWriter {
-    /// Of [`ROWS`] rows, and of one.
-    insert: String,
-    insert_one: String,
+    requests: Rows,
     attempts: Rows,
     tags: Rows,
     /// By [`Grain`].
@@ -48,10 +46,9 @@ struct Sums<'a> {
 impl BatchWriter {
     pub(super) fn new() -> Self {
         Self {
-            insert: columns::insert_sql(ROWS),
-            insert_one: columns::insert_sql(1),
-            attempts: Rows::new(INSERT_ATTEMPT_INTO, 7),
-            tags: Rows::new(INSERT_TAG_INTO, 3),
+            requests: Rows::new(&columns::insert_into(), columns::COLUMNS.len()),
+            attempts: attempts(),
+            tags: Rows::new("INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id)", 3),
             cube: Grain::ALL.map(|grain| Some(upsert_sql(grain.cube()?, &CUBE))),
             by: Grain::ALL.map(|grain| upsert_sql(grain.by(), &BY)),
             vocabulary: Vocabulary::default(),
@@ -89,16 +86,10 @@ impl BatchWriter {
     /// Writes the rows of those of `records` that get one; returns how many do not.
     fn rows(&mut self, connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<usize> {
         let kept: Vec<&RequestRecord> = records.iter().filter(|record| self.sieve.keeps(record)).collect();
-        let (many, few) = kept.as_chunks::<ROWS>();
-        let mut first = None;
-        for records in many.iter().map(|many| &many[..]).chain(few.chunks(1)) {
-            let sql = if records.len() == ROWS { &self.insert } else { &self.insert_one };
-            columns::insert(&mut *connection.prepare_cached(sql)?, records)?;
-            // Rows of one transaction have ids in their order: nobody else writes meanwhile.
-            let last = connection.last_insert_rowid();
-            first.get_or_insert(last + 1 - i64::try_from(records.len()).unwrap_or(0));
-        }
-        let with_id = || (first.unwrap_or(0)..).zip(kept.iter().copied());
+        in_rows(connection, &self.requests, kept.iter().copied(), columns::bind)?;
+        // Rows of one transaction have ids in their order: nobody else writes meanwhile.
+        let first = connection.last_insert_rowid() + 1 - i64::try_from(kept.len()).unwrap_or(0);
+        let with_id = || (first..).zip(kept.iter().copied());
         let attempts =
             with_id().flat_map(|(id, record)| (0_i64..).zip(&record.attempts).map(move |(seq, one)| (id, seq, one)));
         in_rows(connection, &self.attempts, attempts, |statement, place, (id, seq, one)| {
@@ -294,6 +285,17 @@ impl Rows {
     }
 }
 
+/// Statements that insert attempts of rows that are there.
+fn attempts() -> Rows {
+    let into = "INSERT INTO request_attempts (trace_id, seq, node_id, outcome, score, started_ms, duration_ms)";
+    Rows::new(into, 7)
+}
+
+/// The statement that inserts one attempt.
+pub(super) fn insert_attempt() -> String {
+    attempts().one
+}
+
 /// Inserts `items`, as many as there are in one statement; `bind` binds one from a parameter on.
 fn in_rows<T: Copy>(
     connection: &Connection,
@@ -313,10 +315,3 @@ fn in_rows<T: Copy>(
     }
     Ok(())
 }
-
-/// One attempt of a row that is there.
-pub(super) const INSERT_ATTEMPT: &str = "INSERT INTO request_attempts \
-    (trace_id, seq, node_id, outcome, score, started_ms, duration_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const INSERT_ATTEMPT_INTO: &str =
-    "INSERT INTO request_attempts (trace_id, seq, node_id, outcome, score, started_ms, duration_ms)";
-const INSERT_TAG_INTO: &str = "INSERT OR IGNORE INTO request_tags (tag, timestamp, trace_id)";

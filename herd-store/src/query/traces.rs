@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use herd_core::record::{Candidates, RequestRecord};
+use herd_core::record::RequestRecord;
 use herd_core::vocabulary::Status;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -242,17 +242,12 @@ fn page(
 
 fn one(connection: &Connection, request_id: &str) -> rusqlite::Result<Option<RequestRecord>> {
     let sql = format!(
-        "SELECT {}, t.scores_breakdown, t.id FROM request_traces t WHERE t.request_id = ?1 AND t.superseded = 0 \
-         ORDER BY t.id DESC LIMIT 1",
-        columns::listed("t")
+        "SELECT {}, t.id FROM request_traces t WHERE t.request_id = ?1 AND t.superseded = 0 ORDER BY t.id DESC LIMIT 1",
+        columns::whole_row("t")
     );
-    let found = connection.prepare_cached(&sql)?.query_row([request_id], |row| {
-        let mut record = columns::read(row);
-        if let Some(json) = row.get::<_, Option<String>>("scores_breakdown")? {
-            record.candidates = Candidates::Json(json.into());
-        }
-        Ok((record, row.get::<_, i64>("id")?))
-    });
+    let found = connection
+        .prepare_cached(&sql)?
+        .query_row([request_id], |row| Ok((columns::read_whole(row), row.get::<_, i64>("id")?)));
     let Some((mut record, id)) = found.optional()? else { return Ok(None) };
     record.attempts = attempts(connection, id)?;
     Ok(Some(record))

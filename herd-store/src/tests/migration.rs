@@ -116,6 +116,23 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
 }
 
 #[tokio::test]
+async fn a_row_of_odd_types_is_read_as_far_as_it_can_be() {
+    let dir = TestDir::new();
+    old_database(&dir);
+    let odd = "UPDATE request_traces SET scores_breakdown = x'c0ffee', latency_ms = 'slow', prompt_tokens = 'many',
+        tags = x'00', score = x'ff' WHERE request_id = 'old-3'";
+    dir.sql().execute_batch(odd).unwrap();
+    let (store, thread) = open_with(&dir, keeping()).await;
+    backfilled(&store).await;
+    dir.sql().execute_batch("UPDATE request_attempts SET node_id = x'00', outcome = 7, score = 'high'").unwrap();
+    let trace = store.trace("old-3").await.unwrap().unwrap();
+    assert_eq!((trace.node_id.as_str(), trace.time_to_first_token_ms), ("node-a", Some(120.5)));
+    assert_eq!((trace.candidates, trace.score, trace.counts.prompt_tokens), (Candidates::None, None, None));
+    assert_eq!(trace.attempts.len(), 1);
+    assert!(thread.close(LIMIT));
+}
+
+#[tokio::test]
 async fn old_requests_are_forgotten_only_after_they_were_added_up() {
     let dir = TestDir::new();
     old_database(&dir);
