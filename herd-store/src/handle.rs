@@ -178,10 +178,7 @@ impl StoreHandle {
     }
 
     fn command(&self, command: Command) -> Result<(), StoreError> {
-        if self.shared.closing() {
-            return Err(StoreError::Unavailable);
-        }
-        if self.queue.command(command) { Ok(()) } else { Err(StoreError::Busy) }
+        self.queue.command(command)
     }
 }
 
@@ -205,7 +202,6 @@ impl StoreThread {
     pub fn close(self, limit: Duration) -> bool {
         let dropped = self.shared.dropped.load(Relaxed);
         let until = Instant::now() + limit;
-        self.shared.closing.store(true, Relaxed);
         self.queue.close();
         // Nothing is ever sent: the end of the channel is the end of the thread.
         self.end.recv_timeout(until.saturating_duration_since(Instant::now())).ok();

@@ -91,7 +91,6 @@ pub(super) struct Shared {
     pub(super) generation: AtomicU64,
     /// A reader met damage: the writer should look.
     pub(super) suspected: AtomicBool,
-    pub(super) closing: AtomicBool,
     failure: Mutex<Failure>,
     /// Only the writer and health checks take this lock, never a request.
     recent: Mutex<Recent>,
@@ -124,7 +123,6 @@ impl Shared {
             deadlines: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             suspected: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
             failure: Mutex::default(),
             recent: Mutex::default(),
         }
@@ -150,10 +148,6 @@ impl Shared {
             last_error_ms: failure.at_ms,
             set_aside: failure.set_aside.clone(),
         }
-    }
-
-    pub(super) fn closing(&self) -> bool {
-        self.closing.load(Relaxed)
     }
 
     pub(super) fn set_state(&self, state: StoreState) {

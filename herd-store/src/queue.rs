@@ -7,6 +7,8 @@ use std::time::Duration;
 use herd_core::record::RequestRecord;
 use rusqlite::Connection;
 
+use super::StoreError;
+
 /// Records that the queue keeps room for after a burst.
 const SPARE: usize = 1_024;
 /// Commands that may wait.
@@ -49,16 +51,22 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts `command` last; returns whether there was room.
-    pub(super) fn command(&self, command: Command) -> bool {
+    /// Puts `command` last.
+    ///
+    /// # Errors
+    /// When the queue is closed, or as many wait as may.
+    pub(super) fn command(&self, command: Command) -> Result<(), StoreError> {
         let mut waiting = self.lock();
-        let room = waiting.commands.len() < COMMANDS && !waiting.closed;
-        if room {
-            waiting.commands.push_back(command);
-            drop(waiting);
-            self.changed.notify_one();
+        if waiting.closed {
+            return Err(StoreError::Unavailable);
         }
-        room
+        if waiting.commands.len() >= COMMANDS {
+            return Err(StoreError::Busy);
+        }
+        waiting.commands.push_back(command);
+        drop(waiting);
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// From now on nothing is taken.
