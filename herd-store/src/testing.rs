@@ -87,7 +87,7 @@ impl VirtualStore {
     #[must_use]
     pub fn new(settings: StoreSettings) -> Self {
         let connection = file::in_memory().expect("a database in memory");
-        Self { connection, batch: BatchWriter::new(), clocks: Clocks::new(), recent: Recent::default(), settings }
+        Self { connection, batch: BatchWriter::new(), clocks: Clocks::default(), recent: Recent::default(), settings }
     }
 
     /// An empty one that may hold `max_bytes`.
@@ -98,7 +98,7 @@ impl VirtualStore {
 
     /// Forgets what a process forgets when it ends, and goes on with the database.
     pub fn restart(&mut self) {
-        (self.batch, self.clocks, self.recent) = (BatchWriter::new(), Clocks::new(), Recent::default());
+        (self.batch, self.clocks, self.recent) = (BatchWriter::new(), Clocks::default(), Recent::default());
     }
 
     /// Writes a batch when the wall clock shows `unix_ms`; returns how many records got no row of their own.

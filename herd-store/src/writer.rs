@@ -71,7 +71,7 @@ impl Writer {
             pause: FIRST_PAUSE,
             fresh: false,
             replay: None,
-            clocks: Clocks::new(),
+            clocks: Clocks::default(),
         }
     }
 
