@@ -97,7 +97,9 @@ impl Vocabulary {
         dimension: Dimension,
         name: &'a str,
     ) -> rusqlite::Result<&'a str> {
-        let known = loaded(&mut self.known, (day, dimension), || stored(connection, day, dimension))?;
+        let known = loaded(&mut self.known, (day, dimension), DAYS * Dimension::ALL.len(), || {
+            stored(connection, day, dimension)
+        })?;
         Ok(if admits(known, name, NAMES) { name } else { OTHER })
     }
 
@@ -112,7 +114,8 @@ impl Vocabulary {
         if second.is_empty() || second == OTHER {
             return Ok((value, second));
         }
-        let known = loaded(&mut self.pairs, (day, dimension), || stored_pairs(connection, day, dimension))?;
+        let most = DAYS * Dimension::ALL.len();
+        let known = loaded(&mut self.pairs, (day, dimension), most, || stored_pairs(connection, day, dimension))?;
         Ok((value, if admits(known, &key(&[value, second]), PAIRS) { second } else { OTHER }))
     }
 
@@ -123,7 +126,7 @@ impl Vocabulary {
         day: u64,
         [model, node, app, surface]: Combination<'a>,
     ) -> rusqlite::Result<Combination<'a>> {
-        let known = loaded(&mut self.combinations, day, || stored_combinations(connection, day))?;
+        let known = loaded(&mut self.combinations, day, DAYS, || stored_combinations(connection, day))?;
         let ladder = [
             ([model, node, app, surface], COMBINATIONS),
             ([model, node, OTHER, surface], COMBINATIONS + COMBINATIONS / 2),
@@ -167,14 +170,15 @@ fn admits(known: &mut HashSet<String>, name: &str, most: usize) -> bool {
     known.len() < most && known.insert(name.to_owned())
 }
 
-/// What is known under `key`, read by `read` the first time. Of too many days, all are forgotten and read again.
+/// What is known under `key`, read by `read` the first time. When there are `most`, all are forgotten and read again.
 fn loaded<K: Eq + std::hash::Hash>(
     all: &mut HashMap<K, HashSet<String>>,
     key: K,
+    most: usize,
     read: impl FnOnce() -> rusqlite::Result<HashSet<String>>,
 ) -> rusqlite::Result<&mut HashSet<String>> {
     if !all.contains_key(&key) {
-        if all.len() >= DAYS * Dimension::ALL.len() {
+        if all.len() >= most {
             all.clear();
         }
         let known = read()?;
@@ -213,4 +217,26 @@ fn stored_combinations(connection: &Connection, day: u64) -> rusqlite::Result<Ha
 fn texts(row: &Row<'_>, columns: usize) -> rusqlite::Result<String> {
     let names: Vec<String> = (0..columns).map(|at| row.get(at)).collect::<rusqlite::Result<_>>()?;
     Ok(key(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file;
+
+    #[test]
+    fn few_days_are_remembered_at_a_time() {
+        let connection = file::in_memory().unwrap();
+        let mut vocabulary = Vocabulary::default();
+        for day in 0..100 {
+            vocabulary.admit_combination(&connection, day, ["m", "n", "a", "s"]).unwrap();
+            for dimension in Dimension::ALL {
+                vocabulary.admit(&connection, day, dimension, "m").unwrap();
+                vocabulary.admit_pair(&connection, day, dimension, ("m", "n")).unwrap();
+            }
+            let most = DAYS * Dimension::ALL.len();
+            assert!(vocabulary.combinations.len() <= DAYS, "{} days", vocabulary.combinations.len());
+            assert!(vocabulary.known.len() <= most && vocabulary.pairs.len() <= most);
+        }
+    }
 }
