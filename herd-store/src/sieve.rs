@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use herd_core::record::RequestRecord;
-use herd_core::vocabulary::{Recorded, Status};
+use herd_core::vocabulary::Status;
 
 use super::rollup::MINUTE_MS;
 
@@ -24,8 +24,7 @@ impl Sieve {
     /// Whether `record` gets a row.
     pub(super) fn keeps(&mut self, record: &RequestRecord) -> bool {
         // What a node was asked for is more than a refusal.
-        let status = record.status.as_ref().and_then(Recorded::known);
-        if status != Some(Status::Rejected) || !record.node_id.is_empty() || record.benchmark {
+        if record.known_status() != Some(Status::Rejected) || !record.node_id.is_empty() || record.benchmark {
             return true;
         }
         let minute = record.timestamp_ms / MINUTE_MS;
