@@ -103,6 +103,8 @@ pub enum QueueFull {
 #[derive(Debug, Default)]
 pub struct Queue {
     waiters: Vec<Waiter>,
+    /// How many of them wait for each model, by its key.
+    waiting_for: HashMap<u64, usize>,
     /// Work given to each client and application.
     given: Given,
     /// Groups that passes have found to wait since one has looked at all.
@@ -130,7 +132,7 @@ impl Queue {
     /// How many wait for `model`.
     #[must_use]
     pub fn waiting_for(&self, model: u64) -> usize {
-        self.waiters.iter().filter(|waiter| waiter.model == model).count()
+        self.waiting_for.get(&model).copied().unwrap_or(0)
     }
 
     /// Lets `waiter` wait. Returns the request that was displaced for it, and why.
@@ -148,6 +150,7 @@ impl Queue {
         } else {
             None
         };
+        *self.waiting_for.entry(waiter.model).or_default() += 1;
         self.waiters.push(waiter);
         Ok(displaced)
     }
@@ -173,7 +176,14 @@ impl Queue {
     /// Takes the request `id` out: its client left, or its time is over.
     pub fn remove(&mut self, id: u64) -> Option<Waiter> {
         let index = self.waiters.iter().position(|waiter| waiter.id == id)?;
-        Some(self.waiters.swap_remove(index))
+        let waiter = self.waiters.swap_remove(index);
+        if let Some(waiting) = self.waiting_for.get_mut(&waiter.model) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.waiting_for.remove(&waiter.model);
+            }
+        }
+        Some(waiter)
     }
 
     /// Takes the request `id` out because it is served, which its client and application pay for.
@@ -424,6 +434,28 @@ mod tests {
                 queue.serve(turn.id);
             }
             prop_assert!(queue.is_empty());
+        }
+
+        /// The counts of each model are right whoever comes, leaves, is served or gives up its place.
+        #[test]
+        fn who_waits_for_a_model_is_counted(
+            steps in prop::collection::vec((0_u8..3, 0_usize..8, 0_u64..4, 0_u64..3), 1..120),
+        ) {
+            let limits = QueueLimits { max_waiting: 6, max_waiting_per_model: 4, ..LIMITS };
+            let mut queue = Queue::default();
+            for (number, (step, place, client, model)) in (0..).zip(steps) {
+                let one = queue.iter().nth(place).map_or(0, |waiter| waiter.id);
+                match step {
+                    0 => drop(queue.admit(Waiter { client, model, ..waiter(1_000 + number) }, &limits)),
+                    1 => _ = queue.serve(one),
+                    _ => _ = queue.remove(one),
+                }
+                for model in 0..3 {
+                    let counted = queue.iter().filter(|waiter| waiter.model == model).count();
+                    prop_assert_eq!(queue.waiting_for(model), counted);
+                }
+                prop_assert!(queue.waiting_for.values().all(|waiting| *waiting > 0));
+            }
         }
 
         #[test]

@@ -15,6 +15,8 @@ pub struct Sweep {
     waiters: Vec<Waiter>,
     /// Places in `waiters` by the rank that they had when they were last looked at. A rank only grows.
     order: BinaryHeap<Reverse<(Rank, usize)>>,
+    /// Places in `waiters` by group, sorted; empty until [`Self::sort_groups`].
+    by_group: Vec<(u64, usize)>,
     /// Those that have had their turn.
     turned: HashSet<u64>,
     /// Groups that wait.
@@ -48,6 +50,21 @@ impl Sweep {
         self.is_partial = true;
     }
 
+    /// Makes [`Self::members`] known.
+    fn sort_groups(&mut self) {
+        if self.by_group.is_empty() {
+            self.by_group = self.waiters.iter().map(|waiter| waiter.group).zip(0..).collect();
+            self.by_group.sort_unstable();
+        }
+    }
+
+    /// All of `group`.
+    fn members(&self, group: u64) -> impl Iterator<Item = &Waiter> {
+        let from = self.by_group.partition_point(|(other, _)| *other < group);
+        let members = self.by_group[from..].iter().take_while(move |(other, _)| *other == group);
+        members.map(|(_, place)| &self.waiters[*place])
+    }
+
     fn leaves_out(&self, waiter: &Waiter) -> bool {
         let passed_over = self.passes_over && self.waited.contains(&waiter.group);
         passed_over || self.blocked.contains(&waiter.group) || self.turned.contains(&waiter.id)
@@ -72,6 +89,7 @@ impl Queue {
             now_ms,
             waiters,
             order,
+            by_group: Vec::new(),
             turned: HashSet::new(),
             blocked: HashSet::new(),
             waited: std::mem::take(&mut self.waited),
@@ -102,7 +120,8 @@ impl Queue {
     /// The turn of who of `group` would be served last.
     #[must_use]
     pub fn last(&self, sweep: &mut Sweep, group: u64) -> Option<Turn> {
-        let left = sweep.waiters.iter().filter(|waiter| waiter.group == group && !sweep.turned.contains(&waiter.id));
+        sweep.sort_groups();
+        let left = sweep.members(group).filter(|waiter| !sweep.turned.contains(&waiter.id));
         let last = *left.max_by_key(|waiter| self.rank(waiter, &sweep.limits, sweep.now_ms))?;
         let others = self.waiting_for(last.model).saturating_sub(1);
         Some(sweep.turn(&last, others))
