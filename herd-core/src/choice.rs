@@ -8,6 +8,7 @@ use crate::fleet::{FleetSnapshot, Model, Node};
 use crate::load::Claim;
 use crate::name::ModelName;
 use crate::protect::set_num_ctx;
+use crate::ready::Readiness;
 use crate::request::RequestProfile;
 use crate::splice::{Edit, json_string};
 
@@ -165,17 +166,59 @@ pub fn choose(
         let ready: Vec<&Candidate> = decision.ready().collect();
         rounds += 1;
         if ready.is_empty() || rounds > CLAIM_ROUNDS {
-            return Outcome::Full(Box::new((decision, snapshot)));
+            let tried = try_slot(fleet, &decision, &snapshot, place);
+            return match tried.map(|(candidate, claim)| (candidate.clone(), claim)) {
+                Some((candidate, claim)) => chosen(fleet, candidate, claim, decision, snapshot),
+                None => Outcome::Full(Box::new((decision, snapshot))),
+            };
         }
         let candidate = ready[pick(&ready, &snapshot).unwrap_or(0).min(ready.len() - 1)];
         // It may have changed since it was read, and then the ranking no longer holds.
         if let Some(claim) = claim(fleet, candidate, &decision, &snapshot) {
-            let (candidate, slot) = (candidate.clone(), Slot::new(claim, fleet.freed()));
-            let Decision { model, stand_in, candidates: mut ranked, .. } = decision;
-            ranked.truncate(RANKED);
-            return Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, ranked, slot }));
+            return chosen(fleet, candidate.clone(), claim, decision, snapshot);
         }
     }
+}
+
+fn chosen(
+    fleet: &impl FleetView,
+    candidate: Candidate,
+    claim: Claim,
+    decision: Decision,
+    snapshot: Arc<FleetSnapshot>,
+) -> Outcome {
+    let slot = Slot::new(claim, fleet.freed());
+    let Decision { model, stand_in, candidates: mut ranked, .. } = decision;
+    ranked.truncate(RANKED);
+    Outcome::Chosen(Box::new(Choice { snapshot, candidate, model, stand_in, ranked, slot }))
+}
+
+/// Wait after which a request may try a slot that is not known to be there: it then loses little if there is none.
+const TRY_SLOT_AFTER_MS: u64 = 3_000;
+
+/// A slot more than is known on a node that does not tell how many it has, and works for nobody else.
+fn try_slot<'a>(
+    fleet: &impl FleetView,
+    decision: &'a Decision,
+    snapshot: &FleetSnapshot,
+    place: Place,
+) -> Option<(&'a Candidate, Claim)> {
+    if place.waited_ms < TRY_SLOT_AFTER_MS {
+        return None;
+    }
+    let now_ms = fleet.now_ms();
+    let mut busy = decision
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.readiness == Readiness::Busy && candidate.last_resort.is_none());
+    busy.find_map(|candidate| {
+        let node = &snapshot.nodes[candidate.node];
+        let model = node.model(&decision.model)?;
+        let may_try = model.busy_by_others() == 0 && model.load.may_try_slot(model.slot_range(&node.env), now_ms);
+        let claim = if may_try { claim(fleet, candidate, decision, snapshot)? } else { return None };
+        model.load.slot_tried(now_ms);
+        Some((candidate, claim))
+    })
 }
 
 /// Decides without claiming: what a request would find in the `place` where it waits.

@@ -89,6 +89,40 @@ pub fn lesson(counts: &Counts, timing: &Timing, model: &Model) -> Lesson {
     Lesson { service_ms, work, unforeseen_load: loaded && !timing.loaded }
 }
 
+/// When an answer was written, milliseconds since the node was asked, from and to; `None` = that is not known.
+///
+/// Ollama's own API tells it. Else a stream is taken to be written as it comes; a client that reads slowly draws that out.
+#[must_use]
+pub fn written(counts: &Counts, timing: &Timing) -> Option<(u64, u64)> {
+    let (from_ms, to_ms) = match (counts.total_ms, counts.decode_ms) {
+        (Some(total_ms), Some(decode_ms)) => {
+            let to_ms = total_ms.min(timing.service_ms);
+            (to_ms - decode_ms, to_ms)
+        }
+        _ => (timing.first_byte_ms?, timing.service_ms),
+    };
+    Some((whole_ms(from_ms), whole_ms(to_ms)))
+}
+
+/// Time that a request spends in Ollama beyond its parts before it counts as having waited for a slot.
+const WAITED_MS: f64 = 1_000.0;
+
+/// Whether a request waited for a slot inside its node: Ollama tells all of its time and that of the parts, and the wait is
+/// what is left. `None` = it is not told.
+#[must_use]
+pub fn waited_inside(counts: &Counts, timing: &Timing) -> Option<bool> {
+    let (load_ms, prefill_ms, decode_ms) = (counts.load_ms?, counts.prefill_ms?, counts.decode_ms?);
+    let in_all_ms = counts.total_ms? - load_ms - prefill_ms - decode_ms;
+    // What comes after the first byte is the reading, which may be slow.
+    let before_first_ms = timing.first_byte_ms.map_or(f64::INFINITY, |first_ms| first_ms - load_ms - prefill_ms);
+    Some(in_all_ms.min(before_first_ms) >= WAITED_MS)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts from floats saturate")]
+fn whole_ms(ms: f64) -> u64 {
+    ms as u64
+}
+
 /// Tokens and their time, where both are known.
 fn part(tokens: Option<u64>, ms: Option<f64>) -> Option<(u64, f64)> {
     Some((tokens?, ms?)).filter(|(tokens, _)| *tokens > 0)
@@ -172,6 +206,29 @@ mod tests {
         assert_eq!(lesson(&V1, &whole(3_000.0, false), &known).service_ms, Some(3_000.0), "slower, and believed");
         let doubted = lesson(&V1, &whole(8_000.0, false), &known);
         assert_eq!((doubted.service_ms, doubted.work.decode), (None, None));
+    }
+
+    #[test]
+    fn ollama_tells_when_it_wrote_and_whether_a_request_waited_inside() {
+        let native = Counts {
+            load_ms: Some(2.0),
+            prefill_ms: Some(500.0),
+            decode_ms: Some(4_000.0),
+            total_ms: Some(4_510.0),
+            ..V1
+        };
+        let stream = |first_byte_ms| Timing { service_ms: 60_000.0, first_byte_ms: Some(first_byte_ms), loaded: false };
+        assert_eq!(written(&native, &stream(510.0)), Some((510, 4_510)), "its client reads slowly");
+        assert_eq!(waited_inside(&native, &stream(510.0)), Some(false));
+        let waited = Counts { total_ms: Some(9_510.0), ..native };
+        assert_eq!(waited_inside(&waited, &stream(5_510.0)), Some(true));
+        assert_eq!(waited_inside(&waited, &stream(510.0)), Some(false), "it was being read");
+        assert_eq!(waited_inside(&waited, &whole(9_520.0, false)), Some(true));
+        assert_eq!(written(&waited, &whole(9_520.0, false)), Some((5_510, 9_510)));
+        let loaded = Counts { load_ms: Some(5_000.0), ..waited };
+        assert_eq!(waited_inside(&loaded, &whole(9_520.0, true)), Some(false), "a load is told as one");
+        assert_eq!((written(&V1, &stream(300.0)), waited_inside(&V1, &stream(300.0))), (Some((300, 60_000)), None));
+        assert_eq!(written(&V1, &whole(300.0, false)), None);
     }
 
     #[test]

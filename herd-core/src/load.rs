@@ -7,6 +7,7 @@ mod claim;
 mod conversations;
 mod model;
 mod rate;
+mod slots;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::launch::Signature;
 
 pub use claim::{Claim, Seen};
-pub use model::{BUSY_BACKOFF_BASE_MS, BUSY_BACKOFF_MAX_MS, ModelLoad, SLOT_REGAIN_MS, Work};
+pub use model::{ModelLoad, Work};
+pub use slots::{
+    BUSY_BACKOFF_BASE_MS, BUSY_BACKOFF_MAX_MS, SLOT_PROOF_MS, SLOT_REGAIN_MS, SLOT_TRY_BASE_MS, SLOT_TRY_MAX_MS,
+    SLOTS_TRIED_MAX, Slots,
+};
 
 /// First ejection of a failing node; it doubles with every further failure. From Envoy's outlier detection, whose
 /// base is 30 s, made shorter because a fleet of three cannot spare a node that long for one hiccup.

@@ -60,8 +60,8 @@ pub fn runner_occupancy(model: &Model) -> u32 {
     model.load.in_flight().saturating_add(model.busy_by_others())
 }
 
-/// Slots that `model` has for us on `node` at `now_ms`: as reported, fewer after it said that it was busy.
+/// Slots that `model` has for us on `node` at `now_ms`: as reported, and as it was seen to have.
 #[must_use]
 pub fn usable_slots(node: &Node, model: &Model, now_ms: u64) -> u32 {
-    model.load.usable_slots(model.slots(&node.env), now_ms)
+    model.load.usable_slots(model.slot_range(&node.env), now_ms)
 }

@@ -2,8 +2,8 @@
 
 use super::{Attempt, Env, Exchange, Note, Seen, State};
 use crate::estimate::alone;
-use crate::fleet::FleetSnapshot;
-use crate::lesson::{Timing, lesson, load_ms_at_first_byte, was_loaded};
+use crate::fleet::{FleetSnapshot, Model};
+use crate::lesson::{Timing, lesson, load_ms_at_first_byte, waited_inside, was_loaded, written};
 use crate::load::Work;
 
 impl Exchange {
@@ -52,6 +52,7 @@ impl Exchange {
             first_byte_ms: first_ms.map(|first_ms| service_ms - since_first_ms(first_ms)),
             loaded: was_loaded(plan, model, after),
         };
+        learn_slots(attempt, seen, &timing, model, env);
         let lesson = lesson(&seen.counts, &timing, model);
         if let Some(service_ms) = lesson.service_ms {
             model.load.observe(service_ms, env.now_ms);
@@ -62,5 +63,15 @@ impl Exchange {
         if lesson.unforeseen_load {
             self.note(Note::UnforeseenLoad);
         }
+    }
+}
+
+/// How many requests a runner works on at once is told by when their answers were written.
+fn learn_slots(attempt: &Attempt, seen: &Seen, timing: &Timing, model: &Model, env: &Env<'_>) {
+    if let Some((from_ms, to_ms)) = written(&seen.counts, timing) {
+        model.load.ran(attempt.began_ms + from_ms, attempt.began_ms + to_ms, env.now_ms);
+    }
+    if let Some(waited) = waited_inside(&seen.counts, timing) {
+        model.load.waited_inside(waited, attempt.choice.candidate.seen.on_model, env.now_ms);
     }
 }

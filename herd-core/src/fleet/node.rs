@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::changed::Recent;
-use super::serial::is_serial;
-use crate::load::{ModelLoad, NodeLoad};
+use super::serial::{Serial, serial};
+use crate::load::{ModelLoad, NodeLoad, SLOTS_TRIED_MAX, Slots};
 use crate::name::{ModelName, NodeId};
 use crate::wire;
 
@@ -299,18 +299,35 @@ impl Model {
     /// is 1, Ollama's default.
     #[must_use]
     pub fn slots(&self, env: &wire::OllamaEnv) -> u32 {
+        self.slot_range(env).known
+    }
+
+    /// The same, and how many it may have where that is not told.
+    #[must_use]
+    pub fn slot_range(&self, env: &wire::OllamaEnv) -> Slots {
         if self.remote {
-            return REMOTE_AT_ONCE;
+            return Slots::told(REMOTE_AT_ONCE);
         }
-        let reported = self.resident.as_ref().and_then(|resident| resident.slots);
-        let expected = || if self.is_serial() { None } else { env.num_parallel };
-        reported.or_else(expected).unwrap_or(1).max(1)
+        if let Some(slots) = self.resident.as_ref().and_then(|resident| resident.slots) {
+            return Slots::told(slots.max(1));
+        }
+        match (self.serial(), env.num_parallel) {
+            (Some(Serial::Always), _) => Slots::told(1),
+            // Older versions run them as they are told.
+            (Some(Serial::Family), parallel) => Slots { known: 1, possible: parallel.unwrap_or(1).max(1) },
+            (None, Some(parallel)) => Slots::told(parallel.max(1)),
+            (None, None) => Slots { known: 1, possible: SLOTS_TRIED_MAX },
+        }
     }
 
     /// Whether Ollama starts it with one slot whatever it is told.
     #[must_use]
     pub fn is_serial(&self) -> bool {
-        is_serial(&self.details, self.capabilities.has("completion"))
+        self.serial().is_some()
+    }
+
+    fn serial(&self) -> Option<Serial> {
+        serial(&self.details, self.capabilities.has("completion"))
     }
 
     /// Requests that others than this edge run on its runner, as far as the agent can tell.

@@ -6,7 +6,8 @@ use crate::wire::AvailableModel;
 ///
 /// Source: `server/sched.go`, `func (s *Scheduler) load`, commit fb30760996 of 2026-08-21 (0.33). Older versions have
 /// shorter lists: mllama alone before 0.12.7, qwen3vl since then, qwen3next and lfm2 since 0.15.5, qwen35 and `nemotron_h`
-/// since 0.17.1, `nemotron_h_omni` since 0.22. There one slot is too few, which costs a wait; one too many hides a queue.
+/// since 0.17.1, `nemotron_h_omni` since 0.22. There one slot is too few, until answers prove more; one too many hides a
+/// queue.
 pub const SERIAL_FAMILIES: [&str; 11] = [
     "mllama",
     "qwen3vl",
@@ -24,12 +25,22 @@ pub const SERIAL_FAMILIES: [&str; 11] = [
 /// Format of the weights that Ollama gives to its MLX runner, which works on one request at a time.
 const MLX_FORMAT: &str = "safetensors";
 
-/// Whether Ollama starts a model with one slot: its MLX runner has no others, one that cannot complete is given no others,
-/// and some families are not safe with more.
-pub(super) fn is_serial(details: &AvailableModel, completes: Option<bool>) -> bool {
+/// Why Ollama starts a model with one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Serial {
+    /// Every version does: the MLX runner has no others, and a model that cannot complete is given no others.
+    Always,
+    /// Its family is one of [`SERIAL_FAMILIES`].
+    Family,
+}
+
+/// Why Ollama starts a model with one slot; `None` = it does not.
+pub(super) fn serial(details: &AvailableModel, completes: Option<bool>) -> Option<Serial> {
     let embeds_only = completes == Some(false);
-    let mlx = details.format.eq_ignore_ascii_case(MLX_FORMAT);
-    embeds_only || mlx || SERIAL_FAMILIES.contains(&details.family.as_str())
+    if embeds_only || details.format.eq_ignore_ascii_case(MLX_FORMAT) {
+        return Some(Serial::Always);
+    }
+    SERIAL_FAMILIES.contains(&details.family.as_str()).then_some(Serial::Family)
 }
 
 #[cfg(test)]
@@ -67,6 +78,23 @@ mod tests {
         slots("llama", "safetensors", &["completion"], None, 1);
         slots("bert", "gguf", &["embedding"], None, 1);
         slots("qwen3", "gguf", &["completion", "embedding"], None, 4);
+    }
+
+    #[test]
+    fn more_slots_are_possible_where_some_version_has_them() {
+        let possible = |family: &str, format: &str, told: [Option<u32>; 2]| {
+            let mut model = node("n", &NodeSpec::default().hot("m", 4_096)).models[0].clone();
+            model.resident.as_mut().unwrap().slots = told[0];
+            let details = AvailableModel { family: family.into(), format: format.into(), ..AvailableModel::default() };
+            model.details = std::sync::Arc::new(details);
+            model.slot_range(&OllamaEnv { num_parallel: told[1], ..OllamaEnv::default() }).possible
+        };
+        assert_eq!(possible("llama", "gguf", [None, None]), crate::load::SLOTS_TRIED_MAX);
+        assert_eq!(possible("llama", "gguf", [None, Some(2)]), 2);
+        assert_eq!(possible("llama", "gguf", [Some(1), None]), 1);
+        assert_eq!(possible("qwen3vl", "gguf", [None, Some(4)]), 4);
+        assert_eq!(possible("qwen3vl", "gguf", [None, None]), 1);
+        assert_eq!(possible("llama", "safetensors", [None, Some(4)]), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::latency::{Unloaded, cold, cold_seen};
 use super::{Inputs, Seen, human_bytes, human_ms, measured};
 use crate::fleet::{Condition, Node};
 use crate::recommend::memory::{cache_bytes, kv_bytes_per_token};
+use crate::spot::usable_slots;
 
 /// Ollama runs one request at a time unless told otherwise, and one user's long answer blocks all others.
 ///
@@ -15,7 +16,7 @@ pub(super) fn num_parallel(inputs: &Inputs<'_>, min_samples: u64) -> Vec<Seen> {
         let p95_ms = measured(wait.p95_ms)?;
         let model = node.models.iter().find(|model| model.name.as_str() == row.model)?;
         let waits = wait.samples >= min_samples && p95_ms >= inputs.policy.queue_wait_p95_ms;
-        if !waits || model.slots(&node.env) > 1 || model.is_serial() {
+        if !waits || usable_slots(node, model, inputs.now_ms) > 1 || model.is_serial() {
             return None;
         }
         let context = model.resident.as_ref().and_then(|resident| resident.context_length);

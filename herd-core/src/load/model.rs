@@ -6,16 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::conversations::Conversations;
 use super::lock;
 use super::rate::Rate;
+use super::slots::{Learned, Slots};
 use crate::history::LatencyHistory;
 use crate::launch::Signature;
-
-/// First pause after a node answered "busy"; it doubles with every further one in a row.
-pub const BUSY_BACKOFF_BASE_MS: u64 = 250;
-/// Longest such pause.
-pub const BUSY_BACKOFF_MAX_MS: u64 = 8_000;
-/// Time after which a slot that was learned away is tried again. A judgement: long against a burst of other clients,
-/// short against a change of the node's settings.
-pub const SLOT_REGAIN_MS: u64 = 60_000;
 
 /// What the edge counts and learns of one model on one node.
 #[derive(Debug, Default)]
@@ -30,21 +23,11 @@ pub struct ModelLoad {
     decode_ms_per_token: Rate,
     output_tokens: Rate,
     tokens_per_piece: Rate,
-    busy: Busy,
+    slots: Learned,
     launched: [AtomicU64; 2],
     conversations: Conversations,
     reloads: AtomicU32,
     pinned: AtomicBool,
-}
-
-/// What "busy" answers have taught.
-#[derive(Debug, Default)]
-struct Busy {
-    /// Slots that were left then; 0 = never learned.
-    slots: AtomicU32,
-    learned_at_ms: AtomicU64,
-    in_a_row: AtomicU32,
-    until_ms: AtomicU64,
 }
 
 /// What one answer took, as far as it is known.
@@ -148,36 +131,46 @@ impl ModelLoad {
     /// Learns that the node answered "busy": it has fewer slots for us than we thought, and rests a while.
     pub fn refused_as_busy(&self, now_ms: u64) {
         // The refused request itself is still counted.
-        let left = self.in_flight().saturating_sub(1).max(1);
-        self.busy.slots.store(left, Relaxed);
-        self.busy.learned_at_ms.store(now_ms, Relaxed);
-        let before = self.busy.in_a_row.fetch_add(1, Relaxed);
-        let pause = BUSY_BACKOFF_BASE_MS.saturating_mul(1 << before.min(16)).min(BUSY_BACKOFF_MAX_MS);
-        self.busy.until_ms.fetch_max(now_ms.saturating_add(pause), Relaxed);
+        self.slots.refused(self.in_flight().saturating_sub(1), now_ms);
     }
 
     /// Notes that the node took a request.
     pub fn accepted(&self) {
-        self.busy.in_a_row.store(0, Relaxed);
-        self.busy.until_ms.store(0, Relaxed);
+        self.slots.accepted();
     }
 
     /// Milliseconds until the node is asked again after it was busy; 0 = now.
     #[must_use]
     pub fn backs_off_for_ms(&self, now_ms: u64) -> u64 {
-        self.busy.until_ms.load(Relaxed).saturating_sub(now_ms)
+        self.slots.rests_for_ms(now_ms)
     }
 
-    /// The slots to count with when the node reports `reported`: fewer after it was busy, one more again with every
-    /// [`SLOT_REGAIN_MS`].
+    /// The slots to count with when the node tells of `slots`: fewer after it was busy or let requests wait, one more again
+    /// with every [`super::SLOT_REGAIN_MS`]; more where it does not tell and was seen to run more side by side.
     #[must_use]
-    pub fn usable_slots(&self, reported: u32, now_ms: u64) -> u32 {
-        let learned = self.busy.slots.load(Relaxed);
-        if learned == 0 {
-            return reported;
-        }
-        let regained = now_ms.saturating_sub(self.busy.learned_at_ms.load(Relaxed)) / SLOT_REGAIN_MS;
-        reported.min(learned.saturating_add(u32::try_from(regained).unwrap_or(u32::MAX)))
+    pub fn usable_slots(&self, slots: Slots, now_ms: u64) -> u32 {
+        self.slots.usable(slots, now_ms)
+    }
+
+    /// Learns that an answer was written from `from_ms` to `to_ms`, as far as is known on our clock.
+    pub fn ran(&self, from_ms: u64, to_ms: u64, now_ms: u64) {
+        self.slots.ran(from_ms, to_ms, now_ms);
+    }
+
+    /// Learns whether a request waited for a slot inside the node, though only `others` of ours ran there when it was sent.
+    pub fn waited_inside(&self, waited: bool, others: u32, now_ms: u64) {
+        self.slots.waited(waited, others, now_ms);
+    }
+
+    /// Whether a request that has waited for long may try a slot that is not known to be there.
+    #[must_use]
+    pub fn may_try_slot(&self, slots: Slots, now_ms: u64) -> bool {
+        self.slots.may_try(slots, now_ms)
+    }
+
+    /// Notes that one does.
+    pub fn slot_tried(&self, now_ms: u64) {
+        self.slots.tried(now_ms);
     }
 
     /// The launch options that its runner was started with; `None` = this edge did not start it, or it has been
@@ -239,20 +232,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_answers_teach_fewer_slots_that_come_back() {
+    fn a_request_that_is_refused_as_busy_is_none_of_those_that_run() {
         let model = ModelLoad::default();
-        assert_eq!(model.usable_slots(4, 0), 4);
         (0..3).for_each(|_| _ = model.claimed());
         model.refused_as_busy(1_000);
-        assert_eq!((model.usable_slots(4, 1_000), model.backs_off_for_ms(1_000)), (2, 250));
-        model.refused_as_busy(1_000);
-        assert_eq!(model.backs_off_for_ms(1_000), 500);
-        (0..20).for_each(|_| model.refused_as_busy(1_000));
-        assert_eq!(model.backs_off_for_ms(1_000), BUSY_BACKOFF_MAX_MS);
-        model.accepted();
-        assert_eq!(model.backs_off_for_ms(1_000), 0);
-        assert_eq!(model.usable_slots(4, 1_000 + SLOT_REGAIN_MS), 3);
-        assert_eq!(model.usable_slots(4, 1_000 + 9 * SLOT_REGAIN_MS), 4);
+        assert_eq!(model.usable_slots(Slots::told(4), 1_000), 2);
     }
 
     #[test]

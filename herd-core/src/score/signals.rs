@@ -82,7 +82,7 @@ pub fn memory_fit(facts: &Facts<'_>, weights: &Weights) -> f64 {
 #[must_use]
 pub fn queue_depth(facts: &Facts<'_>, weights: &Weights) -> f64 {
     let busy = f64::from(facts.spot.occupancy);
-    let slots = f64::from(facts.spot.model.slots(&facts.spot.node.env));
+    let slots = f64::from(facts.spot.model.slots(&facts.spot.node.env).max(facts.spot.slots));
     -weights.queue_depth * busy / (busy + slots)
 }
 

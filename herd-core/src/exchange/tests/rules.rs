@@ -159,3 +159,72 @@ fn a_silent_node_is_not_given_up_early_where_no_other_would_be_asked() {
     let ms = universe.now_ms.get() - exchange.began_ms();
     assert!(outcomes(&exchange).len() == 1 && ms as f64 >= ceiling_ms, "a benchmark: {ms}");
 }
+
+/// Ten seconds of an answer of one node, whose times Ollama tells; `inside_ms` of them it waited for a slot there.
+fn answered(universe: &Universe, mut exchange: Exchange, inside_ms: f64) {
+    universe.now_ms.set(universe.now_ms.get() + 1);
+    drop(exchange.handle(Event::Head { status: 200 }, &universe.env()));
+    let total_ms = exchange.attempt().map_or(0, |attempt| universe.now_ms.get() - attempt.began_ms) as f64;
+    let counts = Counts {
+        load_ms: Some(1.0),
+        prefill_ms: Some(1.0),
+        decode_ms: Some((total_ms - 2.0 - inside_ms).max(0.0)),
+        total_ms: Some(total_ms),
+        ..Counts::default()
+    };
+    let seen = Seen { ending: Ending::Complete, counts, ..Seen::WHOLE };
+    let now = universe.snapshot.borrow().clone();
+    drop(exchange.handle(Event::Finished(seen, now), &universe.env()));
+}
+
+/// A request that has waited for `waited_ms` and is sent, if a slot is found for it.
+fn sent(universe: &Universe, waited_ms: u64) -> Option<Exchange> {
+    let mut exchange = universe.exchange(r#"{"model":"m","stream":false,"messages":[]}"#);
+    drop(exchange.handle(Event::Ready, &universe.env()));
+    let place = Place { waited_ms, ..Place::default() };
+    let profile = exchange.request().profile.clone();
+    let Choices::Chosen(choice) = choice::choose(universe, &profile, &[], place, |_, _| None) else { return None };
+    drop(exchange.handle(Event::Offered(Offer::Chosen(choice, Obtained::Waited)), &universe.env()));
+    drop(exchange.handle(Event::Sent { name: profile.model.clone() }, &universe.env()));
+    Some(exchange)
+}
+
+#[test]
+fn slots_that_a_node_does_not_tell_are_found_by_requests_that_have_waited_long() {
+    let universe = Universe::new(1);
+    let pass = |ms: u64| universe.now_ms.set(universe.now_ms.get() + ms);
+    let first = sent(&universe, 0).unwrap();
+    assert!(sent(&universe, 2_999).is_none(), "it is taken to have one");
+    pass(5_000);
+    let second = sent(&universe, 3_000).unwrap();
+    assert!(sent(&universe, 60_000).is_none(), "one at a time is tried");
+    pass(5_000);
+    answered(&universe, first, 0.0);
+    pass(5_000);
+    answered(&universe, second, 0.0);
+    let both = [sent(&universe, 0), sent(&universe, 0)];
+    assert!(both.iter().all(Option::is_some), "they ran side by side, so that it has two");
+    assert!(sent(&universe, 0).is_none());
+    let third = sent(&universe, 3_000);
+    assert!(third.is_some(), "and may have more");
+}
+
+#[test]
+fn a_node_that_lets_requests_wait_inside_is_sent_no_more_than_it_runs() {
+    let universe = Universe::new(1);
+    let pass = |ms: u64| universe.now_ms.set(universe.now_ms.get() + ms);
+    for (number, waits) in (0..).zip([true, false]) {
+        let first = sent(&universe, 0).unwrap();
+        let second = sent(&universe, 3_000);
+        assert_eq!(second.is_some(), waits, "try {number}");
+        pass(5_000);
+        answered(&universe, first, 0.0);
+        pass(5_000);
+        if let Some(second) = second {
+            answered(&universe, second, 5_000.0);
+        }
+    }
+    pass(60_000);
+    let _first = sent(&universe, 0).unwrap();
+    assert!(sent(&universe, 3_000).is_some(), "a minute later it is tried again");
+}
