@@ -15,8 +15,6 @@ pub const STOPPED_MS: u64 = 86_400_000;
 /// A step of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// When it was noticed, Unix milliseconds after it.
-    pub at_unix_ms: u64,
     /// By how much the clock was set, milliseconds; negative = back.
     pub by_ms: i64,
 }
@@ -43,7 +41,6 @@ pub struct WallClock {
     believed_ms: Option<u64>,
     /// On the steady clock.
     stepped_at_ms: Option<u64>,
-    steps: u64,
     step: Option<Step>,
 }
 
@@ -67,7 +64,6 @@ impl WallClock {
         };
         if step.is_some() {
             self.stepped_at_ms = Some(steady_ms);
-            self.steps = self.steps.saturating_add(1);
             self.step = step;
         }
         let has_held = |at_ms: &u64| steady_ms.saturating_sub(*at_ms) >= HOLDS_AFTER_MS;
@@ -83,13 +79,7 @@ impl WallClock {
         self.last.is_some() && self.stepped_at_ms.is_none()
     }
 
-    /// How many steps there were.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// The last of them.
+    /// The last step; `None` = there was none.
     #[must_use]
     pub fn last_step(&self) -> Option<Step> {
         self.step
@@ -101,9 +91,9 @@ fn stepped(expected_ms: u64, unix_ms: u64, back_ms: u64, ahead_ms: u64) -> Optio
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     let (ahead, back) = (unix_ms.saturating_sub(expected_ms), expected_ms.saturating_sub(unix_ms));
     if ahead > ahead_ms {
-        Some(Step { at_unix_ms: unix_ms, by_ms: signed(ahead) })
+        Some(Step { by_ms: signed(ahead) })
     } else if back > back_ms {
-        Some(Step { at_unix_ms: unix_ms, by_ms: -signed(back) })
+        Some(Step { by_ms: -signed(back) })
     } else {
         None
     }
@@ -134,7 +124,7 @@ mod tests {
         assert!(clock.look(60_000, NOON + 40 * DAY).is_some());
         let back = clock.look(120_000, NOON + 120_000).unwrap();
         assert!(back.by_ms < -39 * 86_400_000);
-        assert_eq!((clock.steps(), clock.last_step()), (2, Some(back)));
+        assert_eq!(clock.last_step(), Some(back));
         clock.look(DAY, NOON + DAY);
         assert!(!clock.is_trusted(), "the step back was two minutes later");
         clock.look(DAY + 120_000, NOON + DAY + 120_000);
