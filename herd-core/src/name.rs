@@ -47,7 +47,8 @@ impl ModelName {
         spelling::parse(text).map(|name| Self(name.into()))
     }
 
-    /// Whether it runs elsewhere: Ollama hands requests for it on.
+    /// Whether Ollama takes it for a model that runs in its cloud, without anything of it on the node: by the tag `cloud`,
+    /// or a tag that ends in `-cloud`.
     #[must_use]
     pub fn is_cloud(&self) -> bool {
         spelling::is_cloud(&self.0)
@@ -79,14 +80,6 @@ impl ModelName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Whether Ollama takes it for a model that runs in its cloud, without anything of it on the node: by the tag `cloud`,
-    /// or a tag that ends in `-cloud`.
-    #[must_use]
-    pub fn is_remote(&self) -> bool {
-        let tag = self.0.rsplit_once(':').map_or("", |(_, tag)| tag);
-        !tag.contains('/') && (tag == "cloud" || tag.ends_with("-cloud"))
     }
 
     /// A 64-bit FNV-1a hash of the name: equal names have equal keys, and a fleet has few enough names that a clash

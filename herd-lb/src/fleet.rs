@@ -126,7 +126,7 @@ impl Fleet {
     /// Has every node that can serve `name`, a model of Ollama's cloud that no node lists.
     pub fn offer_remote(&self, name: &ModelName) {
         // Mostly they serve it already, and requests must not wait for each other or for a heartbeat.
-        if name.is_remote() && self.snapshot.load().with_remote(name).is_some() {
+        if name.is_cloud() && self.snapshot.load().with_remote(name).is_some() {
             self.update(|snapshot| snapshot.with_remote(name));
         }
     }

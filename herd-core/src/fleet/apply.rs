@@ -429,7 +429,8 @@ fn models(
     (models, recent)
 }
 
-fn remember(
+/// The model `name` as it is told of, in memory and on disk, with what is known of it from `before`.
+pub(super) fn remember(
     name: ModelName,
     available: Option<wire::AvailableModel>,
     resident: Option<Resident>,
@@ -444,7 +445,7 @@ fn remember(
         (None, Some(before)) => Arc::clone(&before.details),
         (None, None) => Arc::new(wire::AvailableModel { name: name.to_string(), ..Default::default() }),
     };
-    let remote = !details.remote_model.is_empty() || name.is_remote();
+    let remote = !details.remote_model.is_empty() || name.is_cloud();
     Model {
         key: name.key(),
         name,

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::FleetSnapshot;
+use super::apply::remember;
 use super::departed::{left_models, model_load};
-use super::node::{Capabilities, Model, Node};
+use super::node::{Model, Node};
 use crate::name::ModelName;
 use crate::wire;
 
@@ -107,7 +108,6 @@ fn add(node: &mut Node, known: &Node, name: &ModelName, from: Option<&ModelName>
         model.unlisted = false;
         return;
     }
-    let told = |value: u64| Some(value).filter(|value| *value > 0);
     let original = from.and_then(|from| known.model(from)).map(|model| model.details.as_ref().clone());
     let details = wire::AvailableModel {
         name: name.to_string(),
@@ -116,24 +116,8 @@ fn add(node: &mut Node, known: &Node, name: &ModelName, from: Option<&ModelName>
         modified_at: String::new(),
         ..original.unwrap_or_default()
     };
-    let remote = !details.remote_model.is_empty() || name.is_remote();
-    put(
-        node,
-        Model {
-            key: name.key(),
-            name: name.clone(),
-            size_bytes: told(details.size_bytes).filter(|_| !remote),
-            remote,
-            unlisted: false,
-            context_length_max: told(details.context_length),
-            capabilities: Capabilities::from_names(&details.capabilities),
-            details: Arc::new(details),
-            resident: None,
-            shares_runner: false,
-            unloaded_at_ms: None,
-            load: model_load(Some(known), name).unwrap_or_default(),
-        },
-    );
+    let load = model_load(Some(known), name).unwrap_or_default();
+    put(node, remember(name.clone(), Some(details), None, None, load));
 }
 
 /// Models are kept in the order of their keys.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{FleetSnapshot, Model, Node};
+use super::apply::remember;
+use super::{FleetSnapshot, Node};
 use crate::name::ModelName;
 use crate::version::Version;
-use crate::wire::{AvailableModel, OllamaState};
+use crate::wire::OllamaState;
 
 /// First version of Ollama that hands a request on for a cloud model of which it has no stub.
 const WITHOUT_STUB: Version = Version(0, 17, 0);
@@ -18,19 +19,17 @@ impl FleetSnapshot {
     /// or nothing changes.
     #[must_use]
     pub fn with_remote(&self, name: &ModelName) -> Option<Self> {
-        if !name.is_remote() || self.nodes.iter().any(|node| node.model(name).is_some_and(|model| !model.unlisted)) {
+        let lacks = |node: &Arc<Node>| hands_on(node) && node.model(name).is_none();
+        let is_listed = || self.nodes.iter().any(|node| node.model(name).is_some_and(|model| !model.unlisted));
+        // Asked for every request for a cloud model: mostly all is as it should be.
+        if !name.is_cloud() || !self.nodes.iter().any(lacks) || is_listed() {
             return None;
         }
-        let lacks = |node: &Node| node.model(name).is_none() && hands_on(node);
-        // Each request for it asks.
-        if !self.nodes.iter().any(|node| lacks(node)) {
-            return None;
-        }
-        let mut next = Self { version: self.version + 1, ..self.clone() };
+        let mut next = self.next();
         for node in next.nodes.iter_mut().filter(|node| lacks(node)) {
             let mut with = node.as_ref().clone();
             make_room(&mut with);
-            let model = unlisted(name);
+            let model = remember(name.clone(), None, None, None, Arc::default());
             let place = with.models.partition_point(|known| known.key < model.key);
             with.models.insert(place, model);
             with.sum_up();
@@ -59,23 +58,6 @@ fn make_room(node: &mut Node) {
     }
 }
 
-fn unlisted(name: &ModelName) -> Model {
-    Model {
-        name: name.clone(),
-        key: name.key(),
-        size_bytes: None,
-        remote: true,
-        unlisted: true,
-        context_length_max: None,
-        capabilities: super::Capabilities::default(),
-        details: Arc::new(AvailableModel { name: name.to_string(), ..AvailableModel::default() }),
-        resident: None,
-        shares_runner: false,
-        unloaded_at_ms: None,
-        load: Arc::default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Applied, HeartbeatLimits, LifeLimits};
@@ -89,10 +71,10 @@ mod tests {
     #[test]
     fn cloud_models_are_told_by_their_tag() {
         for cloud in ["m:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-Cloud", "gpt-oss:20b:cloud", "me/m:cloud"] {
-            assert!(name(cloud).is_remote(), "{cloud}");
+            assert!(name(cloud).is_cloud(), "{cloud}");
         }
         for local in ["m", "cloud", "my-cloud", "m:cloudy", "m:latest", "cloud:latest", "host:1/me/m-cloud"] {
-            assert!(!name(local).is_remote(), "{local}");
+            assert!(!name(local).is_cloud(), "{local}");
         }
     }
 

@@ -56,7 +56,7 @@ impl Pattern {
     pub fn matches(&self, name: &ModelName) -> bool {
         let literal_start = self.0.split('*').next().unwrap_or_default();
         let host_is_meant = host(name.as_str()).is_none_or(|host| literal_start.starts_with(host));
-        let cloud_is_meant = !is_cloud(name.as_str()) || self.0.ends_with("cloud");
+        let cloud_is_meant = !name.is_cloud() || self.0.ends_with("cloud");
         host_is_meant && cloud_is_meant && glob(&self.0, name.as_str())
     }
 }
@@ -73,10 +73,6 @@ fn host(name: &str) -> Option<&str> {
     let mut slashes = name.match_indices('/').map(|(index, _)| index);
     let (first, _second) = (slashes.next()?, slashes.next()?);
     Some(&name[..=first])
-}
-
-fn is_cloud(name: &str) -> bool {
-    name.rsplit_once(':').is_some_and(|(_, tag)| tag == "cloud" || tag.ends_with("-cloud"))
 }
 
 /// The pieces between the stars are looked for one after the other, each at its first place: that is never worse than a
