@@ -101,8 +101,8 @@ pub async fn run_pausable(
         facts,
         routers: routers_seen,
         reach,
-        ollama_address: String::new(),
-        herd_told_at: None,
+        ollama_address: None,
+        told: Told::default(),
         outbox: outbox_in,
     };
     tasks.spawn(beat.run());
@@ -182,10 +182,9 @@ struct Beat {
     facts: watch::Receiver<Option<Arc<OllamaFacts>>>,
     routers: watch::Receiver<BTreeSet<Router>>,
     reach: Reach,
-    /// Where Ollama was last found; empty = nowhere yet.
-    ollama_address: String,
-    /// When the log was last told that a herd answers in Ollama's place.
-    herd_told_at: Option<Instant>,
+    /// Where Ollama was last found; `None` = nowhere yet.
+    ollama_address: Option<String>,
+    told: Told,
     outbox: watch::Sender<Option<Bytes>>,
 }
 
@@ -218,13 +217,16 @@ impl Beat {
         let machine = self.collector.collect(ollama).await;
         self.seq += 1;
         let own = self.own_address(ollama.state).await;
+        let address = self.ollama_address(own).await;
+        // Requests would go to whatever has its port on this machine.
+        let nowhere = address.is_none().then(|| OllamaFacts { state: OllamaState::Down, ..ollama.clone() });
         let moment = Moment {
             seq: self.seq,
             timestamp: unix_seconds(),
             lan_ip: own.map(|own| own.to_string()).unwrap_or_default(),
-            ollama_address: self.ollama_address(own).await,
+            ollama_address: address.unwrap_or_default(),
         };
-        let heartbeat = heartbeat(&self.identity, moment, &machine, ollama);
+        let heartbeat = heartbeat(&self.identity, moment, &machine, nowhere.as_ref().unwrap_or(ollama));
         match serde_json::to_vec(&heartbeat) {
             Ok(json) => {
                 self.outbox.send_replace(Some(json.into()));
@@ -235,8 +237,7 @@ impl Beat {
 
     /// A herd is no node: its requests would come back to it, for ever.
     fn refuse_herd(&mut self) {
-        if self.herd_told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-            self.herd_told_at = Some(Instant::now());
+        if self.told.is_due() {
             tracing::error!(
                 url = %self.identity.ollama_url,
                 "this is a herd, not an Ollama, and is not reported: give the agent Ollama's own address (--ollama-url, \
@@ -255,15 +256,34 @@ impl Beat {
         Some(own)
     }
 
-    /// Where Ollama is, as edges are to be told; a name that cannot be resolved now is where it was.
-    async fn ollama_address(&mut self, own: Option<IpAddr>) -> String {
+    /// Where Ollama is, as edges are to be told; a name that cannot be resolved now is where it was. `None` = nobody knows.
+    async fn ollama_address(&mut self, own: Option<IpAddr>) -> Option<String> {
         let url = &self.identity.ollama_url;
         if let Some(address) = offered_address(url, own).await {
-            self.ollama_address = address;
-        } else if self.ollama_address.is_empty() {
-            return format!("127.0.0.1:{}", url.port_or_known_default().unwrap_or_default());
+            self.ollama_address = Some(address);
+        } else if self.ollama_address.is_none() && self.told.is_due() {
+            tracing::warn!(
+                %url,
+                "the name of Ollama's host cannot be resolved, so that no edge can be told where Ollama is: is it written \
+                 right (--ollama-url, OLLAMA_HOST)? An IP address will do, too"
+            );
         }
         self.ollama_address.clone()
+    }
+}
+
+/// When the log was last told of something that is wrong with Ollama's URL; `None` = not yet.
+#[derive(Debug, Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// Whether it is to be told (again) now, which it then is.
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
     }
 }
 

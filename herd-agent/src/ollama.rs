@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 #[cfg(test)]
 pub(crate) use api::tests as samples;
-pub(crate) use api::{Details, Loaded, Tag};
+pub(crate) use api::{Details, Loaded, Tag, Version};
 
 /// Longest answer that is read; a node with a thousand models needs about 1 MiB.
 const ANSWER_MAX_BYTES: usize = 8 << 20;
@@ -232,7 +232,7 @@ impl Poller {
     async fn refresh(&mut self) -> bool {
         let (version, tags) = tokio::join!(self.ask("api/version"), self.ask("api/tags"));
         if let Ok(answer) = version {
-            let answer = api::Version::from(answer);
+            let answer = Version::from(answer);
             (self.facts.version, self.facts.is_herd) = (answer.version, answer.is_herd);
         }
         self.listed_once |= tags.is_ok();

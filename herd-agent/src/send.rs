@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::JoinToken;
+use crate::ollama::{Version, get_json};
 
 /// First pause after a failure; doubled each time up to the heartbeat interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -67,7 +68,7 @@ enum SendError {
 
 /// Sends every new heartbeat until `stop` is true or its sender is gone; then tells the edge that this node leaves.
 pub(crate) async fn deliver(post: Post, router: Router, mut outbox: Outbox, mut stop: watch::Receiver<bool>) {
-    let mut link = Link { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() };
+    let mut link = Link::new(post, router);
     outbox.mark_changed();
     loop {
         tokio::select! {
@@ -115,6 +116,10 @@ struct Link {
 }
 
 impl Link {
+    fn new(post: Post, router: Router) -> Self {
+        Self { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() }
+    }
+
     /// Waits for a new heartbeat, or after a failure for the end of the pause. False = there will be no more.
     async fn ready(&self, outbox: &mut Outbox) -> bool {
         let more = match self.retry_at {
@@ -174,14 +179,14 @@ impl Link {
     async fn who_answers(&self) -> Option<String> {
         let url = &self.router.urls[self.url];
         let version = url.join("/api/version").ok()?;
-        let response = self.post.client.get(version).timeout(self.post.timeout).send().await.ok()?;
-        let answer = read(response).await.ok()?;
+        let answer = get_json::<Value>(&self.post.client, version, self.post.timeout, ANSWER_MAX_BYTES).await.ok()?;
+        let who = Version::from(answer);
         let mut plain = url.clone();
         plain.set_path("/");
-        if answer["herd_version"].is_string() {
+        if who.is_herd {
             return (url.path() != "/").then(|| format!("the edge is at {plain}: drop {} from the URL", url.path()));
         }
-        let version = answer["version"].as_str().map(quoted)?;
+        let version = Some(quoted(&who.version)).filter(|version| !version.is_empty())?;
         Some(format!(
             "{plain} is an Ollama ({version}), not an edge: give the agent the edge's address (--router-url, usually port 11435)"
         ))
@@ -270,6 +275,6 @@ fn root_cause(error: &reqwest::Error) -> String {
 /// Why `router` takes no heartbeat of `post`, in words; empty = it takes them.
 #[cfg(test)]
 pub(crate) async fn refusal(post: Post, router: Router) -> String {
-    let link = Link { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() };
+    let link = Link::new(post, router);
     link.send(Bytes::from_static(b"{}")).await.err().map(|error| error.to_string()).unwrap_or_default()
 }

@@ -155,6 +155,17 @@ async fn the_first_heartbeat_has_everything() {
 }
 
 #[tokio::test]
+async fn an_ollama_whose_host_has_no_address_is_down_and_nowhere() {
+    let mut tasks = JoinSet::new();
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let mut config = config(edge_at, &[edge_at]);
+    config.ollama.url = "http://no-such-host.invalid:11434/".parse().unwrap();
+    let _stop = start(&mut tasks, config);
+    let report = inbox.until(|_| true).await.herd.unwrap().ollama;
+    assert_eq!((report.state, report.address.as_str()), (OllamaState::Down, ""));
+}
+
+#[tokio::test]
 async fn a_loaded_model_is_told_at_once() {
     let mut tasks = JoinSet::new();
     let (ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
