@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use herd_core::wire;
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+
+use super::Card;
 
 /// How often a missing library is looked for again: a driver can be installed, or a container's hook come late.
 const PROBE_AGAIN: Duration = Duration::from_mins(5);
@@ -18,14 +20,12 @@ pub(super) struct Nvidia {
 }
 
 impl Nvidia {
-    /// Every GPU that the driver lists. A GPU that fell off the bus is left out.
-    pub(super) fn read(&mut self) -> Vec<wire::Gpu> {
+    /// Every GPU that the driver lists, in the order of the bus. A GPU that fell off the bus is left out.
+    pub(super) fn read(&mut self) -> Vec<Card> {
         self.probe();
         let Some(library) = &self.library else { return Vec::new() };
         match library.device_count() {
-            Ok(count) => {
-                (0..count).filter_map(|index| library.device_by_index(index).ok()).map(|d| facts(&d)).collect()
-            }
+            Ok(count) => (0..count).filter_map(|index| library.device_by_index(index).ok()).map(|d| card(&d)).collect(),
             Err(error) => {
                 // The driver was replaced under a running library: every call fails until it is loaded anew.
                 tracing::warn!(%error, "the NVIDIA driver does not answer any more");
@@ -44,6 +44,15 @@ impl Nvidia {
             Ok(library) => self.library = Some(library),
             Err(error) => tracing::debug!(%error, "no NVIDIA driver"),
         }
+    }
+}
+
+fn card(device: &Device<'_>) -> Card {
+    let clock_mhz = device.max_clock_info(Clock::SM).ok();
+    Card {
+        gpu: facts(device),
+        uuid: device.uuid().unwrap_or_default(),
+        speed: device.num_cores().ok().zip(clock_mhz).map(|(cores, mhz)| u64::from(cores) * u64::from(mhz)),
     }
 }
 
