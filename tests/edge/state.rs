@@ -2,7 +2,8 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use herd_harness::{Edge, Sim, connect, eventually, post, read_answer};
 use serde_json::json;
@@ -74,4 +75,45 @@ fn a_client_that_reads_nothing_of_its_answer_keeps_no_slot() {
     eventually("it is being answered", || edge.in_flight() == 1);
     eventually("it is given up", || edge.in_flight() == 0);
     drop(client);
+}
+
+/// How long the edge's process is stopped: longer than each of [`LIMITS`].
+const STOP: Duration = Duration::from_secs(6);
+const LIMITS: [(&str, &str); 6] = [
+    ("FLEET_REAPER_NO_PROGRESS_MS", "4500"),
+    ("FLEET_REAPER_DEAD_NODE_MS", "3000"),
+    ("FLEET_QUEUE_MAX_WAIT_MS", "5500"),
+    ("FLEET_DEGRADED_AFTER_MS", "3000"),
+    ("FLEET_STALE_AFTER_MS", "4000"),
+    ("FLEET_OFFLINE_AFTER_MS", "5000"),
+];
+/// Ten tokens a second: it is being written from before the stop until after it.
+const LONG: &[u8] =
+    br#"{"model":"tiny","stream":true,"options":{"num_predict":80},"messages":[{"role":"user","content":"hi"}]}"#;
+
+/// What the node sends meanwhile lies in the sockets, and its heartbeats with it: the edge reads before it judges.
+#[test]
+fn a_process_that_was_stopped_cuts_no_stream_and_loses_no_node() {
+    let edge = Edge::start(&LIMITS);
+    let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--num-parallel", "4", "--decode-tps", "10"]);
+    edge.wait_for(&["a"]);
+    thread::scope(|scope| {
+        let streams = [(); 4].map(|()| scope.spawn(|| edge.post("/api/chat", LONG)));
+        eventually("all are being answered", || sim.stats()["in_flight"] == 4);
+        let waiting = scope.spawn(|| edge.post("/api/chat", SHORT));
+        eventually("one more waits for a slot", || edge.waiting().len() == 1);
+        edge.process.signal("STOP");
+        let stopped_at = Instant::now();
+        eventually("every limit is passed", || stopped_at.elapsed() >= STOP);
+        edge.process.signal("CONT");
+        for stream in streams {
+            let answer = stream.join().unwrap();
+            assert_eq!((answer.status, answer.whole), (200, true), "{answer:?}");
+            assert!(answer.text().contains("\"done\":true"), "{answer:?}");
+        }
+        let answer = waiting.join().unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    assert_eq!((sim.stats()["cancelled"].as_u64(), edge.in_flight()), (Some(0), 0));
+    eventually("its node is well", || edge.node("a")["status"] == "online");
 }
