@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use herd_core::record::RequestRecord;
-use herd_core::vocabulary::Surface;
+use herd_core::record::{Candidates, RequestRecord};
 use herd_store::DAY_MS;
 use herd_store::testing::VirtualStore;
 
@@ -44,22 +43,16 @@ impl Keeper {
     /// Notes a request that has ended when the wall clock showed `unix_ms`.
     pub(super) fn note(&mut self, ended: Ended, unix_ms: u64) {
         self.records += 1;
-        let model = ended.request.profile.model.to_string();
-        self.pending.push(RequestRecord {
-            request_id: format!("request-{}", self.records),
-            timestamp_ms: unix_ms,
-            original_model: model.clone(),
-            model,
-            node_id: ended.node_id,
-            surface: Some(Surface::OllamaChat.into()),
-            status: Some(ended.status.into()),
-            http_status: ended.http_status,
-            latency_ms: ended.request.work_ms as f64,
+        let mut record = RequestRecord {
             app: format!("app-{}", ended.request.user),
             key_id: format!("key-{}", ended.request.user),
             tags: ended.request.tags,
-            ..RequestRecord::default()
-        });
+            // Its scores would take more room than all else.
+            candidates: Candidates::None,
+            ..ended.record
+        };
+        record.close(ended.latency_ms as f64, unix_ms);
+        self.pending.push(record);
     }
 
     /// The process ends and starts again.

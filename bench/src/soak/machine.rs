@@ -7,6 +7,8 @@ use herd_core::wire::{AvailableModel, Heartbeat, HerdReport, LoadedModel, Ollama
 
 /// Requests that it runs at once.
 pub(super) const SLOTS: u32 = 2;
+/// Models that it holds in memory at once.
+const IN_MEMORY: usize = 2;
 
 /// One of them.
 #[derive(Debug)]
@@ -17,8 +19,10 @@ pub(super) struct Machine {
     pub(super) wakes_at_ms: u64,
     /// Since when it has been awake.
     pub(super) awake_since_ms: u64,
-    /// Its models; the first is in memory.
+    /// Its models.
     pub(super) models: Vec<String>,
+    /// Those in memory, the one that was loaded last at the end.
+    loaded: Vec<String>,
     seq: u64,
 }
 
@@ -30,6 +34,7 @@ impl Machine {
             wakes_at_ms: 0,
             awake_since_ms: 0,
             models: vec![format!("common-{}:latest", number % 3), "shared:latest".into()],
+            loaded: Vec::new(),
             seq: 0,
         }
     }
@@ -52,6 +57,17 @@ impl Machine {
         }
     }
 
+    /// Has `model` in memory from now on, in place of another if need be.
+    pub(super) fn load(&mut self, model: &str) {
+        if self.loaded.iter().any(|known| known == model) {
+            return;
+        }
+        if self.loaded.len() >= IN_MEMORY {
+            self.loaded.remove(0);
+        }
+        self.loaded.push(model.to_owned());
+    }
+
     pub(super) fn sender(&self) -> Sender {
         Sender::at(IpAddr::V4(self.ip))
     }
@@ -65,7 +81,7 @@ impl Machine {
             context_length: 32_768,
             ..AvailableModel::default()
         });
-        let loaded = self.models.iter().take(1).map(|name| LoadedModel {
+        let loaded = self.loaded.iter().filter(|name| self.models.contains(name)).map(|name| LoadedModel {
             name: name.clone(),
             size_bytes: 4 << 30,
             size_vram_bytes: 4 << 30,

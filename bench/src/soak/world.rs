@@ -10,7 +10,7 @@ use herd_core::inspect::{InspectLimits, inspect};
 use herd_core::request::{RequestProfile, Surface};
 
 use super::Broken;
-use super::edge::{Edge, Request};
+use super::edge::{Edge, Net, Request};
 use super::keeper::Keeper;
 use super::machine::Machine;
 use crate::sim::rng::Rng;
@@ -48,6 +48,8 @@ pub struct Report {
     pub jumps: u64,
     /// Nodes that an operator forgot.
     pub forgotten: u64,
+    /// Clients that left.
+    pub left: u64,
     /// Largest size of the store, bytes.
     pub store_bytes: u64,
 }
@@ -56,17 +58,17 @@ impl Report {
     /// Whether every kind of event has happened.
     #[must_use]
     pub fn is_eventful(&self) -> bool {
-        [self.sleeps, self.moves, self.freezes, self.jumps, self.forgotten].iter().all(|count| *count > 0)
+        [self.sleeps, self.moves, self.freezes, self.jumps, self.forgotten, self.left].iter().all(|count| *count > 0)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { days, requests, sleeps, moves, freezes, jumps, forgotten, store_bytes } = self;
+        let Self { days, requests, sleeps, moves, freezes, jumps, forgotten, left, store_bytes } = self;
         write!(
             f,
             "{days} days: {requests} requests; {sleeps} sleeps, {moves} moves, {freezes} freezes, {jumps} clock steps, \
-             {forgotten} nodes forgotten; the store held {store_bytes} bytes at most; all held"
+             {forgotten} nodes forgotten, {left} clients that left; the store held {store_bytes} bytes at most; all held"
         )
     }
 }
@@ -84,7 +86,7 @@ pub(super) struct World {
     machines: Vec<Machine>,
     edge: Edge,
     keeper: Keeper,
-    profiles: HashMap<String, Arc<RequestProfile>>,
+    profiles: HashMap<(String, bool), Arc<RequestProfile>>,
     invented: u64,
     /// When the last request ended, by the steady clock.
     last_ended_ms: u64,
@@ -158,6 +160,11 @@ impl World {
                 self.change_models(place);
             }
         }
+        if self.chance(40.0) && self.edge.alive() > 0 {
+            let place = self.rng.index(self.edge.alive());
+            let mut net = Net { machines: &mut self.machines, raw_ms: self.raw_ms, step_ms: STEP_MS };
+            self.report.left += u64::from(self.edge.leave(place, &mut net));
+        }
         if self.chance(6.0) {
             let place = self.rng.index(self.machines.len());
             let id = self.machines[place].id.clone();
@@ -212,22 +219,26 @@ impl World {
         } else {
             Vec::new()
         };
+        // Half of them want their answers whole, which another node may give when one is lost.
+        let stream = self.rng.unit() < 0.5;
         let work_ms = whole(self.rng.log_normal(15_000.0, 1.0)).clamp(STEP_MS, 600_000);
         let user = self.rng.index(USERS) as u64;
-        let profile = self.profile(&model);
-        self.edge.ask(Request { profile, user, tags, work_ms });
+        let profile = self.profile(&model, stream);
+        let request = Request { profile, user, tags, work_ms };
+        self.edge.ask(request, &mut Net { machines: &mut self.machines, raw_ms: self.raw_ms, step_ms: STEP_MS });
     }
 
-    fn profile(&mut self, model: &str) -> Arc<RequestProfile> {
+    fn profile(&mut self, model: &str, stream: bool) -> Arc<RequestProfile> {
         let read = || {
-            let body =
-                format!(r#"{{"model":"{model}","fallback":false,"messages":[{{"role":"user","content":"x"}}]}}"#);
+            let body = format!(
+                r#"{{"model":"{model}","stream":{stream},"fallback":false,"messages":[{{"role":"user","content":"x"}}]}}"#
+            );
             Arc::new(inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).expect("a body of ours"))
         };
         if model.starts_with("invented") {
             return read();
         }
-        Arc::clone(self.profiles.entry(model.to_owned()).or_insert_with(read))
+        Arc::clone(self.profiles.entry((model.to_owned(), stream)).or_insert_with(read))
     }
 
     fn step(&mut self) -> Result<(), Broken> {
@@ -241,11 +252,12 @@ impl World {
         }
         let machines = &self.machines;
         self.edge.probe(|ip| machines.iter().any(|one| IpAddr::V4(one.ip) == ip && !one.sleeps(raw_ms)));
-        if let Some(cut) = self.edge.advance(&self.machines, raw_ms, STEP_MS) {
+        let mut net = Net { machines: &mut self.machines, raw_ms, step_ms: STEP_MS };
+        if let Some(cut) = self.edge.advance(&mut net) {
             return Err(self.broken(cut));
         }
         self.edge.expire();
-        self.edge.pass();
+        self.edge.pass(&mut net);
         let unix_ms = self.unix_ms();
         for ended in self.edge.take_ended() {
             self.last_ended_ms = raw_ms;
