@@ -75,11 +75,10 @@ fn main() -> ExitCode {
         What::Run(flags) => run(&flags),
         What::Choose => {
             say(&format!("{}\n{}", choose::table(5, 2_000), choose::reading(2_000)));
-            let (waiting, nodes) = (queue::WAITING, queue::NODES);
-            say(&format!(
-                "\na pass over {waiting} different requests and {nodes} nodes: {:.2} ms",
-                queue::pass_ms(200)
-            ));
+            let pass = |nodes: usize| format!("| {nodes} | {:.2} |\n", queue::pass_ms(nodes, 200));
+            let rows: String = choose::FLEETS.into_iter().filter(|nodes| *nodes <= queue::NODES).map(pass).collect();
+            let waiting = queue::WAITING;
+            say(&format!("\n| nodes | a pass over {waiting} different requests, ms |\n| --- | --- |\n{rows}"));
             Ok(())
         }
         What::History { requests } => history(requests),

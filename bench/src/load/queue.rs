@@ -7,7 +7,7 @@ use herd_core::queue::{self, Class, Pass, Queue, QueueLimits, Sweep, Turn, Turne
 use herd_core::request::RequestProfile;
 
 use super::choose::{fleet, read};
-use super::clock::now_ns;
+use super::clock::thread_cpu_ns;
 
 /// Requests that wait.
 pub const WAITING: u64 = 4_000;
@@ -117,15 +117,15 @@ impl Pass for Crowd {
     }
 }
 
-/// Milliseconds of a pass over [`WAITING`] different requests and [`NODES`] nodes, the median of `passes`.
+/// Milliseconds of processor time of a pass over [`WAITING`] different requests and so many `nodes`, the median of `passes`.
 #[must_use]
-pub fn pass_ms(passes: usize) -> f64 {
-    let mut crowd = Crowd::new(WAITING, NODES);
+pub fn pass_ms(nodes: usize, passes: usize) -> f64 {
+    let mut crowd = Crowd::new(WAITING, nodes);
     let mut taken: Vec<f64> = (0..passes.max(1))
         .map(|_| {
-            let began_ns = now_ns();
+            let began_ns = thread_cpu_ns();
             std::hint::black_box(crowd.pass());
-            (now_ns() - began_ns) as f64 / 1e6
+            (thread_cpu_ns() - began_ns) as f64 / 1e6
         })
         .collect();
     taken.sort_by(f64::total_cmp);
