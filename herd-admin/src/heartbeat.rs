@@ -13,6 +13,7 @@ use crate::access::{refused, scheme};
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::caller::Caller;
+use crate::join;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::state::AdminState;
@@ -36,8 +37,13 @@ pub(crate) async fn heartbeat(
 async fn take(state: &AdminState, caller: Caller, request: Request, node_id: &mut String) -> Result<Response, Refusal> {
     let config = state.config();
     let (parts, body) = request.into_parts();
-    let trusted = admit(&parts.headers, caller, state)?;
+    let proof = join::proof(&parts.headers);
+    let shows = if proof.is_some() { false } else { admit(&parts.headers, caller, state)? };
     let body = body::read(body, config.heartbeat_body_bytes, config.body_timeout).await?;
+    if let Some(proof) = &proof {
+        join::check(state, proof, &body)?;
+    }
+    let trusted = shows || proof.is_some();
     let heartbeat = parse(&body)?;
     if let Ok(id) = NodeId::new(&heartbeat.node_id) {
         id.as_str().clone_into(node_id);
@@ -83,7 +89,7 @@ fn notice(state: &AdminState, id: &str) -> Option<String> {
 }
 
 /// Says who was turned away and why, where an operator looks.
-fn turned_away(state: &AdminState, caller: Caller, node_id: &str, refusal: &Refusal) {
+pub(crate) fn turned_away(state: &AdminState, caller: Caller, node_id: &str, refusal: &Refusal) {
     let (code, message) = (refusal.code(), refusal.message());
     if state.joins().refused(caller.ip, code, node_id, message, state.source().now_ms()) {
         tracing::warn!(node_id, address = %caller.ip, code, reason = message, "an agent is turned away");
@@ -109,20 +115,28 @@ fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool
     }
     match key {
         Err(Denied::Proxied(_) | Denied::Missing(Scope::Node)) if caller.source == Source::Proxied => {
-            let message = "a heartbeat that comes through a proxy needs the edge's fleet.join_token, or a key of the scope \
-                           node: set join_token on the agent";
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
-                .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            Err(unauthorized(
+                "a heartbeat that comes through a proxy needs the edge's fleet.join_token, or a key of the scope node: set \
+                 join_token on the agent",
+            ))
         }
         Err(denied) => Err(refused(denied, "/heartbeat")),
-        Ok(_) if guarded => {
-            let message = "a join token is required: give the agent the edge's fleet.join_token \
-                           (FLEET_JOIN_TOKEN, --join-token) or a key of the scope node";
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
-                .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
-        }
+        Ok(_) if guarded => Err(join_token_required()),
         Ok(_) => Ok(false),
     }
+}
+
+/// What an agent is told that does not show the token.
+pub(crate) fn join_token_required() -> Refusal {
+    unauthorized(
+        "a join token is required: give the agent the edge's fleet.join_token (FLEET_JOIN_TOKEN, --join-token) or a key of \
+         the scope node",
+    )
+}
+
+fn unauthorized(message: &'static str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
+        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 fn parse(body: &[u8]) -> Result<Heartbeat, Refusal> {

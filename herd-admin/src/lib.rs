@@ -25,6 +25,7 @@ mod health;
 mod heartbeat;
 mod history;
 mod identity;
+mod join;
 mod joins;
 mod kept;
 mod live;
@@ -230,6 +231,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/fleet/pulls", get(pull::list))
         .route("/fleet/pulls/{id}", delete(pull::cancel))
         .route("/heartbeat", post(heartbeat::heartbeat))
+        .route("/heartbeat/challenge", post(join::challenge))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))

@@ -105,6 +105,7 @@ const ROUTES: &[Route] = &[
     post("/fleet/nodes/{id}/unload", "Takes a model out of a node's memory", &["model!", "force"]),
     delete("/fleet/nodes/{id}", "Forgets a node until its next heartbeat"),
     post("/heartbeat", "An agent reports its node", &[]),
+    post("/heartbeat/challenge", "Shows an agent that the edge knows its join token", &[]),
     told_as(get("/healthz", "Whether herd lives", &[]), "text/plain"),
     told_as(get("/readyz", "Whether herd can serve", &[]), "text/plain"),
     told_as(get("/metrics", "Metrics for Prometheus", &[]), "text/plain"),

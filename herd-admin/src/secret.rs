@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use herd_core::join::JoinSecret;
 use subtle::ConstantTimeEq as _;
 
 use http::HeaderValue;
@@ -23,6 +24,11 @@ impl Secret {
     /// Its text, for whoever it is shown to.
     pub(crate) fn text(&self) -> &str {
         &self.0
+    }
+
+    /// For proofs that it is known; see [`herd_core::join`].
+    pub(crate) fn for_joining(&self) -> JoinSecret {
+        JoinSecret::of(&self.0)
     }
 
     /// As the value of a header that is not shown in logs either; `None` = it is empty, or cannot be one.

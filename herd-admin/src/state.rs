@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use herd_core::decide::Policy;
 use herd_core::fleet::{FleetSnapshot, Model, Node};
+use herd_core::join::Challenges;
 use herd_core::name::ModelName;
 use herd_core::places::Places;
 use herd_core::record::RequestRecord;
@@ -43,6 +44,9 @@ pub enum SetupError {
     /// The client for nodes cannot be made.
     #[error("cannot make the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers: {0}")]
+    Random(String),
 }
 
 /// What handlers share. Cloning is cheap.
@@ -65,6 +69,7 @@ struct Shared {
     pins: Pins,
     events: Events,
     joins: Joins,
+    challenges: Challenges,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -86,6 +91,8 @@ impl AdminState {
         let epoch_unix_ms = unix_ms().saturating_sub(source.now_ms());
         let explanations = Semaphore::new(EXPLANATIONS_AT_A_TIME);
         let audit = Audit::default();
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| SetupError::Random(error.to_string()))?;
         if let Some(store) = &config.store {
             audit.keep_in(KeptAudit(store.clone()));
             benchmarks.keep_in(Arc::new(KeptBenchmarks::new(store.clone())));
@@ -106,6 +113,7 @@ impl AdminState {
             pins: Pins::default(),
             events: Events::default(),
             joins: Joins::default(),
+            challenges: Challenges::new(random),
             epoch_unix_ms,
         };
         Ok(Self(Arc::new(shared)))
@@ -158,6 +166,11 @@ impl AdminState {
     /// Agents that were turned away.
     pub(crate) fn joins(&self) -> &Joins {
         &self.0.joins
+    }
+
+    /// What agents prove over that they know the join token.
+    pub(crate) fn challenges(&self) -> &Challenges {
+        &self.0.challenges
     }
 
     /// Models that stay in memory.

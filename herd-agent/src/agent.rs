@@ -127,7 +127,11 @@ fn identity(config: &Config, node_id: &NodeId) -> Identity {
 }
 
 fn given(config: &Config) -> BTreeSet<Router> {
-    config.router_urls.iter().map(|url| Router { name: url.to_string(), urls: vec![url.clone()] }).collect()
+    config
+        .router_urls
+        .iter()
+        .map(|url| Router { name: url.to_string(), urls: vec![url.clone()], discovered: false })
+        .collect()
 }
 
 async fn find_routers(config: MdnsConfig, routers: watch::Sender<BTreeSet<Router>>) {

@@ -107,7 +107,10 @@ impl Edges {
     }
 
     fn routers(&self) -> BTreeSet<Router> {
-        self.known.iter().map(|(name, (urls, _))| Router { name: name.clone(), urls: urls.clone() }).collect()
+        self.known
+            .iter()
+            .map(|(name, (urls, _))| Router { name: name.clone(), urls: urls.clone(), discovered: true })
+            .collect()
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Each edge has its own task with one slot, so a slow or absent edge delays no other and piles nothing up.
 
+mod join;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use herd_core::join::JoinSecret;
 use herd_core::name::NodeId;
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header};
 use serde_json::Value;
@@ -13,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::JoinToken;
 use crate::ollama::{Version, get_json};
+use join::{Asked, Session};
 
 /// First pause after a failure; doubled each time up to the heartbeat interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -37,6 +41,8 @@ pub(crate) struct Router {
     pub(crate) name: String,
     /// Base URLs under which it may be reached, best first; at least one.
     pub(crate) urls: Vec<Url>,
+    /// It announced itself, and nobody has named it: it may be anybody.
+    pub(crate) discovered: bool,
 }
 
 /// How to send, the same for every edge.
@@ -64,6 +70,9 @@ enum SendError {
     /// What answers is not an edge.
     #[error("{0}")]
     NoEdge(String),
+    /// It does not show that it knows the join token, so that it is not told.
+    #[error("{0}")]
+    Token(String),
 }
 
 /// Sends every new heartbeat until `stop` is true or its sender is gone; then tells the edge that this node leaves.
@@ -111,13 +120,15 @@ struct Link {
     url: usize,
     failures: u32,
     retry_at: Option<Instant>,
+    /// What the edge at that URL and this agent have shown each other.
+    session: Option<Session>,
     known: Option<Known>,
     said_at: Instant,
 }
 
 impl Link {
     fn new(post: Post, router: Router) -> Self {
-        Self { post, router, url: 0, failures: 0, retry_at: None, known: None, said_at: Instant::now() }
+        Self { post, router, url: 0, failures: 0, retry_at: None, session: None, known: None, said_at: Instant::now() }
     }
 
     /// Waits for a new heartbeat, or after a failure for the end of the pause. False = there will be no more.
@@ -150,15 +161,21 @@ impl Link {
                 self.retry_at = Some(Instant::now() + self.pause(&error));
                 self.failures = self.failures.saturating_add(1);
                 self.url = (self.url + 1) % self.router.urls.len();
+                self.session = None;
             }
         }
     }
 
     /// Sends a heartbeat. What comes back is something to mend that the edge has noticed, if anything.
-    async fn send(&self, body: Bytes) -> Result<Option<String>, SendError> {
-        let response = self.request(body).timeout(self.post.timeout).send().await?;
-        let status = response.status();
-        let answer = read(response).await?;
+    async fn send(&mut self, body: Bytes) -> Result<Option<String>, SendError> {
+        let (status, answer) = match self.ask(body.clone()).await? {
+            // The edge was started anew, and knows nothing of what was shown to the one before.
+            (StatusCode::UNAUTHORIZED, answer) if answer["error"]["code"] == "challenge" => {
+                self.session = None;
+                self.ask(body).await?
+            }
+            told => told,
+        };
         if status.is_success() {
             return Ok(answer["notice"].as_str().map(quoted));
         }
@@ -167,12 +184,13 @@ impl Link {
         {
             return Err(SendError::NoEdge(what));
         }
-        // An edge of herd has codes for its reasons; the Python project's tell them otherwise.
-        let told = answer["error"]["message"].as_str().or_else(|| answer["detail"].as_str());
-        if let Some(told) = told {
-            return Err(SendError::Refused { status, message: format!("{} ({status})", quoted(told)) });
-        }
-        Err(SendError::Refused { status, message: format!("refused with {status}") })
+        Err(refused(status, &answer))
+    }
+
+    async fn ask(&mut self, body: Bytes) -> Result<(StatusCode, Value), SendError> {
+        let request = self.request(body).await?;
+        let response = request.timeout(self.post.timeout).send().await?;
+        Ok((response.status(), read(response).await?))
     }
 
     /// What answers where an edge should be, by what it says of its version; `None` = nobody can tell.
@@ -192,12 +210,28 @@ impl Link {
         ))
     }
 
-    fn request(&self, body: Bytes) -> RequestBuilder {
+    /// A heartbeat with the proof that this agent knows the join token. Only an edge that was named by its URL, and cannot
+    /// prove anything itself, is shown the token.
+    async fn request(&mut self, body: Bytes) -> Result<RequestBuilder, SendError> {
         let url = self.router.urls[self.url].join("heartbeat").expect("a base URL takes a relative path");
-        let request = self.post.client.post(url).header(header::CONTENT_TYPE, "application/json").body(body);
-        match &self.post.token {
-            Some(token) => request.bearer_auth(token.reveal()),
-            None => request,
+        let request = self.post.client.post(url).header(header::CONTENT_TYPE, "application/json");
+        let Some(token) = self.post.token.clone() else { return Ok(request.body(body)) };
+        if !self.session.as_ref().is_some_and(Session::is_good) {
+            let (client, url) = (&self.post.client, &self.router.urls[self.url]);
+            let secret = JoinSecret::of(token.reveal());
+            self.session = match Session::ask(client, url, secret, self.post.timeout).await? {
+                Asked::Proved(session) => Some(session),
+                Asked::Unknown => None,
+            };
+        }
+        match &self.session {
+            Some(session) => Ok(request.header(header::AUTHORIZATION, session.authorization(&body)).body(body)),
+            None if self.router.discovered => Err(SendError::Token(
+                "it announces itself as an edge and does not show that it knows the join token, so that it is not told: name \
+                 it (--router-url) if it is yours and older"
+                    .into(),
+            )),
+            None => Ok(request.bearer_auth(token.reveal()).body(body)),
         }
     }
 
@@ -207,14 +241,14 @@ impl Link {
         let longest = self.post.interval;
         let pause = match error {
             SendError::Refused { status, .. } if status.is_client_error() => longest,
-            SendError::NoEdge(_) => longest,
+            SendError::NoEdge(_) | SendError::Token(_) => longest,
             _ => FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest),
         };
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// Tells the edge to send nothing more here. Nothing can be done about a failure any more.
-    async fn goodbye(&self) {
+    async fn goodbye(&mut self) {
         if *self.post.paused.borrow() {
             return;
         }
@@ -222,10 +256,15 @@ impl Link {
             // It has no node of ours to take out.
             return;
         }
-        let (node_id, boot) = (self.post.node_id.as_str(), self.post.boot.as_str());
-        let leaving = serde_json::json!({ "node_id": node_id, "draining": true, "herd": { "boot": boot } }).to_string();
-        let sent = self.request(leaving.into()).timeout(GOODBYE).send().await;
-        tracing::info!(router = %self.router.name, told = sent.is_ok(), "leaving");
+        let (node_id, boot) = (self.post.node_id.clone(), self.post.boot.clone());
+        let leaving =
+            serde_json::json!({ "node_id": node_id.as_str(), "draining": true, "herd": { "boot": boot } }).to_string();
+        let told = async {
+            let request = self.request(leaving.into()).await.ok()?;
+            request.send().await.ok()
+        };
+        let told = tokio::time::timeout(GOODBYE, told).await.is_ok_and(|answer| answer.is_some());
+        tracing::info!(router = %self.router.name, told, "leaving");
     }
 
     fn say(&mut self, known: Known, error: Option<&SendError>) {
@@ -244,6 +283,14 @@ impl Link {
         }
         (self.known, self.said_at) = (Some(known), Instant::now());
     }
+}
+
+/// Why an edge did not take what it was sent. One of herd has codes for its reasons; the Python project's tells them
+/// otherwise.
+fn refused(status: StatusCode, answer: &Value) -> SendError {
+    let told = answer["error"]["message"].as_str().or_else(|| answer["detail"].as_str());
+    let message = told.map_or_else(|| format!("refused with {status}"), |told| format!("{} ({status})", quoted(told)));
+    SendError::Refused { status, message }
 }
 
 /// The JSON of an answer, null where it is none; what is too long is not read to its end.
@@ -275,6 +322,6 @@ fn root_cause(error: &reqwest::Error) -> String {
 /// Why `router` takes no heartbeat of `post`, in words; empty = it takes them.
 #[cfg(test)]
 pub(crate) async fn refusal(post: Post, router: Router) -> String {
-    let link = Link::new(post, router);
+    let mut link = Link::new(post, router);
     link.send(Bytes::from_static(b"{}")).await.err().map(|error| error.to_string()).unwrap_or_default()
 }

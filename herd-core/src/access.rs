@@ -295,7 +295,7 @@ impl Denied {
 pub fn need_of(method: &str, path: &str) -> Need {
     let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
     match path {
-        "/heartbeat" => Need::Node,
+        "/heartbeat" | "/heartbeat/challenge" => Need::Node,
         "/" | "/api/version" | "/healthz" | "/readyz" | "/v1/messages" if reads => Need::Nothing,
         "/api/show" if method == "POST" => Need::Catalogue,
         "/fleet/explain" if method == "POST" => Need::Read,

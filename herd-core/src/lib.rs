@@ -23,6 +23,7 @@ pub mod health;
 pub mod histogram;
 pub mod history;
 pub mod inspect;
+pub mod join;
 pub mod launch;
 pub mod lesson;
 pub mod load;

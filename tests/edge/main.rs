@@ -6,6 +6,7 @@ mod access;
 mod alias;
 mod alive;
 mod attack;
+mod attack_join;
 mod attack_memory;
 mod attack_names;
 mod attack_nodes;

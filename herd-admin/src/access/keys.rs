@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use herd_core::access::meter::{Meter, Usage};
 use herd_core::access::{Denied, Need, Posture, Require, Scopes, Shown, Source};
+use herd_core::join::JoinSecret;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use tokio::sync::watch;
@@ -180,6 +181,13 @@ impl Keys {
         let (shown, key) = table.presented(headers, basic);
         table.posture.check(need, source, shown)?;
         Ok(key.filter(|key| need.met_by(key.scopes)).cloned())
+    }
+
+    /// All keys by which nodes may join, for proofs that one is known.
+    pub(crate) fn for_joining(&self) -> Vec<JoinSecret> {
+        let table = self.0.table.load();
+        let good = table.keys.iter().filter(|key| !key.disabled && Need::Node.met_by(key.scopes));
+        good.map(|key| key.fingerprint.for_joining()).collect()
     }
 
     /// Whether `headers` hold what looks like a key of ours, so that nobody else may see them.

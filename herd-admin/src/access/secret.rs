@@ -1,5 +1,6 @@
 //! Secrets of keys, and their digests.
 
+use herd_core::join::JoinSecret;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -42,6 +43,11 @@ impl Fingerprint {
     /// Whether the two are the same, in a time that does not depend on where they differ.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
+    }
+
+    /// For proofs that the secret is known; see [`herd_core::join`].
+    pub(super) fn for_joining(self) -> JoinSecret {
+        JoinSecret::from_digest(self.0)
     }
 
     /// As it stands in the file.

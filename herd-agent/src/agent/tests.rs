@@ -365,18 +365,9 @@ async fn what_answers_in_an_edges_place_is_told_by_its_version() {
     let mut tasks = JoinSet::new();
     let told = async |tasks: &mut JoinSet<()>, version: &'static str, path: &str| {
         let at = stranger(tasks, version).await;
-        let (_, paused) = watch::channel(false);
-        let post = Post {
-            client: Client::new(),
-            node_id: NodeId::new("n").unwrap(),
-            boot: "b".into(),
-            token: None,
-            timeout: Duration::from_secs(5),
-            interval: Duration::from_secs(5),
-            paused,
-        };
-        let router = Router { name: "r".into(), urls: vec![format!("http://{at}{path}").parse().unwrap()] };
-        crate::send::refusal(post, router).await
+        let router =
+            Router { name: "r".into(), urls: vec![format!("http://{at}{path}").parse().unwrap()], discovered: false };
+        crate::send::refusal(post_with(None), router).await
     };
     let ollama = told(&mut tasks, r#"{"version":"0.33.0"}"#, "/").await;
     assert!(ollama.contains("is an Ollama (0.33.0), not an edge") && ollama.contains("11435"), "{ollama}");
@@ -384,4 +375,69 @@ async fn what_answers_in_an_edges_place_is_told_by_its_version() {
     assert!(path.contains("drop /v1/ from the URL"), "{path}");
     let other = told(&mut tasks, "hello", "/").await;
     assert!(other.contains("404"), "{other}");
+}
+
+/// What stands where an edge is looked for: it answers a challenge with `proof`, and keeps what it is shown.
+async fn impostor(
+    tasks: &mut JoinSet<()>,
+    status: u16,
+    answer: &'static str,
+) -> (SocketAddr, mpsc::Receiver<HeaderMap>) {
+    let (shown_in, shown) = mpsc::channel(64);
+    let keep = move |headers: HeaderMap| {
+        let shown_in = shown_in.clone();
+        async move {
+            shown_in.send(headers).await.ok();
+            (StatusCode::from_u16(status).unwrap(), answer)
+        }
+    };
+    let routes = Routes::new().route("/heartbeat", post(keep.clone())).route("/heartbeat/challenge", post(keep));
+    (serve(tasks, TcpListener::bind("127.0.0.1:0").await.unwrap(), routes), shown)
+}
+
+#[tokio::test]
+async fn the_join_token_goes_to_no_edge_that_only_announced_itself() {
+    let mut tasks = JoinSet::new();
+    let zeros = r#"{"nonce":"0000000000000000000000000000000000000000000000000000000000000000","proof":"0000000000000000000000000000000000000000000000000000000000000000","valid_ms":60000}"#;
+    for (status, answer, told) in [
+        (404, "not found", "does not show that it knows the join token"),
+        (405, "", "does not show that it knows the join token"),
+        (200, zeros, "does not know the join token"),
+        (200, "{}", "does not know the join token"),
+        (200, r#"{"status":"ok"}"#, "does not know the join token"),
+        (401, r#"{"error":{"message":"a join token is required"}}"#, "a join token is required"),
+    ] {
+        let (at, mut shown) = impostor(&mut tasks, status, answer).await;
+        let url = format!("http://{at}/").parse().unwrap();
+        let router = Router { name: "r".into(), urls: vec![url], discovered: true };
+        let why = crate::send::refusal(post_with(Some("the-secret-token")), router).await;
+        assert!(why.contains(told), "{status} {answer}: {why}");
+        while let Ok(headers) = shown.try_recv() {
+            assert!(headers.get("authorization").is_none(), "{headers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_edge_that_was_named_and_knows_no_proofs_is_shown_the_token() {
+    let mut tasks = JoinSet::new();
+    let (at, mut shown) = impostor(&mut tasks, 404, "").await;
+    let url = format!("http://{at}/").parse().unwrap();
+    let router = Router { name: "r".into(), urls: vec![url], discovered: false };
+    crate::send::refusal(post_with(Some("the-secret-token")), router).await;
+    let all: Vec<_> = std::iter::from_fn(|| shown.try_recv().ok()).collect();
+    assert_eq!(all[0].get("authorization"), None, "it is asked first");
+    assert_eq!(all[1]["authorization"], "Bearer the-secret-token");
+}
+
+fn post_with(token: Option<&str>) -> Post {
+    Post {
+        client: Client::new(),
+        node_id: NodeId::new("n").unwrap(),
+        boot: "b".into(),
+        token: token.and_then(|token| JoinToken::new(token).unwrap()),
+        timeout: Duration::from_secs(5),
+        interval: Duration::from_secs(5),
+        paused: watch::channel(false).1,
+    }
 }

@@ -103,6 +103,8 @@ fn what_is_not_known_to_be_harmless_is_a_change() {
         ("PATCH", "/something/new", Need::Change),
         ("BREW", "/fleet/status", Need::Change),
         ("POST", "/heartbeat", Need::Node),
+        ("POST", "/heartbeat/challenge", Need::Node),
+        ("POST", "/heartbeat/other", Need::Change),
     ];
     for (method, path, need) in rows {
         assert_eq!(need_of(method, path), need, "{method} {path}");

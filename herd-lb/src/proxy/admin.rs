@@ -77,7 +77,7 @@ fn ip_of(origin: Origin) -> IpAddr {
 
 /// What the fleet and those who watch over it cannot do without.
 fn is_vital(path: &str) -> bool {
-    matches!(path, "/heartbeat" | "/healthz" | "/readyz" | "/api/version" | "/")
+    matches!(path, "/heartbeat" | "/heartbeat/challenge" | "/healthz" | "/readyz" | "/api/version" | "/")
 }
 
 /// What a request to the admin service holds until it is over.
