@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use herd_core::name::ModelName;
 use tokio::time::timeout;
 
-use crate::state::node_client;
+use crate::node_client::node_client;
 use book::Book;
 
 /// Nodes that are cleaned up at a time.

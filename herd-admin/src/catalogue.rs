@@ -11,8 +11,8 @@ use herd_core::name::ModelName;
 use herd_core::wire::AvailableModel;
 
 use crate::node_facts::shown_name;
-use crate::state::View;
 use crate::time::{self, Moment};
+use crate::view::View;
 
 /// One model of the fleet.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ pub(crate) use board::Checks;
 pub use counted::EdgeCounts;
 pub(crate) use http::{acknowledge, check, health, history, mute, unmute};
 
-use crate::serve::repeated;
 use crate::state::AdminState;
+use crate::stop::repeated;
 
 /// Looks from one list of recommendations to the next.
 const ADVICE_EVERY: u32 = 3;
@@ -36,7 +36,7 @@ pub(crate) async fn look(state: &AdminState, recommends: bool) {
     let checks = state.checks();
     // One at a time: a look counts what it sees against what the last one saw.
     let _turn = checks.turn().await;
-    checks.restore(state).await;
+    checks.restore(state.config().store.as_ref()).await;
     let known = stats::gather(state).await;
     let view = state.view();
     let config = state.config();
@@ -56,9 +56,9 @@ pub(crate) async fn look(state: &AdminState, recommends: bool) {
         unix_ms: view.unix_ms,
     };
     let changed = checks.fold(evaluate(&inputs), view.unix_ms);
-    checks.keep_score(state);
+    checks.keep_score(state.config().store.as_ref());
     if changed {
-        checks.save(state).await;
+        checks.save(state.config().store.as_ref()).await;
     }
     if recommends {
         let (running, _) = state.pulls().list();

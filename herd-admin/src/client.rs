@@ -3,8 +3,8 @@
 use reqwest::{Client, Method, Url};
 use serde_json::Value;
 
+use crate::node_client::edge_client;
 use crate::secret::Secret;
-use crate::state::edge_client;
 
 /// Longest time for a whole answer.
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

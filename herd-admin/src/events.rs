@@ -3,78 +3,30 @@
 //! One producer looks at the fleet twice a second and tells all clients the same bytes; while nobody listens it does
 //! nothing. Each client first gets a snapshot, and another one when it was too slow for what came since.
 
+mod channel;
 mod deltas;
 mod http;
 
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use herd_core::record::RequestRecord;
-use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::sync::watch;
 
+pub(crate) use channel::Events;
+use channel::event;
 pub(crate) use http::events;
 
-use crate::history::{Now, TraceRow};
-use crate::serve::stopped;
+use crate::history::Now;
 use crate::state::AdminState;
+use crate::stop::stopped;
 use crate::{live, pull, queue, status};
 
-/// Clients at a time.
-const CLIENTS: usize = 200;
-/// Events that a client may be behind before it needs a new snapshot.
-const BEHIND: usize = 256;
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(500);
-/// Ended requests that are told at each look; further ones are left out.
-const ENDED: usize = 20;
 /// Requests under way that are told of.
 const REQUESTS: usize = 200;
-
-/// What clients and producer share.
-#[derive(Debug)]
-pub(crate) struct Events {
-    clients: Arc<Semaphore>,
-    told: broadcast::Sender<Bytes>,
-    ended: Mutex<Vec<Bytes>>,
-    /// Somebody began to listen.
-    wake: Notify,
-    /// The service ends.
-    over: watch::Sender<bool>,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self {
-            clients: Arc::new(Semaphore::new(CLIENTS)),
-            told: broadcast::Sender::new(BEHIND),
-            ended: Mutex::default(),
-            wake: Notify::new(),
-            over: watch::Sender::new(false),
-        }
-    }
-}
-
-impl Events {
-    /// A request has ended. Never waits; costs nothing while nobody listens.
-    pub(crate) fn request_ended(&self, record: &RequestRecord) {
-        if self.told.receiver_count() == 0 {
-            return;
-        }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.len() < ENDED {
-            ended.push(event("trace", &TraceRow::from(record)));
-        }
-    }
-
-    fn tell(&self, event: Bytes) {
-        // Nobody may be listening any more.
-        self.told.send(event).ok();
-    }
-}
 
 /// Tells what changes until `shutdown`, then ends all streams.
 pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) {
@@ -147,10 +99,4 @@ impl Picture {
 /// What a client gets first.
 fn snapshot(state: &AdminState) -> Bytes {
     picture(state).snapshot()
-}
-
-/// One event. JSON has no line breaks, so it is one line.
-fn event(name: &str, data: &impl Serialize) -> Bytes {
-    let data = serde_json::to_string(data).unwrap_or_default();
-    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::answer::{self, JSON};
 use crate::node_facts::{takes_requests, why};
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// What to do about a fleet without nodes.
 pub const NO_NODES: &str = "no node has joined yet: start Ollama on this machine, or run \"herd-agent --router-url \

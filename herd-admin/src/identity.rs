@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::answer::{JSON, OLLAMA_JSON, json};
 use crate::node_facts::ollama_version;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// Ollama's greeting for programs, the dashboard for browsers.
 pub(crate) async fn root(method: Method, headers: HeaderMap) -> Response {

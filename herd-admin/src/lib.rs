@@ -33,6 +33,7 @@ mod manage;
 mod metrics;
 mod models;
 mod node_calls;
+mod node_client;
 mod node_facts;
 mod nodes;
 mod ollama;
@@ -50,6 +51,7 @@ mod serve;
 mod settings;
 mod state;
 mod status;
+mod stop;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -57,6 +59,7 @@ mod tests;
 mod time;
 mod verify;
 pub mod via;
+mod view;
 mod write_limit;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use crate::answer::JSON;
-use crate::state::node_client;
+use crate::node_client::node_client;
 
 /// Longest time to connect to a node.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -18,7 +18,8 @@ use crate::guard::Operator;
 use crate::node_facts::shown_name;
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// As much of a node's answer is read.
 const ANSWER_BYTES: usize = 64 << 10;

@@ -18,8 +18,9 @@ use serde::Serialize;
 use crate::answer::{OLLAMA_JSON, json_if_changed};
 use crate::catalogue::{Entry, catalogue, digest_or_stand_in, reachable, window};
 use crate::node_facts::{Runner, runners, shown_name};
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
 use crate::time;
+use crate::view::View;
 
 pub(crate) use ask::{BODY_BYTES, ModelAsk, fields, text};
 pub(crate) use relay::{ASKS_OF_ONE, FLEET_NODE, Holder, response};

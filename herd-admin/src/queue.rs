@@ -1,55 +1,18 @@
 //! `GET /fleet/queue`: what waits at the edge for a slot, and what the nodes have; `GET /fleet/limits`: every bound.
 
-use std::sync::Arc;
+mod view;
 
 use axum::extract::State;
 use axum::response::Response;
-use herd_core::name::ModelName;
 use herd_core::spot::{runner_occupancy, usable_slots};
 use http::HeaderMap;
 use serde::Serialize;
 
+pub use view::{Limit, QueueView, WaitingView};
+
 use crate::history::{self, Ask};
-use crate::state::{AdminState, View};
-
-/// What waits at the edge.
-#[derive(Debug, Clone, Default)]
-pub struct QueueView {
-    /// How many wait.
-    pub total: usize,
-    /// Those that have waited longest, a bounded number.
-    pub waiting: Vec<WaitingView>,
-    /// When this was so, by the edge's clock.
-    pub at_ms: u64,
-}
-
-/// One request that waits.
-#[derive(Debug, Clone)]
-pub struct WaitingView {
-    /// Its id.
-    pub request_id: Arc<str>,
-    /// The model that it asks for.
-    pub model: ModelName,
-    /// `interactive` or `batch`.
-    pub class: &'static str,
-    /// What it waits for: `busy`, `loading`, `occupied`, `hold` and so on.
-    pub reason: &'static str,
-    /// When it began to wait, by the edge's clock.
-    pub since_ms: u64,
-    /// Until it is predicted to start, milliseconds.
-    pub predicted_ms: f64,
-}
-
-/// One bound and how much of it is used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Limit {
-    /// Its key in the configuration.
-    pub name: String,
-    /// It.
-    pub limit: f64,
-    /// How much is used now; null = it is not a matter of use.
-    pub used: Option<f64>,
-}
+use crate::state::AdminState;
+use crate::view::View;
 
 #[derive(Serialize)]
 struct QueueAnswer {

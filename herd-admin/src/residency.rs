@@ -6,8 +6,10 @@ use herd_core::fleet::NodeState;
 use herd_store::{Residency, StoreState};
 use tokio::sync::watch;
 
-use crate::serve::repeated;
-use crate::state::{AdminState, View, unix_ms};
+use crate::state::AdminState;
+use crate::stop::repeated;
+use crate::view::View;
+use herd_store::unix_ms;
 
 /// From one look to the next: how much a share can be wrong for each load.
 const EVERY: Duration = Duration::from_secs(5);

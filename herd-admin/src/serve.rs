@@ -17,10 +17,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use crate::caller::Ends;
 use crate::state::AdminState;
+use crate::stop::stopped;
 use crate::write_limit::WriteLimit;
 use crate::{checks, events, pins, residency, router};
 
@@ -102,32 +102,6 @@ async fn connections(
     let finish = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_LIMIT, finish).await.is_err() {
         tracing::warn!(open = connections.len(), "admin connections were cut at the stop limit");
-    }
-}
-
-/// Waits until it is time to stop. A lost sender is one: nobody could stop the service any more.
-pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    drop(shutdown.wait_for(|stop| *stop).await);
-}
-
-/// Does `look` at once and then `every` so often, until it is time to stop; one that is under way then is dropped.
-pub(crate) async fn repeated<F: Future<Output = ()>>(
-    every: Duration,
-    mut shutdown: watch::Receiver<bool>,
-    mut look: impl FnMut() -> F,
-) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looks = async {
-        loop {
-            ticks.tick().await;
-            look().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = stopped(&mut shutdown) => {}
-        () = looks => {}
     }
 }
 

@@ -1,17 +1,11 @@
 //! What handlers share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use herd_core::decide::Policy;
-use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::join::Challenges;
-use herd_core::name::ModelName;
 use herd_core::places::Places;
 use herd_core::record::RequestRecord;
-pub(crate) use herd_store::unix_ms;
-use http::HeaderMap;
-use http::header::VIA;
+use herd_store::unix_ms;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
@@ -25,29 +19,17 @@ use crate::joins::Joins;
 use crate::kept::{KeptAudit, KeptBenchmarks};
 use crate::manage::Sequences;
 use crate::metrics::{FleetCollector, Later, fed_counter};
+pub use crate::node_client::SetupError;
+use crate::node_client::node_client;
 use crate::pins::Pins;
 use crate::pull::Pulls;
-use crate::via;
+use crate::view::View;
 
 /// Explanations computed at a time: each may hold a body of tens of megabytes.
 const EXPLANATIONS_AT_A_TIME: usize = 4;
 
 /// Requests for model cards that nodes are asked at a time, all together.
 const ASKS_AT_A_TIME: usize = 256;
-
-/// Why the admin service cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The registry has metrics of the same names.
-    #[error("cannot register the fleet's metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// The client for nodes cannot be made.
-    #[error("cannot make the HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
-    /// The system has no random numbers.
-    #[error("the system has no random numbers: {0}")]
-    Random(String),
-}
 
 /// What handlers share. Cloning is cheap.
 #[derive(Clone)]
@@ -226,56 +208,5 @@ impl AdminState {
             epoch_unix_ms: self.0.epoch_unix_ms,
             hides: self.0.config.hides,
         }
-    }
-}
-
-/// A client for nodes, but for its limits on a whole answer. What it asks for bears this process's mark.
-pub(crate) fn node_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
-    let mark = via::MARK.parse().map(|mark| HeaderMap::from_iter([(VIA, mark)])).unwrap_or_default();
-    edge_client(connect_timeout).default_headers(mark)
-}
-
-/// A client for an edge, as command lines and benchmarks are: what it asks for is no request that went through herd.
-pub(crate) fn edge_client(connect_timeout: Duration) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        // A proxy from the environment, or a redirect, would take requests to where nobody meant them to go.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(connect_timeout)
-}
-
-/// One picture of the fleet at one moment: all that an answer may depend on.
-#[derive(Debug, Clone)]
-pub(crate) struct View {
-    /// The fleet.
-    pub(crate) snapshot: Arc<FleetSnapshot>,
-    /// How requests are decided.
-    pub(crate) policy: Arc<Policy>,
-    /// The edge is stopping.
-    pub(crate) draining: bool,
-    /// The edge's monotonic clock.
-    pub(crate) now_ms: u64,
-    /// The wall clock, for display.
-    pub(crate) unix_ms: u64,
-    epoch_unix_ms: u64,
-    hides: fn(&ModelName) -> bool,
-}
-
-impl View {
-    /// The models of `node` that catalogues show.
-    pub(crate) fn models<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a Model> + use<'a> {
-        let hides = self.hides;
-        node.models.iter().filter(move |model| !model.unlisted && !hides(&model.name))
-    }
-
-    /// The same for the model named `name`.
-    pub(crate) fn model<'a>(&self, node: &'a Node, name: &ModelName) -> Option<&'a Model> {
-        node.model(name).filter(|model| !model.unlisted && !(self.hides)(&model.name))
-    }
-
-    /// A moment of the edge's clock in Unix milliseconds. The same for the same moment as long as the process lives,
-    /// whatever happens to the wall clock.
-    pub(crate) fn unix_ms_at(&self, edge_ms: u64) -> u64 {
-        self.epoch_unix_ms.saturating_add(edge_ms)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Moment {
 /// The wall clock now in RFC 3339, as Ollama writes it.
 #[must_use]
 pub fn now_rfc3339() -> String {
-    rfc3339(crate::state::unix_ms())
+    rfc3339(herd_store::unix_ms())
 }
 
 const DAY_SECONDS: i64 = 86_400;

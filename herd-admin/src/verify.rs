@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::HOST;
 use serde_json::Value;
 
-use crate::state::node_client;
+use crate::node_client::node_client;
 
 /// How much of an answer is read: Ollama's is some 20 bytes.
 const ANSWER_BYTES: usize = 4 << 10;

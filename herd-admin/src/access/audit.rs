@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use crate::state::unix_ms;
+use herd_store::unix_ms;
 
 /// Who changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::audit::{Actor, Audit};
 use super::file::{KeyFile, KeyFileError, KeyRecord, Stamp};
 use super::secret::{Fingerprint, looks_like_one};
-use crate::serve::stopped;
+use crate::stop::stopped;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(400);

@@ -9,7 +9,7 @@ use super::{
     ANSWER_TOKENS_MAX, CONCURRENCY_MAX, DURATION_MAX_S, OUTSTANDING_MAX, PAIRS_MAX, PROMPT_TOKENS_MAX, RATE_MAX_PER_S,
     RATE_MIN_PER_S, REQUESTS_MAX,
 };
-use crate::state::View;
+use crate::view::View;
 
 /// Why no run is begun.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -14,8 +14,10 @@ use super::run::Run;
 use super::store::{BenchmarkStore, Memory};
 use crate::FleetSource;
 use crate::config::AdminConfig;
-use crate::serve::stopped;
-use crate::state::{SetupError, View, edge_client, unix_ms};
+use crate::node_client::{SetupError, edge_client};
+use crate::stop::stopped;
+use crate::view::View;
+use herd_store::unix_ms;
 
 /// How often a run looks whether the edge is stopping.
 const LOOK: Duration = Duration::from_millis(250);

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::health::{Findings, Observed, Report, What};
 use herd_core::recommend::{Catalogue, Recommendation};
-use herd_store::{DAY_MS, HOUR_MS, HealthScore};
+use herd_store::{DAY_MS, HOUR_MS, HealthScore, StoreHandle, unix_ms};
 
 use super::counted::{Counted, Counts};
-use crate::state::{AdminState, unix_ms};
 
 /// Where the store keeps the findings.
 const KEY: &str = "health.findings";
@@ -59,11 +58,11 @@ impl Checks {
     }
 
     /// Reads what was known before the restart, once the store answers.
-    pub(super) async fn restore(&self, state: &AdminState) {
+    pub(super) async fn restore(&self, store: Option<&StoreHandle>) {
         if self.board().restored {
             return;
         }
-        let known = match &state.config().store {
+        let known = match store {
             Some(store) => store.setting::<Findings>(KEY).await,
             None => Ok(None),
         };
@@ -78,8 +77,8 @@ impl Checks {
     }
 
     /// Keeps what is known over a restart. A store that fails is a finding of its own.
-    pub(super) async fn save(&self, state: &AdminState) {
-        let Some(store) = &state.config().store else { return };
+    pub(super) async fn save(&self, store: Option<&StoreHandle>) {
+        let Some(store) = store else { return };
         let (restored, findings) = {
             let board = self.board();
             (board.restored, board.findings.clone())
@@ -133,10 +132,10 @@ impl Checks {
     }
 
     /// Keeps the last score over a restart. A store that fails is a finding of its own.
-    pub(super) fn keep_score(&self, state: &AdminState) {
-        let Some(score) = self.board().points.back().copied() else { return };
-        if let Some(store) = &state.config().store
-            && let Err(error) = store.post_score(score)
+    pub(super) fn keep_score(&self, store: Option<&StoreHandle>) {
+        let Some(last) = self.board().points.back().copied() else { return };
+        if let Some(store) = store
+            && let Err(error) = store.post_score(last)
         {
             tracing::debug!(%error, "the health score could not be kept");
         }

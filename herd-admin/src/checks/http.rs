@@ -13,7 +13,8 @@ use crate::body;
 use crate::guard::Operator;
 use crate::history::{Ask, told};
 use crate::refusal::Refusal;
-use crate::state::{AdminState, unix_ms};
+use crate::state::AdminState;
+use herd_store::unix_ms;
 
 /// Largest body: a name and a time.
 const BODY_BYTES: usize = 4 << 10;
@@ -159,7 +160,7 @@ struct About {
 async fn about(state: &AdminState, request: Request) -> Result<About, Refusal> {
     let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
     // What was known before a restart must not take the place of what is said now.
-    state.checks().restore(state).await;
+    state.checks().restore(state.config().store.as_ref()).await;
     serde_json::from_slice(&body).map_err(|error| Refusal::bad_request("invalid_request", body::json_error(&error)))
 }
 
@@ -230,7 +231,7 @@ fn mute_of(finding: &str, until_ms: u64) -> Mute {
 }
 
 async fn done(state: &AdminState, operator: &Operator, action: &'static str, done: Done) -> Response {
-    state.checks().save(state).await;
+    state.checks().save(state.config().store.as_ref()).await;
     state.audit(&operator.actor, action, &done.finding, "");
     json(StatusCode::OK, JSON, &done)
 }

@@ -15,7 +15,8 @@ use herd_store::{self as store, DAY_MS, DaySums, Details, LastHour, PairDay, Spr
 use super::counted::{Counted, EdgeCounts};
 use crate::node_facts::{model_named, takes_requests};
 use crate::pull::PullInfo;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// All that is counted now. What the store does not tell in time is as if nothing had been.
 pub(super) async fn gather(state: &AdminState) -> Stats {

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
 use super::snapshot;
 use crate::refusal::Refusal;
-use crate::serve::stopped;
 use crate::state::AdminState;
+use crate::stop::stopped;
 
 /// Longest silence: proxies take a connection for dead after some.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

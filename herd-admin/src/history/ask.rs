@@ -7,7 +7,8 @@ use herd_store::{DAY_MS, HOUR_MS, Range};
 use http::request::Parts;
 
 use crate::refusal::Refusal;
-use crate::state::{AdminState, unix_ms};
+use crate::state::AdminState;
+use herd_store::unix_ms;
 
 const MINUTE_MS: u64 = 60_000;
 

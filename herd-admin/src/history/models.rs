@@ -15,7 +15,8 @@ use super::shapes::Totals;
 use super::told;
 use crate::node_facts::model_named;
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 #[derive(Serialize)]
 struct Models {

@@ -23,7 +23,8 @@ use crate::guard::ModelOperator;
 use crate::nodes::NodeError;
 use crate::ollama::{ASKS_OF_ONE, Holder, response};
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// Longest time in which a client sends nothing of its file, or its node takes nothing.
 const SILENCE: Duration = Duration::from_mins(1);

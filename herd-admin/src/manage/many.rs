@@ -18,7 +18,8 @@ use crate::node_facts::shown_name;
 use crate::nodes::{NodeError, ask_node};
 use crate::ollama::{BODY_BYTES, ModelAsk, fields, text};
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// Nodes that are asked at a time.
 const AT_A_TIME: usize = 16;

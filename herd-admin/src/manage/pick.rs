@@ -13,7 +13,8 @@ use crate::health::NO_NODES;
 use crate::node_facts::takes_requests;
 use crate::ollama::FLEET_NODE;
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// The node that a request names: in its body, else in `X-Fleet-Node`.
 pub(super) fn named<'a>(in_body: Option<&'a str>, headers: &'a HeaderMap) -> Option<&'a str> {

@@ -15,7 +15,8 @@ use crate::health::NO_NODES;
 use crate::node_facts::takes_requests;
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View};
+use crate::state::AdminState;
+use crate::view::View;
 
 /// Asks the best node, then the next when it does not answer, fails, or has lost the model. The last answer stands.
 pub(crate) async fn show(State(state): State<AdminState>, request: Request) -> Result<Response, Refusal> {

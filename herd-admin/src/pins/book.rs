@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herd_core::fleet::{FleetSnapshot, Model, Node};
 use herd_core::name::{ModelName, NodeId};
+use herd_store::StoreHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::node_facts::model_named;
-use crate::state::AdminState;
 
 /// Where the store keeps them.
 const KEY: &str = "fleet.pins";
@@ -69,11 +69,11 @@ impl Pins {
     }
 
     /// Reads those from before the restart, once the store answers.
-    pub(super) async fn restore(&self, state: &AdminState) {
+    pub(super) async fn restore(&self, store: Option<&StoreHandle>) {
         if self.book().restored {
             return;
         }
-        let kept = match &state.config().store {
+        let kept = match store {
             Some(store) => store.setting::<Vec<Pin>>(KEY).await,
             None => Ok(None),
         };
@@ -88,8 +88,8 @@ impl Pins {
     }
 
     /// Keeps them over a restart; returns whether that worked.
-    pub(super) async fn save(&self, state: &AdminState) -> bool {
-        let Some(store) = &state.config().store else { return false };
+    pub(super) async fn save(&self, store: Option<&StoreHandle>) -> bool {
+        let Some(store) = store else { return false };
         let (restored, pins) = {
             let book = self.book();
             (book.restored, book.pins.clone())

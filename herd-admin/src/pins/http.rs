@@ -17,7 +17,9 @@ use crate::history::{Ask, told};
 use crate::node_facts::{model_named, takes_requests};
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
-use crate::state::{AdminState, View, unix_ms};
+use crate::state::AdminState;
+use crate::view::View;
+use herd_store::unix_ms;
 
 #[derive(Serialize)]
 struct Pinned<'a> {
@@ -34,7 +36,7 @@ pub(crate) async fn pin(
     request: Request,
 ) -> Result<Response, Refusal> {
     let asked = ModelAsk::of(&state, request).await?;
-    state.pins().restore(&state).await;
+    state.pins().restore(state.config().store.as_ref()).await;
     let view = state.view();
     let (node, model) = place(&view, &asked.name, asked.text("node_id"))?;
     if !asked.flag("force")
@@ -53,7 +55,7 @@ pub(crate) async fn pin(
         return Err(Refusal::new(StatusCode::CONFLICT, "too_many", "there are too many pins"));
     }
     state.pins().changed(&view.snapshot);
-    let persisted = state.pins().save(&state).await;
+    let persisted = state.pins().save(state.config().store.as_ref()).await;
     state.audit(&operator.actor, "model_pin", &model, &format!("on {node_id}"));
     Ok(json(StatusCode::OK, JSON, &Pinned { model: &model, node_id: &node_id, persisted }))
 }
@@ -92,13 +94,13 @@ pub(crate) async fn unpin(
     let unknown = || Refusal::not_found("not_pinned", "no such model is pinned");
     let Path(model) = model.map_err(|_| unknown())?;
     let name = ModelName::new(&model).map_err(|_| unknown())?;
-    state.pins().restore(&state).await;
+    state.pins().restore(state.config().store.as_ref()).await;
     let nodes = state.pins().remove(name.as_str(), ask.text("node_id").as_deref());
     if nodes.is_empty() {
         return Err(unknown());
     }
     state.pins().changed(&state.view().snapshot);
-    let persisted = state.pins().save(&state).await;
+    let persisted = state.pins().save(state.config().store.as_ref()).await;
     state.audit(&operator.actor, "model_unpin", name.as_str(), &format!("on {}", nodes.join(", ")));
     Ok(json(StatusCode::OK, JSON, &Unpinned { model: name.as_str(), nodes, persisted }))
 }

@@ -12,8 +12,8 @@ use tokio::time::MissedTickBehavior;
 use super::book::{Pin, Trouble, size_of};
 use crate::node_facts::{model_named, shown_name, takes_requests};
 use crate::nodes::{NodeError, ask_node};
-use crate::serve::stopped;
 use crate::state::AdminState;
+use crate::stop::stopped;
 use crate::time;
 
 /// From one look to the next.
@@ -57,7 +57,7 @@ pub(crate) async fn run(state: AdminState, mut shutdown: watch::Receiver<bool>) 
 
 /// One look: loads what is missing, one model of a node at a time.
 pub(crate) async fn look(state: &AdminState) {
-    state.pins().restore(state).await;
+    state.pins().restore(state.config().store.as_ref()).await;
     state.pins().mark(&state.view().snapshot);
     for pin in state.pins().leaving() {
         let_go(state, &pin).await;

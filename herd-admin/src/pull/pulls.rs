@@ -20,8 +20,9 @@ use super::state::{FailureKind, PullFailure, PullPhase, PullState};
 use super::{PullAsk, PullSettings, stream};
 use crate::FleetSource;
 use crate::config::AdminConfig;
-use crate::serve::stopped;
-use crate::state::{SetupError, node_client, unix_ms};
+use crate::node_client::{SetupError, node_client};
+use crate::stop::stopped;
+use herd_store::unix_ms;
 
 /// Pulls at a time, whatever the policy says.
 const RUNNING_LIMIT: usize = 64;

@@ -10,7 +10,7 @@ use super::types::{
     ResidentStatus, Totals,
 };
 use crate::node_facts::{ollama_version, queue_depth, runners, shown_name, slots, takes_requests, why};
-use crate::state::View;
+use crate::view::View;
 
 const GIB: f64 = 1_073_741_824.0;
 const GB: f64 = 1e9;

@@ -10,8 +10,8 @@ use http::Request;
 use serde_json::{Value, json};
 
 use crate::AdminConfig;
-use crate::state::unix_ms;
 use crate::testing::{App, heartbeat, loaded};
+use herd_store::unix_ms;
 
 /// A store in a folder of its own, removed at its end.
 pub(super) struct Kept {

@@ -324,7 +324,7 @@ async fn the_last_hour_is_known_after_a_restart() {
     let kept = kept.reopen().await;
     let app = kept.app();
     join(&app, nodes());
-    while app.state.config().store.as_ref().unwrap().last_hour(crate::state::unix_ms()).total.summary().requests < 60 {
+    while app.state.config().store.as_ref().unwrap().last_hour(herd_store::unix_ms()).total.summary().requests < 60 {
         tokio::task::yield_now().await;
     }
     check(&found(&app).await, &["failure_rate a -"]);
