@@ -3,15 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::ConnectInfo;
 use herd_core::access::Source;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName};
 
 use crate::peer_user::{LocalUsers, PeerUser};
-use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::state::AdminState;
 
 /// The header by which the edge proves that a request was forwarded by it, and that `X-Forwarded-For` is its word.
 pub const EDGE_SECRET_HEADER: HeaderName = HeaderName::from_static("x-herd-edge");
@@ -103,19 +101,6 @@ pub(crate) async fn told_apart(caller: Caller, parts: &Parts, users: LocalUsers)
     };
     let is_operator = ends.user.is_operator(users, *peer, ends.local).await;
     if is_operator { caller } else { Caller { source: Source::Network, ..caller } }
-}
-
-impl FromRequestParts<AdminState> for Caller {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let unknown =
-            || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown_caller", "the caller's address is not known");
-        let config = state.config();
-        let ConnectInfo(peer) = *parts.extensions.get::<ConnectInfo<SocketAddr>>().ok_or_else(unknown)?;
-        let caller = Self::read(&parts.headers, peer.ip(), config.edge_secret.as_ref()).ok_or_else(unknown)?;
-        Ok(caller)
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use herd_core::name::ModelName;
 use herd_store::StoreHandle;
 
 use crate::access::Keys;
-use crate::guard::Hosts;
+use crate::hosts::Hosts;
 use crate::peer_user::LocalUsers;
 use crate::pull::PullSettings;
 use crate::secret::Secret;

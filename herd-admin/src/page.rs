@@ -3,7 +3,7 @@
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderName};
 
-use crate::guard::Hosts;
+use crate::hosts::Hosts;
 
 /// Browsers say here how a request's site relates to ours.
 pub(crate) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
