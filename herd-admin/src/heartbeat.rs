@@ -6,14 +6,14 @@ use herd_core::access::{Denied, Need, Scope, Source};
 use herd_core::fleet::{Condition, HeartbeatError, Sender};
 use herd_core::name::NodeId;
 use herd_core::wire::{Heartbeat, HeartbeatReply};
-use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::access::{refused, scheme};
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::caller::Caller;
-use crate::join;
+use crate::join::{self, join_token_required, turned_away, unauthorized};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::state::AdminState;
@@ -88,14 +88,6 @@ fn notice(state: &AdminState, id: &str) -> Option<String> {
     }
 }
 
-/// Says who was turned away and why, where an operator looks.
-pub(crate) fn turned_away(state: &AdminState, caller: Caller, node_id: &str, refusal: &Refusal) {
-    let (code, message) = (refusal.code(), refusal.message());
-    if state.joins().refused(caller.ip, code, node_id, message, state.source().now_ms()) {
-        tracing::warn!(node_id, address = %caller.ip, code, reason = message, "an agent is turned away");
-    }
-}
-
 /// Whether the sender is trusted, decided before its body is read.
 fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool, Refusal> {
     let (config, keys) = (state.config(), state.keys());
@@ -124,19 +116,6 @@ fn admit(headers: &HeaderMap, caller: Caller, state: &AdminState) -> Result<bool
         Ok(_) if guarded => Err(join_token_required()),
         Ok(_) => Ok(false),
     }
-}
-
-/// What an agent is told that does not show the token.
-pub(crate) fn join_token_required() -> Refusal {
-    unauthorized(
-        "a join token is required: give the agent the edge's fleet.join_token (FLEET_JOIN_TOKEN, --join-token) or a key of \
-         the scope node",
-    )
-}
-
-fn unauthorized(message: &'static str) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
-        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 fn parse(body: &[u8]) -> Result<Heartbeat, Refusal> {

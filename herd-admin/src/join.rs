@@ -4,15 +4,14 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use herd_core::join::{self, Challenges, JoinSecret, SCHEME};
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::access::scheme;
 use crate::answer::{JSON, json};
 use crate::body;
 use crate::caller::Caller;
-use crate::heartbeat::{join_token_required, turned_away};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 
@@ -96,4 +95,26 @@ fn secrets(state: &AdminState) -> impl Iterator<Item = JoinSecret> {
     let tokens = [&config.join_token, &config.own_agent];
     let tokens: Vec<_> = tokens.into_iter().flatten().map(crate::secret::Secret::for_joining).collect();
     tokens.into_iter().chain(state.keys().for_joining())
+}
+
+/// Says who was turned away and why, where an operator looks.
+pub(crate) fn turned_away(state: &AdminState, caller: Caller, node_id: &str, refusal: &Refusal) {
+    let (code, message) = (refusal.code(), refusal.message());
+    if state.joins().refused(caller.ip, code, node_id, message, state.source().now_ms()) {
+        tracing::warn!(node_id, address = %caller.ip, code, reason = message, "an agent is turned away");
+    }
+}
+
+/// What an agent is told that does not show the token.
+pub(crate) fn join_token_required() -> Refusal {
+    unauthorized(
+        "a join token is required: give the agent the edge's fleet.join_token (FLEET_JOIN_TOKEN, --join-token) or a key of \
+         the scope node",
+    )
+}
+
+/// What an agent is told whose word does not do.
+pub(crate) fn unauthorized(message: &'static str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "join_token", message)
+        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
