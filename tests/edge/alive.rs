@@ -39,8 +39,8 @@ fn silent() -> Scripted {
 
 #[test]
 fn a_silent_node_is_waited_for_while_its_runner_works_and_not_when_that_has_stopped() {
-    // Without the evidence it would be given up at once: its model is in memory, and the prompt is short.
-    let edge = Edge::start_with("reaper: {first_byte_floor_ms: 300}\n", &[]);
+    // Without the evidence it would be given up after this: its model is in memory, and the prompt is short.
+    let edge = Edge::start_with("reaper: {first_byte_floor_ms: 2500}\n", &[]);
     let (silent, other) = (silent(), Scripted::ollama());
     beat(&edge, &silent, "silent", 1);
     edge.wait_for(&["silent"]);
@@ -53,7 +53,7 @@ fn a_silent_node_is_waited_for_while_its_runner_works_and_not_when_that_has_stop
         steps += 1;
         beat(&edge, &silent, "silent", steps);
         beat(&edge, &other, "other", 1);
-        began.elapsed() > Duration::from_secs(4)
+        began.elapsed() > Duration::from_secs(7)
     });
     assert!(other.take_heads().is_empty(), "nobody else is asked meanwhile");
     let answered = std::thread::spawn(move || read_answer(&mut client));
