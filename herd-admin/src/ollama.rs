@@ -92,10 +92,11 @@ impl<'a> Details<'a> {
 /// `GET /api/tags`: every model that a reachable node has, the newest first.
 pub(crate) async fn tags(State(state): State<AdminState>, headers: HeaderMap) -> Response {
     let view = state.view();
-    let mut entries = catalogue(&view);
-    entries.sort_by_key(|entry| Reverse(entry.modified));
-    let models = entries.into_iter().map(tag).collect();
-    json_if_changed(&headers, OLLAMA_JSON, &List { models })
+    state.answers().tags.json_if_changed(&view, &headers, OLLAMA_JSON, || {
+        let mut entries = catalogue(&view);
+        entries.sort_by_key(|entry| Reverse(entry.modified));
+        List { models: entries.into_iter().map(tag).collect() }
+    })
 }
 
 fn tag(entry: Entry<'_>) -> Tag<'_> {

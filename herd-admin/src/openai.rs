@@ -7,7 +7,7 @@ use herd_core::name::ModelName;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use crate::answer::{JSON, json, json_if_changed};
+use crate::answer::{JSON, json};
 use crate::catalogue::{Entry, catalogue, find};
 use crate::refusal::Refusal;
 use crate::state::AdminState;
@@ -43,11 +43,13 @@ struct Models<'a> {
 /// `GET /v1/models`: `data` is `OpenAI`'s list, `models` the Codex picker's.
 pub(crate) async fn models(State(state): State<AdminState>, headers: HeaderMap) -> Response {
     let view = state.view();
-    let mut entries = catalogue(&view);
-    entries.sort_by_key(|entry| entry.shown);
-    let data = entries.iter().map(|entry| Card::of(entry, entry.shown)).collect();
-    let models = entries.iter().map(PickerCard::of).collect();
-    json_if_changed(&headers, JSON, &Models { object: "list", data, models })
+    state.answers().models.json_if_changed(&view, &headers, JSON, || {
+        let mut entries = catalogue(&view);
+        entries.sort_by_key(|entry| entry.shown);
+        let data = entries.iter().map(|entry| Card::of(entry, entry.shown)).collect();
+        let models = entries.iter().map(PickerCard::of).collect();
+        Models { object: "list", data, models }
+    })
 }
 
 /// `GET /v1/models/{id}`: one of `OpenAI`'s list. Names may have slashes; the id is echoed as it was asked for.

@@ -76,12 +76,28 @@ pub(crate) async fn change(
     let body = body::read(request.into_body(), BODY_MAX_BYTES, state.config().body_timeout).await?;
     let changes: serde_json::Map<String, Value> = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad_request("invalid_request", format!("a JSON object is wanted: {error}")))?;
+    let before = state.source().settings();
     let worker = state.clone();
     let made = tokio::task::spawn_blocking(move || worker.source().change_settings(&changes)).await;
     let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the change was cut off");
     let change = made.map_err(failed)?.map_err(|error| Refusal::bad_request("invalid_setting", told(&error)))?;
-    state.audit(&operator.actor, "settings_change", &change.changed.join(","), "");
+    let detail = differences(&change.changed, &before, &state.source().settings());
+    state.audit(&operator.actor, "settings_change", &change.changed.join(","), &detail);
     Ok(json(StatusCode::OK, JSON, &change))
+}
+
+/// Longest that the value of one key is told, in characters.
+const VALUE_CHARS: usize = 200;
+
+/// What became of the `changed` keys, for people. Secrets are no values here.
+fn differences(changed: &[String], before: &[Setting], after: &[Setting]) -> String {
+    let value = |all: &[Setting], key: &str| {
+        let found = all.iter().find(|setting| setting.key == key);
+        let text = found.map_or_else(|| "unset".to_owned(), |setting| setting.value.to_string());
+        text.chars().take(VALUE_CHARS).collect::<String>()
+    };
+    let told = changed.iter().map(|key| format!("{key}: {} -> {}", value(before, key), value(after, key)));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn told(error: &SettingsError) -> String {

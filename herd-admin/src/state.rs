@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::FleetSource;
 use crate::access::{Actor, Audit, Keys};
+use crate::answer::SharedAnswer;
 use crate::benchmark::Benchmarks;
 use crate::checks::Checks;
 use crate::config::AdminConfig;
@@ -30,6 +31,15 @@ const EXPLANATIONS_AT_A_TIME: usize = 4;
 
 /// Requests for model cards that nodes are asked at a time, all together.
 const ASKS_AT_A_TIME: usize = 256;
+
+/// Answers that all who ask share.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// `GET /api/tags`.
+    pub(crate) tags: SharedAnswer,
+    /// `GET /v1/models`.
+    pub(crate) models: SharedAnswer,
+}
 
 /// What handlers share. Cloning is cheap.
 #[derive(Clone)]
@@ -52,6 +62,7 @@ struct Shared {
     events: Events,
     joins: Joins,
     challenges: Challenges,
+    answers: Answers,
     /// Wall clock, Unix milliseconds, at the start of the edge's monotonic clock.
     epoch_unix_ms: u64,
 }
@@ -96,6 +107,7 @@ impl AdminState {
             events: Events::default(),
             joins: Joins::default(),
             challenges: Challenges::new(random),
+            answers: Answers::default(),
             epoch_unix_ms,
         };
         Ok(Self(Arc::new(shared)))
@@ -153,6 +165,11 @@ impl AdminState {
     /// What agents prove over that they know the join token.
     pub(crate) fn challenges(&self) -> &Challenges {
         &self.0.challenges
+    }
+
+    /// Answers that all who ask share.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.0.answers
     }
 
     /// Models that stay in memory.

@@ -135,6 +135,13 @@ impl Logging<'_> {
     }
 }
 
+/// Starts the audit log alone, for a command that changes something while no program of `data_dir` may run.
+pub fn audit_only(data_dir: &Path) -> Logs {
+    let (sink, worker) = Sink::start("log-audit", Files::new(&data_dir.join(FOLDER), AUDIT_FILE, AUDIT_FILES));
+    drop(tracing_subscriber::registry().with(JsonLines(sink).with_filter(audit_filter())).try_init());
+    Logs { _workers: vec![worker] }
+}
+
 fn audit_filter() -> Targets {
     Targets::new().with_target(AUDIT, tracing::Level::INFO)
 }

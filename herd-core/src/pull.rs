@@ -5,6 +5,7 @@
 //! often ([`Backoff`]).
 
 mod backoff;
+mod daily;
 mod download;
 mod pattern;
 mod place;
@@ -15,6 +16,7 @@ mod tests;
 use crate::name::ModelName;
 
 pub use backoff::{Backoff, Failure};
+pub use daily::Daily;
 pub use download::{Download, PullStop};
 pub use pattern::Pattern;
 pub use place::{Holders, Placing, disk_available, known_size, place, place_on};
@@ -29,6 +31,8 @@ pub struct PullPolicy {
     pub allow: Vec<Pattern>,
     /// Largest model that is pulled by itself, bytes on disk.
     pub max_bytes: u64,
+    /// Most that is pulled by itself within a day, over all nodes, bytes.
+    pub bytes_per_day: u64,
     /// Disk of a node that no pull uses up, an operator's neither.
     pub disk_reserve_bytes: u64,
     /// Pulls at a time over all nodes. Each node runs one at a time besides.
@@ -41,6 +45,7 @@ impl Default for PullPolicy {
             enabled: true,
             allow: vec![Pattern::any()],
             max_bytes: 50_000_000_000,
+            bytes_per_day: 200_000_000_000,
             disk_reserve_bytes: 10_000_000_000,
             running_max: 4,
         }

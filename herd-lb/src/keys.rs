@@ -21,15 +21,18 @@ pub fn run(command: &KeyCommand, config: &Config, out: &mut impl Write, notes: &
         KeyCommand::List => list(&file.read()?, out).context("cannot print"),
         KeyCommand::Remove(key) => {
             let removed = file.remove(&key.name)?;
+            audit("key_remove", &removed);
             writeln!(notes, "removed {} ({})", removed.name, removed.id)?;
             warn_of_openings(&removed, &file.read()?, config, notes).context("cannot print")
         }
         KeyCommand::Disable(key) => {
             let key = file.set_disabled(&key.name, true)?;
+            audit("key_disable", &key);
             writeln!(notes, "disabled {} ({})", key.name, key.id).context("cannot print")
         }
         KeyCommand::Enable(key) => {
             let key = file.set_disabled(&key.name, false)?;
+            audit("key_enable", &key);
             writeln!(notes, "enabled {} ({})", key.name, key.id).context("cannot print")
         }
     }
@@ -49,6 +52,7 @@ fn add(
     };
     let had_infer = has(&file.read()?, Scope::Infer);
     let (key, secret) = file.add(&NewKey { name: asked.name.clone(), scopes: asked.scope, limits })?;
+    audit("key_add", &key);
     writeln!(notes, "{} ({}) for {}; this is shown once:", key.name, key.id, asked.scope)?;
     writeln!(out, "{secret}")?;
     if asked.scope.has(Scope::Infer) && !had_infer && config.require_keys == Require::Auto {
@@ -75,6 +79,13 @@ fn warn_of_openings(
         writeln!(notes, "That was the last key for nodes: heartbeats need none now (access.require: auto).")?;
     }
     Ok(())
+}
+
+/// Says in the audit log who changed a key. A running edge tells there, too, when it notices.
+fn audit(action: &str, key: &KeyRecord) {
+    let by = format!("herd key, user {}", rustix::process::getuid().as_raw());
+    let detail = format!("{} ({})", key.id, key.scopes.join(","));
+    tracing::info!(target: "herd::audit", action, on = key.name, detail, by, "changed");
 }
 
 fn has(keys: &[KeyRecord], scope: Scope) -> bool {

@@ -10,7 +10,7 @@ use herd_admin::{LivePhase, LiveView};
 use herd_core::exchange::{Exchange, State};
 use herd_core::patience::GiveUp;
 use herd_core::request::RequestProfile;
-use papaya::HashMap;
+use papaya::{HashMap, HashSet};
 
 use crate::connection::Connection;
 
@@ -46,6 +46,8 @@ pub struct Live(Arc<Registry>);
 #[derive(Default)]
 struct Registry {
     requests: HashMap<u64, Arc<Entry>>,
+    /// The names that clients have given them.
+    ids: HashSet<Arc<str>>,
     numbers: AtomicU64,
 }
 
@@ -98,6 +100,20 @@ impl Live {
         LiveGuard { live: self.clone(), number, request }
     }
 
+    /// A client's name for a request, for as long as this lives: no two have the same at a time. One that is taken gets
+    /// `suffix`, which no other has.
+    #[must_use]
+    pub fn name(&self, wanted: &str, suffix: impl FnOnce() -> String) -> GivenId {
+        let wanted: Arc<str> = wanted.into();
+        let ids = self.0.ids.pin();
+        if ids.insert(Arc::clone(&wanted)) {
+            return GivenId { live: self.clone(), id: wanted };
+        }
+        let id: Arc<str> = format!("{wanted}-{}", suffix()).into();
+        ids.insert(Arc::clone(&id));
+        GivenId { live: self.clone(), id }
+    }
+
     /// Everything under way, oldest first, `most` at the most; and how many there are in all.
     #[must_use]
     pub fn list(&self, most: usize) -> (usize, Vec<LiveView>) {
@@ -107,12 +123,32 @@ impl Live {
         (all.len(), all.iter().take(most).map(|request| request.view()).collect())
     }
 
-    /// Ends every request of that id, wherever it is; returns how many there were.
+    /// Ends the request of that id, wherever it is; returns how many there were.
     #[must_use]
     pub fn cancel(&self, request_id: &str) -> usize {
         let requests = self.0.requests.pin();
         let meant = requests.values().filter(|request| *request.request_id == *request_id);
         meant.map(|request| request.life.cancel(&request.connection)).count()
+    }
+}
+
+/// A name that a client has given a request, free again when this is dropped.
+pub struct GivenId {
+    live: Live,
+    id: Arc<str>,
+}
+
+impl GivenId {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Drop for GivenId {
+    fn drop(&mut self) {
+        self.live.0.ids.pin().remove(&self.id);
     }
 }
 
@@ -180,6 +216,16 @@ mod tests {
             benchmark: false,
         };
         Life::new(Exchange::new(request, Vec::new(), RequestRecord::default(), began_ms, began_ms))
+    }
+
+    #[test]
+    fn no_two_requests_have_one_name_at_a_time() {
+        let live = Live::default();
+        let first = live.name("mine", || "1".into());
+        let second = live.name("mine", || "2".into());
+        assert_eq!((first.as_str(), second.as_str()), ("mine", "mine-2"));
+        drop(first);
+        assert_eq!(live.name("mine", || "3".into()).as_str(), "mine", "it is free again");
     }
 
     #[test]

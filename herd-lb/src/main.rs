@@ -10,7 +10,7 @@ use clap::Parser as _;
 use herd_agent::log::{Logging, Logs};
 use herd_lb::cli::{Command, Flags};
 use herd_lb::config::{Config, ConfigError, Layers};
-use herd_lb::settings::load;
+use herd_lb::settings::{check_owner, load};
 
 /// A request makes some two hundred allocations, most of them Pingora's, and frees many on another thread.
 #[global_allocator]
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(Command::Key(command)) = &flags.command {
+        let _audit = herd_agent::log::audit_only(&config.data_dir);
         let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
         return match herd_lb::keys::run(command, &config, &mut out, &mut notes) {
             Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +90,7 @@ fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
     }
     let place = |error: ConfigError| anyhow::anyhow!("{}", layers.located(&error, flags.config.as_deref()));
     let data_dir = layers.build().map_err(place)?.data_dir;
+    check_owner(&data_dir).map_err(anyhow::Error::msg)?;
     let passed_over = if flags.check_config { Vec::new() } else { load(&mut layers, &data_dir) };
     let config = layers.build()?;
     Ok((layers, config, passed_over))

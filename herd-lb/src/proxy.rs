@@ -111,7 +111,9 @@ impl ProxyHttp for Edge {
         session.set_ignore_info_resp(true);
         guard::tidy(session.req_header_mut());
         if let Some(id) = guard::request_id(session.req_header()) {
-            ctx.request_id = id;
+            let given = self.live.name(&id, ctx::new_id);
+            given.as_str().clone_into(&mut ctx.request_id);
+            ctx.given_id = Some(given);
         }
         ctx.marks = Marks::take(session.req_header_mut(), &self.edge_secret);
         ctx.dialect = dialect(session.req_header().uri.path());

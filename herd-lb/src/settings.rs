@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::config::{Config, ConfigError, ConfigFile, Layers, LiveConfig, Source, help, variable};
 use crate::fleet::Fleet;
 
-pub use saved::{load, settings_file};
+pub use saved::{check_owner, load, settings_file};
 
 /// Keys of which nothing but their being set is told, and which are not changed here.
 const SECRET: [&str; 1] = ["fleet.join_token"];
 
 /// Keys and sections that are read once, at the start.
-const AT_START: [&str; 17] = [
+const AT_START: [&str; 19] = [
     "store",
     "listen",
     "data_dir",
@@ -34,6 +34,8 @@ const AT_START: [&str; 17] = [
     "fleet.networks",
     "fleet.nodes_max",
     "fleet.models_max",
+    "fleet.nodes_per_address_max",
+    "fleet.models_total_max",
     "fleet.heartbeat_body_bytes",
     "probe",
     "limits",

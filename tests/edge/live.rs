@@ -42,6 +42,27 @@ fn an_operator_sees_requests_and_ends_them_wherever_they_are() {
     assert_eq!(cancel("running"), None, "it is no more");
 }
 
+#[test]
+fn a_name_that_two_clients_give_is_one_requests_alone() {
+    let edge = Edge::start(&[]);
+    let _sim = Sim::start(Some(&edge), "a", &["--hot", "tiny", "--decode-tps", "20", "--num-parallel", "2"]);
+    edge.wait_for(&["a"]);
+    let ask = || {
+        let mut client = connect(edge.address);
+        client.write_all(&post_with("/api/chat", "X-Request-Id: mine\r\n", LONG)).unwrap();
+        client
+    };
+    let mut first = ask();
+    eventually("it answers", || phases(&edge) == [("mine".into(), "decode".into())]);
+    let _second = ask();
+    let other = || phases(&edge).iter().map(|(id, _)| id.clone()).find(|id| id.starts_with("mine-"));
+    eventually("the other has a name of its own", || other().is_some());
+    let cancelled = edge.admin("DELETE", "/dashboard/api/requests/mine", "")["cancelled"].as_u64();
+    assert_eq!(cancelled, Some(1));
+    assert_eq!(read_answer(&mut first).header("X-Request-Id"), Some("mine"));
+    assert!(other().is_some(), "it goes on");
+}
+
 /// The next event of that name, which comes before a silence of 15 s.
 fn event(stream: &mut BufReader<TcpStream>, name: &str) -> Value {
     let wanted = format!("event: {name}\n");

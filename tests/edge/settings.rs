@@ -1,6 +1,9 @@
 //! Settings that change while the edge runs.
 
-use herd_harness::{Edge, Sim, post_with, send};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use herd_harness::{Edge, Sim, Start, bin, eventually, post_with, send};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const SMALLER: &[u8] = br#"{"model":"tiny","stream":false,"prompt":"x","options":{"num_predict":1,"num_ctx":512}}"#;
@@ -33,4 +36,42 @@ fn a_wrong_setting_changes_nothing_and_is_named() {
     assert!(answer.text().contains("queue.max_waiting"), "{answer:?}");
     let listed = edge.admin("GET", "/dashboard/api/settings", "").to_string();
     assert!(!listed.contains("\"source\":\"runtime\""));
+}
+
+/// The lines of the audit log.
+fn audit(edge: &Edge) -> String {
+    std::fs::read_to_string(edge.data_dir().join("logs/audit.jsonl")).unwrap_or_default()
+}
+
+#[test]
+fn the_audit_log_tells_what_a_setting_was_and_is_and_who_made_a_key() {
+    let edge = Edge::launch(&Start { log: "info", ..Start::default() });
+    drop(edge.admin("POST", "/dashboard/api/settings", r#"{"queue.max_wait_ms":12345}"#));
+    eventually("the change is told with both values", || {
+        audit(&edge).lines().any(|line| {
+            line.contains("settings_change") && line.contains("queue.max_wait_ms: ") && line.contains(" -> 12345")
+        })
+    });
+    drop(edge.add_key(&["someone"]));
+    let line = audit(&edge).lines().find(|line| line.contains("\"key_add\"")).map(str::to_owned);
+    let line = line.expect("herd key writes its own line, at once");
+    assert!(line.contains("someone") && line.contains("herd key, user "), "{line}");
+}
+
+#[test]
+fn settings_that_others_can_write_are_refused() {
+    let edge = Edge::start(&[]);
+    drop(edge.admin("POST", "/dashboard/api/settings", r#"{"queue.max_wait_ms":12345}"#));
+    let file = edge.data_dir().join("settings.json");
+    let starts = |mode: u32| {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(bin("herd"));
+        command.args(["key", "list", "--data-dir"]).arg(edge.data_dir());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (started, told) = starts(0o666);
+    assert!(!started && told.contains("settings.json: others may write it"), "{told}");
+    let (started, told) = starts(0o600);
+    assert!(started, "{told}");
 }

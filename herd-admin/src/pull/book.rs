@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use herd_core::name::{ModelName, NodeId};
-use herd_core::pull::Backoff;
+use herd_core::pull::{Backoff, Daily};
 
 use super::PullAsk;
 use super::job::{Job, PullInfo};
@@ -19,6 +19,8 @@ pub(super) struct Book {
     recent: VecDeque<(Arc<Job>, u64)>,
     /// When a model may be pulled again by itself.
     pub(super) backoff: Backoff,
+    /// What pulls of requests have fetched.
+    pub(super) daily: Daily,
     /// No pull is started any more.
     pub(super) stopping: bool,
     last_id: u64,
@@ -85,6 +87,16 @@ impl Book {
     /// The nodes that pull now.
     pub(super) fn pulling(&self) -> Vec<NodeId> {
         self.jobs().map(|job| job.node_id.clone()).collect()
+    }
+
+    /// Bytes that pulls of requests have fetched within a day, those that run counted with all that they will fetch as far
+    /// as that is known.
+    pub(super) fn automatic_bytes(&self, now_ms: u64) -> u64 {
+        let running = self.jobs().filter(|job| job.reason.is_auto()).map(|job| {
+            let state = job.state.borrow();
+            state.total_bytes.unwrap_or(0).max(state.completed_bytes)
+        });
+        running.fold(self.daily.bytes(now_ms), u64::saturating_add)
     }
 
     /// Whether `model` is being pulled.

@@ -89,6 +89,7 @@ fn refused(refusal: &PullRefusal) -> Refusal {
         PullRefusal::NodeUnavailable { .. }
         | PullRefusal::NoNode
         | PullRefusal::TooMany { .. }
+        | PullRefusal::DayIsFull { .. }
         | PullRefusal::BackingOff { .. }
         | PullRefusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -88,21 +88,18 @@ impl Job {
         drop(self.state.subscribe().wait_for(|state| state.phase.is_over()).await);
     }
 
-    /// Tells the audit log that it begins.
-    pub(super) fn audit_start(&self) {
+    /// Logs that it begins. That somebody asked for it is in the audit log besides.
+    pub(super) fn log_start(&self) {
         let (reason, by) = (self.reason.name(), self.reason.by());
-        tracing::info!(
-            target: "herd::audit", pull = self.id, model = %self.model, node_id = %self.node_id, reason, by, "pull started"
-        );
+        tracing::info!(pull = self.id, model = %self.model, node_id = %self.node_id, reason, by, "pull started");
     }
 
-    /// Tells the audit log how it ended.
-    pub(super) fn audit_end(&self, state: &PullState) {
+    /// Logs how it ended.
+    pub(super) fn log_end(&self, state: &PullState) {
         let (reason, by) = (self.reason.name(), self.reason.by());
         let (outcome, bytes, error) = (state.phase.name(), state.completed_bytes, state.phase.error());
         tracing::info!(
-            target: "herd::audit", pull = self.id, model = %self.model, node_id = %self.node_id, reason, by, outcome, bytes,
-            error, "pull ended"
+            pull = self.id, model = %self.model, node_id = %self.node_id, reason, by, outcome, bytes, error, "pull ended"
         );
     }
 

@@ -102,7 +102,7 @@ impl Pulls {
         })?;
         book.begin(Arc::clone(&job));
         shared.metrics.running.inc();
-        job.audit_start();
+        job.log_start();
         Ok(PullHandle::new(shared, &job))
     }
 
@@ -168,12 +168,17 @@ impl Shared {
         let (snapshot, life, now_ms) = (self.source.snapshot(), self.source.policy().life, self.source.now_ms());
         let size_bytes = known_size(&snapshot, &ask.model);
         let is_auto = ask.reason.is_auto();
+        let used_bytes = book.automatic_bytes(now_ms);
         if is_auto {
             policy.allows(&ask.model)?;
             if let Some(needed_bytes) = size_bytes.filter(|size| *size > policy.max_bytes) {
                 return Err(PullRefusal::TooLarge { needed_bytes, max_bytes: policy.max_bytes });
             }
             book.backoff.check(&ask.model, now_ms)?;
+            let max_bytes = policy.bytes_per_day;
+            if used_bytes.saturating_add(size_bytes.unwrap_or(1)) > max_bytes {
+                return Err(PullRefusal::DayIsFull { used_bytes, max_bytes });
+            }
         }
         let pulling = book.pulling();
         let holders = if is_auto { Holders::Skip } else { Holders::Prefer };
@@ -194,7 +199,7 @@ impl Shared {
             insecure: ask.insecure,
             node_id: node.id.clone(),
             address: node.address,
-            max_bytes: is_auto.then_some(policy.max_bytes),
+            max_bytes: is_auto.then(|| policy.max_bytes.min(policy.bytes_per_day.saturating_sub(used_bytes))),
             room_bytes: disk_available(node).map(|available| available.saturating_sub(policy.disk_reserve_bytes)),
             started_unix_ms: unix_ms(),
             state: watch::Sender::new(PullState::new()),
@@ -220,10 +225,20 @@ impl Shared {
             }
             _ => {}
         }
+        if job.reason.is_auto() {
+            book.daily.add(fetched_bytes(job, &end), self.source.now_ms());
+        }
         self.metrics.ended(&end);
         job.update(|state| state.end(end));
-        job.audit_end(&job.state.borrow());
+        job.log_end(&job.state.borrow());
     }
+}
+
+/// What `job` has fetched at its `end`; a layer that is complete at once is never told so.
+fn fetched_bytes(job: &Job, end: &PullPhase) -> u64 {
+    let state = job.state.borrow();
+    let whole = state.total_bytes.filter(|_| *end == PullPhase::Succeeded);
+    state.completed_bytes.max(whole.unwrap_or(0))
 }
 
 /// Runs `job` to its end, or until it is ended from outside.

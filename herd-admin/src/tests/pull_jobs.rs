@@ -90,6 +90,29 @@ async fn a_model_that_turns_out_too_large_is_dropped() {
 }
 
 #[tokio::test]
+async fn requests_have_so_much_pulled_a_day_and_no_more() {
+    let mut node = Node::new().await;
+    let app = with_policy(PullPolicy { bytes_per_day: 1_000, ..PullPolicy::default() });
+    app.join(node.heartbeat("n", &[], 500));
+    let _driver = drive(&app);
+    let mut first = app.pulls.start(auto("tiny")).unwrap();
+    let call = node.called().await;
+    call.say(LAYER).await;
+    call.succeed().await;
+    assert_eq!(first.finished().await.phase, PullPhase::Succeeded);
+    // 700 bytes of the day are used; the next may have 300, and has more.
+    let mut second = app.pulls.start(auto("other")).unwrap();
+    let call = node.called().await;
+    call.say(LAYER).await;
+    assert_eq!(failure(&mut second).await.0, FailureKind::TooLarge);
+    call.dropped().await;
+    app.pulls.set_policy(PullPolicy { bytes_per_day: 700, ..PullPolicy::default() });
+    let refused = app.pulls.start(auto("third")).map(|_| ()).map_err(|refusal| refusal.name());
+    assert_eq!(refused, Err("pull_day_full"));
+    assert!(app.pulls.start(manual("third")).is_ok(), "whoever says so may");
+}
+
+#[tokio::test]
 async fn the_disk_keeps_its_reserve() {
     let mut node = Node::new().await;
     let app = App::of([node.heartbeat("n", &[], 11)]);

@@ -21,6 +21,13 @@ pub enum PullRefusal {
         /// The most allowed.
         max_bytes: u64,
     },
+    /// As much as may be was pulled automatically within a day.
+    DayIsFull {
+        /// Bytes of the last day, what runs now included.
+        used_bytes: u64,
+        /// The most allowed.
+        max_bytes: u64,
+    },
     /// There is no node of that id.
     UnknownNode,
     /// The node that was asked for is not reachable, or its Ollama does not answer.
@@ -79,6 +86,7 @@ impl PullRefusal {
             Self::Disabled => "pull_disabled",
             Self::NotAllowed { .. } => "pull_not_allowed",
             Self::TooLarge { .. } => "pull_too_large",
+            Self::DayIsFull { .. } => "pull_day_full",
             Self::UnknownNode => "unknown_node",
             Self::NodeUnavailable { .. } => "node_unavailable",
             Self::NoNode => "no_node",
@@ -103,6 +111,14 @@ impl fmt::Display for PullRefusal {
             Self::NotAllowed { model } => write!(f, "model '{model}' is not among those that are pulled automatically"),
             Self::TooLarge { needed_bytes, max_bytes } => {
                 write!(f, "the model has {}, at most {} are pulled automatically", Gb(*needed_bytes), Gb(*max_bytes))
+            }
+            Self::DayIsFull { used_bytes, max_bytes } => {
+                write!(
+                    f,
+                    "{} were pulled automatically within a day, at most {} may be (auto_pull.bytes_per_day)",
+                    Gb(*used_bytes),
+                    Gb(*max_bytes)
+                )
             }
             Self::UnknownNode => f.write_str("there is no node of that id"),
             Self::NodeUnavailable { node } => write!(f, "node {node} is not reachable"),

@@ -257,6 +257,7 @@ fn pull(file: &AutoPull) -> Result<PullPolicy, ConfigError> {
         enabled: file.enabled,
         allow: file.allow.iter().map(pattern).collect::<Result<_, _>>()?,
         max_bytes: file.max_bytes,
+        bytes_per_day: file.bytes_per_day,
         disk_reserve_bytes: file.disk_reserve_bytes,
         ..PullPolicy::default()
     })

@@ -322,6 +322,8 @@ section! {
         allow: Vec<String> = vec!["*".into()],
         /// Largest model.
         max_bytes: u64 = PullPolicy::default().max_bytes,
+        /// Most that is pulled within a day, over all nodes.
+        bytes_per_day: u64 = PullPolicy::default().bytes_per_day,
         /// Disk space of a node that is never used up.
         disk_reserve_bytes: u64 = PullPolicy::default().disk_reserve_bytes,
         /// Longest that a request waits for a pull.

@@ -22,7 +22,7 @@ use super::reply::Reply;
 use crate::active::ActiveGuard;
 use crate::budget::Share;
 use crate::connection::Connection;
-use crate::live::{Life, LiveGuard};
+use crate::live::{GivenId, Life, LiveGuard};
 use crate::trace::Trace;
 
 /// One request.
@@ -31,6 +31,8 @@ pub struct RequestCtx {
     pub connection: Arc<Connection>,
     /// Its name: the client's, or made here.
     pub request_id: String,
+    /// That the client's name for it is its own.
+    pub given_id: Option<GivenId>,
     /// The form of errors that it understands.
     pub dialect: Dialect,
     /// What the edge's own benchmarks say of it, until it is known to be an inference request.
@@ -107,7 +109,7 @@ pub struct Outgoing {
 ///
 /// Later names are larger, so that the store's index of them grows at its end: with random ones every record changed a
 /// page of its own.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     static NUMBERS: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(fastrand::u64(..)));
     format!("{:016x}", unix_ms() << 20 | NUMBERS.fetch_add(1, Relaxed) & 0xf_ffff)
 }
@@ -120,7 +122,7 @@ impl RequestCtx {
         let dialect = Dialect::Ollama;
         let (marks, page) = (Marks::default(), Page::default());
         let (inference, for_admin, reply, active) = (None, None, None, None);
-        Self { connection, request_id, dialect, marks, page, inference, for_admin, reply, active }
+        Self { connection, request_id, given_id: None, dialect, marks, page, inference, for_admin, reply, active }
     }
 
     /// The headers that tell how the request was routed.

@@ -178,6 +178,7 @@ fn refused(inference: &Inference, snapshot: &FleetSnapshot, refusal: &PullRefusa
         PullRefusal::BackingOff { retry_after_ms, .. } => {
             error::not_found(inference, snapshot, Some(&refusal.to_string())).retry_after_ms(*retry_after_ms as f64)
         }
+        PullRefusal::DayIsFull { .. } => Reply::new(503, refusal.to_string()).retry_after(600),
         PullRefusal::Busy | PullRefusal::TooMany { .. } => Reply::new(503, refusal.to_string()).retry_after(30),
         _ => error::not_found(inference, snapshot, Some(&refusal.to_string())),
     };

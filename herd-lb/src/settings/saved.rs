@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, Layers};
@@ -49,6 +49,19 @@ pub fn load(layers: &mut Layers, data_dir: &Path) -> Vec<String> {
 fn is_within(key: &str, section: &str) -> bool {
     let rest = key.strip_prefix(section).filter(|_| !section.is_empty());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether the file may be believed: whoever can write it decides who needs a key.
+///
+/// # Errors
+/// When others than its owner may write it.
+pub fn check_owner(data_dir: &Path) -> Result<(), String> {
+    let file = settings_file(data_dir);
+    let Ok(metadata) = fs::metadata(&file) else { return Ok(()) };
+    if metadata.permissions().mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(format!("{}: others may write it; chmod 600 it after looking at what it holds", file.display()))
 }
 
 /// Replaces the file as a whole.
