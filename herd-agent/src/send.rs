@@ -279,7 +279,13 @@ impl Link {
             (Known::Refusing(_), Some(error)) => {
                 tracing::warn!(router, url, %error, "this edge refuses the node; trying again");
             }
-            (_, Some(error)) => tracing::warn!(router, url, %error, "this edge is not reached; trying again"),
+            (_, Some(error)) => tracing::warn!(
+                router,
+                url,
+                %error,
+                "this edge is not reached; trying again: does herd run there, is the address right (--router-url, usually \
+                 port 11435), and does a firewall let it through?"
+            ),
         }
         (self.known, self.said_at) = (Some(known), Instant::now());
     }
