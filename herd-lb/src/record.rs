@@ -110,7 +110,7 @@ fn log(record: &RequestRecord) {
         served_model = if record.node_id.is_empty() { "" } else { &record.model },
         stand_in = record.stand_in.map_or("", StandIn::name),
         node_id = record.node_id,
-        score = record.score.unwrap_or_default(),
+        score = record.score,
         attempts = story(record),
         http_status = record.http_status,
         status = record.status_name(),
