@@ -32,6 +32,8 @@ pub const STOPPED_MS: u64 = 8_000;
 const STOPPED_ANSWER_MS: u64 = 120_000;
 /// A report is evidence of no progress only if it was made at least so long after the last progress.
 const REPORT_MS: u64 = 1_000;
+/// What the way of a report, and an agent's own pace, may add to its interval.
+const REPORT_SLACK_MS: u64 = 3_000;
 /// Longest prompt, in tokens, that counts as cheap to read again on another node. A judgement: a second or two of a
 /// common GPU.
 const CHEAP_PROMPT_TOKENS: u64 = 4_096;
@@ -47,6 +49,8 @@ pub trait Signs {
     fn condition(&self) -> Condition;
     /// When its last heartbeat came, on the receiver's clock; `None` = it is gone from the fleet.
     fn heartbeat_at_ms(&self) -> Option<u64>;
+    /// How often its agent reports, milliseconds; 0 = it does not say.
+    fn heartbeat_interval_ms(&self) -> u64;
     /// Whether a node beside those whose numbers are `tried` has the model in memory and could be sent the request now.
     fn has_alternative(&self, tried: &[u32]) -> bool;
     /// Whether the edge no longer waits for anybody.
@@ -100,6 +104,11 @@ impl<C: Chooser> Signs for Known<'_, C> {
 
     fn heartbeat_at_ms(&self) -> Option<u64> {
         self.node().map(|node| node.heartbeat_at_ms)
+    }
+
+    fn heartbeat_interval_ms(&self) -> u64 {
+        let report = self.node().and_then(|node| node.heartbeat.herd.as_ref());
+        report.map_or(0, |report| report.interval_ms)
     }
 
     fn has_alternative(&self, tried: &[u32]) -> bool {
@@ -213,7 +222,7 @@ impl Silence {
         self.evidence = evidence.unwrap_or(self.evidence);
         let silent_ms = now_ms.saturating_sub(self.progress_at_ms);
         let standing = self.standing(signs, now_ms);
-        let (replaced_after_ms, ceiling_ms) = self.limits(standing, patience);
+        let (replaced_after_ms, ceiling_ms) = self.limits(standing, signs.heartbeat_interval_ms(), patience);
         let replaced_after_ms = replaced_after_ms.filter(|_| self.stage != Stage::Passing);
         let has_alternative = || tried.is_some_and(|tried| signs.has_alternative(tried));
         if silent_ms >= ceiling_ms || replaced_after_ms.is_some_and(|ms| silent_ms >= ms && has_alternative()) {
@@ -244,7 +253,7 @@ impl Silence {
     }
 
     /// After which silence another node is asked, if one is ready, and after which none is waited for any more.
-    fn limits(&self, standing: Standing, patience: &Patience) -> (Option<u64>, u64) {
+    fn limits(&self, standing: Standing, interval_ms: u64, patience: &Patience) -> (Option<u64>, u64) {
         let ceiling_ms = match self.stage {
             Stage::Unanswered => patience.first_byte_ceiling_ms,
             Stage::Held | Stage::Passing => patience.no_progress_ms,
@@ -252,8 +261,10 @@ impl Silence {
         match standing {
             Standing::Dead => (Some(UNHEARD_MS), patience.dead_node_ms.min(ceiling_ms)),
             Standing::Unheard => (Some(UNHEARD_MS), ceiling_ms),
-            Standing::Stopped if self.stage == Stage::Passing => (None, ceiling_ms.min(STOPPED_ANSWER_MS)),
-            Standing::Stopped => (Some(self.stopped_ms()), ceiling_ms),
+            Standing::Stopped if self.stage == Stage::Passing => {
+                (None, ceiling_ms.min(STOPPED_ANSWER_MS.max(seen_twice_ms(interval_ms))))
+            }
+            Standing::Stopped => (Some(self.stopped_ms().max(seen_twice_ms(interval_ms))), ceiling_ms),
             Standing::Unknown if self.cheap && self.stage == Stage::Unanswered => (
                 Some(bounded(self.predicted_ms * patience.first_byte_factor, patience.first_byte_floor_ms, ceiling_ms)),
                 ceiling_ms,
@@ -276,6 +287,12 @@ impl Silence {
             (_, Stage::Held | Stage::Passing) => GiveUp::NoProgress,
         }
     }
+}
+
+/// The silence after which a report came that could have shown the work of a runner since the one before: the first may
+/// have been made as the work began.
+fn seen_twice_ms(interval_ms: u64) -> u64 {
+    interval_ms.saturating_add(REPORT_SLACK_MS)
 }
 
 /// A predicted time within bounds; one that is no number counts as the least.

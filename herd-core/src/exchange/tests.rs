@@ -98,6 +98,10 @@ impl Signs for Universe {
         Some(self.now_ms.get())
     }
 
+    fn heartbeat_interval_ms(&self) -> u64 {
+        5_000
+    }
+
     fn has_alternative(&self, tried: &[u32]) -> bool {
         let is_free = |node: &Node| node.load.in_flight() == 0 && !tried.contains(&node.number);
         self.snapshot.borrow().nodes.iter().any(|node| is_free(node))

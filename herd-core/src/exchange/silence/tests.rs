@@ -36,6 +36,10 @@ impl Signs for At {
         self.known.heartbeat_ms.map(|every_ms| self.now_ms / every_ms * every_ms)
     }
 
+    fn heartbeat_interval_ms(&self) -> u64 {
+        self.known.heartbeat_ms.unwrap_or(0)
+    }
+
     fn has_alternative(&self, _tried: &[u32]) -> bool {
         self.known.alternative
     }
@@ -158,6 +162,16 @@ fn after_the_first_byte_no_other_node_takes_over_and_two_minutes_of_silence_are_
     let mut stopped = silence(&seen, STREAM, false);
     stopped.byte(Stage::Passing, 0);
     assert_eq!(given_up(stopped, seen), Some((120_000, GiveUp::NoProgress)));
+}
+
+#[test]
+fn an_agent_that_reports_seldom_is_heard_twice_before_its_runner_counts_as_stopped() {
+    let seldom = |every_ms| Known { evidence: VISIBLE, heartbeat_ms: Some(every_ms), ..FINE };
+    for (every_ms, earliest_ms) in [(1_000, 8_000), (5_000, 8_000), (60_000, 63_000)] {
+        // No other rule ends it: a load has no cheap alternative.
+        let (at_ms, _) = given_up(silence(&seldom(every_ms), STREAM, true), seldom(every_ms)).unwrap();
+        assert!((earliest_ms..earliest_ms + every_ms + 2_000).contains(&at_ms), "{every_ms}: {at_ms}");
+    }
 }
 
 #[test]
