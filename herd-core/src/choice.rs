@@ -7,7 +7,7 @@ use crate::decide::{Candidate, Decision, Policy, Question, RANKED, StandIn};
 use crate::fleet::{FleetSnapshot, Model, Node};
 use crate::load::Claim;
 use crate::name::ModelName;
-use crate::protect::set_num_ctx;
+use crate::protect::set_options;
 use crate::ready::Readiness;
 use crate::request::RequestProfile;
 use crate::splice::{Edit, json_string};
@@ -67,8 +67,24 @@ impl Choice {
         {
             edits.push(Edit { range: place.clone(), text: FOR_EVER.into() });
         }
-        edits.extend(self.candidate.plan.num_ctx.map(|num_ctx| set_num_ctx(&profile.places, num_ctx)));
+        edits.extend(set_options(&profile.places, &self.options(profile)));
         edits
+    }
+
+    /// What is sent in place of the client's options.
+    fn options(&self, profile: &RequestProfile) -> Vec<(&'static str, String)> {
+        let plan = &self.candidate.plan;
+        let mut options: Vec<_> = plan.num_ctx.map(|num_ctx| ("num_ctx", num_ctx.to_string())).into_iter().collect();
+        options.extend(self.kept_speed(profile));
+        options
+    }
+
+    /// Options of speed that the runner keeps against the client's, with its own values as JSON.
+    #[must_use]
+    pub fn kept_speed(&self, profile: &RequestProfile) -> Vec<(&'static str, String)> {
+        let model = self.model().filter(|_| self.candidate.plan.keeps_speed);
+        let runner = model.map(|model| model.load.launched().unwrap_or_default());
+        runner.map(|runner| profile.launch.speed_unlike(profile.launch.at_speed_of(runner))).unwrap_or_default()
     }
 }
 

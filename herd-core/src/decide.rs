@@ -10,9 +10,10 @@ mod resolve;
 use crate::eligible::Ineligible;
 use crate::estimate::Prediction;
 use crate::fleet::{FleetSnapshot, LifeLimits};
+use crate::launch::SpeedOptions;
 use crate::load::Seen;
 use crate::name::ModelName;
-use crate::protect::{ContextPlan, Protection};
+use crate::protect::{AliasUse, ContextPlan, Protection};
 use crate::ready::Readiness;
 use crate::request::RequestProfile;
 use crate::rules::ModelRules;
@@ -37,8 +38,10 @@ pub struct Policy {
     pub life: LifeLimits,
     /// What is done about a client's `num_ctx`.
     pub protection: Protection,
-    /// Requests that cannot say a context are given an alias that does.
-    pub openai_alias: bool,
+    /// When requests that cannot say a context are given an alias that does.
+    pub openai_alias: AliasUse,
+    /// What becomes of options that change only how fast a model runs.
+    pub speed_options: SpeedOptions,
     /// A request for more context than its model has loaded anywhere may be served by a larger loaded model.
     pub auto_upgrade: bool,
     /// When another model than the requested one serves.
@@ -55,7 +58,8 @@ impl Default for Policy {
             candidates_max: CANDIDATES_MAX,
             life: LifeLimits::default(),
             protection: Protection::default(),
-            openai_alias: false,
+            openai_alias: AliasUse::default(),
+            speed_options: SpeedOptions::default(),
             auto_upgrade: false,
             fallback: FallbackPolicy::default(),
             models: ModelRules::default(),

@@ -49,6 +49,8 @@ pub const TAG_MAX_BYTES: usize = 64;
 /// So much of `user` is kept, in bytes: more than a hash with a prefix has.
 pub const USER_MAX_BYTES: usize = 256;
 
+/// Options that may be rewritten, each as often as it stands there; further ones are refused likewise.
+const OPTIONS_MAX: usize = 64;
 /// Members that may name the model; further ones are refused, so that a body has few places that must be rewritten.
 const MODELS_MAX: usize = 8;
 
@@ -369,7 +371,11 @@ impl Found {
                 let (value, range) = integer(scanner, KEY)?;
                 // Ollama raises anything below 4 to 4, negative numbers included.
                 let num_ctx = value.map(|v| u64::try_from(v).unwrap_or(0).max(4));
-                let again = self.places.num_ctx.replace(range).is_some();
+                let again = self.places.options.iter().any(|(known, _)| *known == "num_ctx");
+                if self.places.options.len() >= OPTIONS_MAX {
+                    return Err(InspectError::Duplicate(KEY));
+                }
+                self.places.options.push(("num_ctx", range));
                 if again && self.num_ctx != num_ctx {
                     return Err(InspectError::Duplicate(KEY));
                 }
@@ -393,10 +399,17 @@ impl Found {
         let (before, bit) = (self.launch, LAUNCH.iter().position(|one| one == name).map_or(0, |index| 1 << index));
         let again = self.launch_seen & bit != 0;
         self.launch_seen |= bit;
+        if self.places.options.len() >= OPTIONS_MAX {
+            return Err(InspectError::Duplicate(name));
+        }
+        let short = name.strip_prefix("options.").unwrap_or(name);
         if key == "use_mmap" {
-            self.launch.use_mmap = boolean_or_none(scanner)?.0;
+            let (value, range) = boolean_or_none(scanner)?;
+            self.places.options.push((short, range));
+            self.launch.use_mmap = value;
         } else {
-            let (value, _) = integer_or_none(scanner)?;
+            let (value, range) = integer_or_none(scanner)?;
+            self.places.options.push((short, range));
             match key {
                 "num_batch" => self.launch.num_batch = value,
                 "num_thread" => self.launch.num_thread = value,

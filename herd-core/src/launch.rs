@@ -2,8 +2,6 @@
 //!
 //! Ollama tells nobody what a runner was launched with; whoever sends it a request knows what that request said.
 
-use crate::name::fnv1a;
-
 /// What one request says of the launch of its runner. `None` = it says nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaunchOptions {
@@ -23,32 +21,56 @@ pub struct LaunchOptions {
     pub num_gpu: Option<i64>,
 }
 
-/// The launch options of a runner, short enough to keep one per runner and to compare for each candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature {
-    /// Hash of the options of which any difference reloads.
-    strict: u64,
-    /// `num_gpu`, never negative; only an explicit one that differs reloads.
-    num_gpu: Option<i64>,
+impl LaunchOptions {
+    /// A request that says nothing.
+    const NOTHING: Self = Self {
+        num_batch: None,
+        num_thread: None,
+        main_gpu: None,
+        draft_num_predict: None,
+        use_mmap: None,
+        no_shift: false,
+        num_gpu: None,
+    };
 }
 
-/// Bytes of the canonical form: four integers and a boolean with a byte before each that says whether it is set, and
-/// `no_shift`.
-const CANONICAL_BYTES: usize = 4 * 9 + 2 + 1;
+/// What becomes of options that change only how fast a model runs, where they would have a resident runner reloaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SpeedOptions {
+    /// The runner stays as it is.
+    #[default]
+    Keep,
+    /// They are forwarded, and Ollama reloads the model.
+    Honour,
+}
+
+impl SpeedOptions {
+    /// Both with their names in the configuration.
+    pub const NAMES: [(&'static str, Self); 2] = [("keep", Self::Keep), ("honour", Self::Honour)];
+}
+
+/// The launch options of a runner, or those that a request wants, in the form in which they are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(LaunchOptions);
+
+/// Words of [`Signature::to_bits`].
+pub const SIGNATURE_WORDS: usize = 6;
+
+/// Bits of the first word: that there is a signature, which numbers are set, and the switches.
+const KNOWN: u64 = 1;
+const MMAP_SET: u64 = 1 << 1;
+const MMAP: u64 = 1 << 2;
+const NO_SHIFT: u64 = 1 << 3;
+const FIRST_NUMBER: u32 = 4;
 
 impl Signature {
-    /// The signature of a request that says nothing about the launch: FNV-1a of as many zero bytes as the canonical
-    /// form has.
-    pub const DEFAULT: Self = Self { strict: 0x4140_59b9_ff60_7e27, num_gpu: None };
+    /// The signature of a request that says nothing about the launch.
+    pub const DEFAULT: Self = Self(LaunchOptions::NOTHING);
 
-    /// The signature of `options`, the same in every process and on every machine.
+    /// The signature of `options`.
     #[must_use]
     pub fn new(options: &LaunchOptions) -> Self {
-        // Nearly every request says nothing, and this is asked for each candidate.
-        if *options == LaunchOptions::default() {
-            return Self::DEFAULT;
-        }
-        Self { strict: fnv1a(&canonical(options)), num_gpu: options.num_gpu.filter(|layers| *layers >= 0) }
+        Self(LaunchOptions { num_gpu: options.num_gpu.filter(|layers| *layers >= 0), ..*options })
     }
 
     /// Whether a request of signature `wanted` makes Ollama reload a runner of signature `loaded`, as measured.
@@ -58,7 +80,8 @@ impl Signature {
     /// was given a number by Ollama that is not known here, so that any named one differs.
     #[must_use]
     pub fn reloads(loaded: Self, wanted: Self) -> bool {
-        loaded.strict != wanted.strict || (wanted.num_gpu.is_some() && wanted.num_gpu != loaded.num_gpu)
+        let strict = |signature: Self| LaunchOptions { num_gpu: None, ..signature.0 };
+        strict(loaded) != strict(wanted) || (wanted.0.num_gpu.is_some() && wanted.0.num_gpu != loaded.0.num_gpu)
     }
 
     /// What a runner has after a request of signature `wanted`, having had `loaded` before.
@@ -69,21 +92,82 @@ impl Signature {
         if Self::reloads(loaded, wanted) { wanted } else { loaded }
     }
 
-    /// Two words for two atomics; never both zero, so that zeros can stand for an unknown signature.
-    ///
-    /// A pair that is read while another thread writes may be torn. It then predicts one reload wrongly, and the next
-    /// request sets it right.
+    /// This with the options of `runner` that change only how fast it runs.
     #[must_use]
-    pub fn to_bits(self) -> [u64; 2] {
-        let num_gpu = self.num_gpu.map_or(1, |layers| layers.unsigned_abs().saturating_add(2));
-        [self.strict, num_gpu]
+    pub fn at_speed_of(self, runner: Self) -> Self {
+        let LaunchOptions { num_batch, num_thread, main_gpu, use_mmap, .. } = runner.0;
+        Self(LaunchOptions { num_batch, num_thread, main_gpu, use_mmap, ..self.0 })
     }
 
-    /// The signature of which [`Self::to_bits`] made these words; `None` = unknown, the second word is zero.
+    /// Those options that differ from `other`'s, with `other`'s values as JSON: null is an option that is not set.
     #[must_use]
-    pub fn from_bits([strict, num_gpu]: [u64; 2]) -> Option<Self> {
-        let layers = num_gpu.checked_sub(1)?.checked_sub(1);
-        Some(Self { strict, num_gpu: layers.and_then(|layers| i64::try_from(layers).ok()) })
+    pub fn speed_unlike(self, other: Self) -> Vec<(&'static str, String)> {
+        let number = |value: Option<i64>| value.map_or("null".to_owned(), |value| value.to_string());
+        let switch = |value: Option<bool>| value.map_or("null".to_owned(), |value| value.to_string());
+        let (own, new) = (self.0, other.0);
+        [
+            ("num_batch", own.num_batch != new.num_batch, number(new.num_batch)),
+            ("num_thread", own.num_thread != new.num_thread, number(new.num_thread)),
+            ("main_gpu", own.main_gpu != new.main_gpu, number(new.main_gpu)),
+            ("use_mmap", own.use_mmap != new.use_mmap, switch(new.use_mmap)),
+        ]
+        .into_iter()
+        .filter(|(_, differs, _)| *differs)
+        .map(|(name, _, text)| (name, text))
+        .collect()
+    }
+
+    /// `num_batch`, where it is set.
+    #[must_use]
+    pub fn num_batch(self) -> Option<i64> {
+        self.0.num_batch
+    }
+
+    /// The same with another `num_batch`.
+    #[must_use]
+    pub fn with_batch(self, num_batch: Option<i64>) -> Self {
+        Self(LaunchOptions { num_batch, ..self.0 })
+    }
+
+    /// Words for as many atomics; the first is never zero, so that zeros can stand for an unknown signature.
+    ///
+    /// Words that are read while another thread writes may be torn. They then predict one reload wrongly, and the next
+    /// request sets it right.
+    #[must_use]
+    pub fn to_bits(self) -> [u64; SIGNATURE_WORDS] {
+        let LaunchOptions { num_batch, num_thread, main_gpu, draft_num_predict, use_mmap, no_shift, num_gpu } = self.0;
+        let mut words = [0; SIGNATURE_WORDS];
+        words[0] = KNOWN;
+        words[0] |= if use_mmap.is_some() { MMAP_SET } else { 0 };
+        words[0] |= if use_mmap == Some(true) { MMAP } else { 0 };
+        words[0] |= if no_shift { NO_SHIFT } else { 0 };
+        let numbers = [num_batch, num_thread, main_gpu, draft_num_predict, num_gpu];
+        for (place, number) in numbers.into_iter().enumerate() {
+            if let Some(number) = number {
+                words[0] |= 1 << (FIRST_NUMBER as usize + place);
+                words[1 + place] = number.cast_unsigned();
+            }
+        }
+        words
+    }
+
+    /// The signature of which [`Self::to_bits`] made these words; `None` = unknown, the first word is zero.
+    #[must_use]
+    pub fn from_bits(words: [u64; SIGNATURE_WORDS]) -> Option<Self> {
+        let flags = words[0];
+        let has = |flag: u64| flags & flag != 0;
+        let number = |place: usize| has(1 << (FIRST_NUMBER as usize + place)).then(|| words[1 + place].cast_signed());
+        has(KNOWN).then(|| {
+            Self(LaunchOptions {
+                num_batch: number(0),
+                num_thread: number(1),
+                main_gpu: number(2),
+                draft_num_predict: number(3),
+                use_mmap: has(MMAP_SET).then(|| has(MMAP)),
+                no_shift: has(NO_SHIFT),
+                num_gpu: number(4),
+            })
+        })
     }
 }
 
@@ -93,37 +177,13 @@ impl Default for Signature {
     }
 }
 
-fn canonical(options: &LaunchOptions) -> [u8; CANONICAL_BYTES] {
-    let mut bytes = [0; CANONICAL_BYTES];
-    let integers = [options.num_batch, options.num_thread, options.main_gpu, options.draft_num_predict];
-    for (place, integer) in bytes.chunks_exact_mut(9).zip(integers) {
-        if let Some(integer) = integer {
-            place[0] = 1;
-            place[1..].copy_from_slice(&integer.to_le_bytes());
-        }
-    }
-    if let Some(use_mmap) = options.use_mmap {
-        bytes[36..38].copy_from_slice(&[1, u8::from(use_mmap)]);
-    }
-    bytes[38] = u8::from(options.no_shift);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    const NOTHING: LaunchOptions = LaunchOptions {
-        num_batch: None,
-        num_thread: None,
-        main_gpu: None,
-        draft_num_predict: None,
-        use_mmap: None,
-        no_shift: false,
-        num_gpu: None,
-    };
+    const NOTHING: LaunchOptions = LaunchOptions::NOTHING;
 
     #[track_caller]
     fn check(loaded: LaunchOptions, wanted: LaunchOptions, reloads: bool) {
@@ -179,15 +239,41 @@ mod tests {
     #[test]
     fn nothing_said_is_recognisable() {
         assert_eq!(Signature::new(&NOTHING), Signature::DEFAULT);
-        assert_eq!(fnv1a(&[0; CANONICAL_BYTES]), Signature::DEFAULT.strict);
         assert_eq!(Signature::default(), Signature::DEFAULT);
-        assert_eq!(Signature::from_bits([0, 0]), None);
+        assert_eq!(Signature::from_bits([0; SIGNATURE_WORDS]), None);
+    }
+
+    #[test]
+    fn a_runner_keeps_its_speed_and_nothing_else() {
+        let runner = Signature::new(&LaunchOptions { num_thread: Some(8), use_mmap: Some(false), ..NOTHING });
+        let wanted = Signature::new(&LaunchOptions {
+            num_batch: Some(256),
+            num_thread: Some(4),
+            num_gpu: Some(20),
+            no_shift: true,
+            ..NOTHING
+        });
+        let kept = wanted.at_speed_of(runner);
+        let expected =
+            LaunchOptions { num_thread: Some(8), use_mmap: Some(false), num_gpu: Some(20), no_shift: true, ..NOTHING };
+        assert_eq!(kept, Signature::new(&expected));
+        let told: Vec<_> = wanted.speed_unlike(kept).into_iter().map(|(name, text)| format!("{name}={text}")).collect();
+        assert_eq!(told, ["num_batch=null", "num_thread=8", "use_mmap=false"]);
+        assert!(Signature::reloads(runner, kept), "what changes answers is honoured");
+        assert!(wanted.speed_unlike(wanted).is_empty());
     }
 
     proptest! {
         #[test]
-        fn bits_give_the_signature_back(strict: u64, num_gpu in prop::option::of(0..=i64::MAX)) {
-            let signature = Signature { strict, num_gpu };
+        fn bits_give_the_signature_back(
+            numbers in prop::array::uniform5(prop::option::of(any::<i64>())),
+            use_mmap: Option<bool>,
+            no_shift: bool,
+        ) {
+            let [num_batch, num_thread, main_gpu, draft_num_predict, num_gpu] = numbers;
+            let options =
+                LaunchOptions { num_batch, num_thread, main_gpu, draft_num_predict, use_mmap, no_shift, num_gpu };
+            let signature = Signature::new(&options);
             prop_assert_eq!(Signature::from_bits(signature.to_bits()), Some(signature));
         }
     }

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::fleet::{Model, Node};
-use crate::launch::Signature;
+use crate::launch::{Signature, SpeedOptions};
 use crate::request::{Places, RequestProfile};
 use crate::splice::Edit;
 
@@ -27,6 +27,39 @@ impl Protection {
     /// Every mode with its name in the configuration.
     pub const NAMES: [(&'static str, Self); 3] =
         [("strip", Self::Strip), ("warn", Self::Warn), ("passthrough", Self::Passthrough)];
+}
+
+/// When an alias is made for a request that cannot say a context.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AliasUse {
+    /// Never: the request runs at the node's default, and the model is reloaded for it.
+    #[default]
+    Never,
+    /// Where the request would otherwise reload a runner that is in memory.
+    WhereNeeded,
+    /// Wherever the node's default is not known to be what is loaded.
+    Always,
+}
+
+impl AliasUse {
+    /// All of them with their names in the configuration.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("auto", Self::WhereNeeded), ("alias", Self::Always), ("default", Self::Never)];
+}
+
+/// What may be done to a request to keep a runner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// What is done about its context.
+    pub protection: Protection,
+    /// What is done about its options of speed.
+    pub speed: SpeedOptions,
+}
+
+impl From<Protection> for Mode {
+    fn from(protection: Protection) -> Self {
+        Self { protection, speed: SpeedOptions::Honour }
+    }
 }
 
 words! {
@@ -89,6 +122,8 @@ pub struct ContextPlan {
     pub alias: Option<u64>,
     /// Why the model is reloaded; `None` unless the action is [`ContextAction::Reload`].
     pub cause: Option<ReloadCause>,
+    /// The node is sent the options of speed that its runner has, in place of the client's.
+    pub keeps_speed: bool,
 }
 
 /// Smallest context that Ollama gives a model: it raises anything below, negative numbers included.
@@ -104,6 +139,64 @@ pub fn effective_context(tokens: u64, model: &Model) -> u64 {
     model.context_length_max.unwrap_or(u64::MAX).min(tokens.max(floor))
 }
 
+/// The largest batch that Ollama gives a model which only embeds: as large as its context, but for this.
+const EMBED_BATCH_MAX: u64 = 2_048;
+/// The least context that Ollama gives a model unasked, and so what is taken where a node does not tell.
+const DEFAULT_CONTEXT_MIN: u64 = 4_096;
+/// Contexts that Ollama gives a model unasked, by the memory of its GPUs: the first below 23 GiB and without one, the
+/// second below 47 GiB (0.15.5 and later).
+const DEFAULT_CONTEXTS: [u64; 3] = [DEFAULT_CONTEXT_MIN, 32_768, 262_144];
+const GIB: u64 = 1 << 30;
+
+/// Whether `model` does nothing but embed. For such Ollama derives `num_batch` from the context that is asked for, before
+/// it is capped to what the model was trained with, so that another number for the same context reloads it.
+fn only_embeds(model: &Model) -> bool {
+    model.capabilities.has("embedding") == Some(true) && model.capabilities.has("completion") != Some(true)
+}
+
+/// The context that a request without one asks for, before it is capped; `None` = the node does not tell.
+fn unasked(node: &Node, model: &Model) -> Option<u64> {
+    Some(model.details.num_ctx).filter(|tokens| *tokens > 0).or(node.env.context_length)
+}
+
+/// Whether a runner of `model` with a context of `loaded` may be what the node starts unasked, where it does not tell what
+/// that is.
+fn may_be_default(loaded: u64, node: &Node, model: &Model) -> bool {
+    let report = node.heartbeat.herd.as_ref();
+    let without_gpu = report.is_some_and(|report| report.gpus.is_empty());
+    let known = match node.device.total_bytes {
+        _ if without_gpu => Some(DEFAULT_CONTEXTS[0]),
+        Some(bytes) if node.device.discrete => Some(match bytes / GIB {
+            0..23 => DEFAULT_CONTEXTS[0],
+            23..47 => DEFAULT_CONTEXTS[1],
+            _ => DEFAULT_CONTEXTS[2],
+        }),
+        // How much of a shared memory counts is Ollama's to say.
+        _ => None,
+    };
+    let possible = known.map_or(DEFAULT_CONTEXTS.to_vec(), |one| vec![one]);
+    possible.into_iter().any(|tokens| effective_context(tokens, model) == loaded)
+}
+
+/// What a request for `tokens` of context, before they are capped, makes of `wanted` on `model`: the batch that Ollama
+/// derives. The largest one is what a request gets that says nothing.
+fn with_derived_batch(wanted: Signature, tokens: u64, model: &Model) -> Signature {
+    if !only_embeds(model) {
+        return wanted;
+    }
+    let derived = wanted.num_batch().or(i64::try_from(tokens.min(EMBED_BATCH_MAX)).ok());
+    wanted.with_batch(derived.filter(|batch| batch.cast_unsigned() != EMBED_BATCH_MAX))
+}
+
+/// The launch options that a runner has after `profile` was sent under `plan` to `node`.
+#[must_use]
+pub fn sent_launch(profile: &RequestProfile, node: &Node, model: &Model, plan: &ContextPlan) -> Signature {
+    let runner = model.load.launched().unwrap_or_default();
+    let wanted = if plan.keeps_speed { profile.launch.at_speed_of(runner) } else { profile.launch };
+    let tokens = plan.num_ctx.or(profile.num_ctx).or(unasked(node, model)).unwrap_or(DEFAULT_CONTEXT_MIN);
+    with_derived_batch(wanted, tokens, model)
+}
+
 /// Plans the context of `profile` for `model` on `node`.
 ///
 /// `launched` is what the runner was launched with; `None` = not known, taken for a launch without options. A node
@@ -115,19 +208,37 @@ pub fn plan(
     node: &Node,
     model: &Model,
     launched: Option<Signature>,
-    mode: Protection,
+    mode: impl Into<Mode>,
 ) -> ContextPlan {
+    let mode: Mode = mode.into();
+    let rewrites = mode.protection == Protection::Strip && profile.surface.carries_num_ctx();
+    let unasked = unasked(node, model).or(only_embeds(model).then_some(DEFAULT_CONTEXT_MIN));
     let sizes = Sizes {
         asked: profile.num_ctx.map(|tokens| effective_context(tokens, model)),
-        default: node.env.context_length.map(|tokens| effective_context(tokens, model)),
-        rewrites: mode == Protection::Strip && profile.surface.carries_num_ctx(),
+        default: unasked.map(|tokens| effective_context(tokens, model)),
+        rewrites,
     };
     if model.remote {
         return sizes.unchanged(ContextAction::Kept);
     }
     let Some(resident) = &model.resident else { return sizes.unchanged(ContextAction::Load) };
-    let relaunches = Signature::reloads(launched.unwrap_or_default(), profile.launch);
-    match resident.context_length {
+    let runner = launched.unwrap_or_default();
+    let keeps = rewrites && mode.speed == SpeedOptions::Keep;
+    let wanted = if keeps { profile.launch.at_speed_of(runner) } else { profile.launch };
+    let keeps_speed = wanted != profile.launch;
+    let plan = if only_embeds(model) {
+        let tokens = profile.num_ctx.or(unasked).unwrap_or(DEFAULT_CONTEXT_MIN);
+        embedder(profile, model, (launched, wanted), tokens, sizes, mode.protection)
+    } else {
+        let relaunches = Signature::reloads(runner, wanted);
+        beside(resident.context_length, relaunches, sizes, mode.protection)
+    };
+    ContextPlan { keeps_speed, ..plan }
+}
+
+/// The plan beside a runner with a context of `loaded`, which is launched anew whatever the context if `relaunches`.
+fn beside(loaded: Option<u64>, relaunches: bool, sizes: Sizes, mode: Protection) -> ContextPlan {
+    match loaded {
         None if relaunches => reload(sizes.unchanged(ContextAction::Reload), ReloadCause::LaunchOptions),
         // Where the request or the node says a size, that is the window either way: kept or reloaded to it.
         None => sizes.unchanged(ContextAction::Kept),
@@ -136,19 +247,57 @@ pub fn plan(
     }
 }
 
+/// The plan for a model that only embeds, whose batch follows from the context that is asked for: `tokens`, before they
+/// are capped. Where the client's words lead to the runner that is there they stay; else a number is sent that does.
+fn embedder(
+    profile: &RequestProfile,
+    model: &Model,
+    (launched, wanted): (Option<Signature>, Signature),
+    tokens: u64,
+    sizes: Sizes,
+    mode: Protection,
+) -> ContextPlan {
+    let loaded = model.resident.as_ref().and_then(|resident| resident.context_length);
+    let Some(loaded) = loaded else { return beside(None, false, sizes, mode) };
+    // One that others started has the batch of its own context, or the largest where that is all it can have.
+    let whole = model.context_length_max == Some(loaded);
+    let guessed = || with_derived_batch(Signature::DEFAULT, if whole { EMBED_BATCH_MAX } else { loaded }, model);
+    let runner = launched.unwrap_or_else(guessed);
+    let own = sizes.asked.or(sizes.default).unwrap_or(loaded);
+    if own == loaded && !Signature::reloads(runner, with_derived_batch(wanted, tokens, model)) {
+        return ContextPlan { window: Some(loaded), ..sizes.unchanged(ContextAction::Kept) };
+    }
+    let batch = runner.num_batch().map_or(EMBED_BATCH_MAX, i64::cast_unsigned);
+    let sent = if batch == EMBED_BATCH_MAX { loaded.max(EMBED_BATCH_MAX) } else { batch };
+    let leads_there = effective_context(sent, model) == loaded
+        && !Signature::reloads(runner, with_derived_batch(wanted, sent, model));
+    // More is asked for than is loaded only where the model could have more.
+    if sizes.rewrites && leads_there && (own <= loaded || profile.num_ctx.is_none()) {
+        let action = if profile.num_ctx.is_some() { ContextAction::Raised } else { ContextAction::Pinned };
+        return ContextPlan { window: Some(loaded), ..Sizes::rewritten(action, sent) };
+    }
+    beside(Some(loaded), own == loaded, sizes, mode)
+}
+
 impl ContextPlan {
     /// The plan where an alias may be made: a request that cannot say a context keeps the runner by asking for an alias
-    /// that has it, wherever the node's default is another or not known.
+    /// that has it.
     #[must_use]
-    pub fn by_alias(self, profile: &RequestProfile, node: &Node, model: &Model) -> Self {
+    pub fn by_alias(self, profile: &RequestProfile, node: &Node, model: &Model, wanted: AliasUse) -> Self {
         let loaded = model.resident.as_ref().and_then(|resident| resident.context_length);
         let (Some(loaded), false) = (loaded, profile.surface.carries_num_ctx()) else { return self };
-        let unsure = self.action == ContextAction::Kept && node.env.context_length.is_none();
-        if self.cause != Some(ReloadCause::NodeDefault) && !unsure {
+        let unsure = self.action == ContextAction::Kept && unasked(node, model).is_none() && !only_embeds(model);
+        let reloads = self.cause == Some(ReloadCause::NodeDefault);
+        let needed = match wanted {
+            AliasUse::Never => false,
+            AliasUse::WhereNeeded => reloads || (unsure && !may_be_default(loaded, node, model)),
+            AliasUse::Always => reloads || unsure,
+        };
+        if !needed {
             return self;
         }
         let (action, window) = (ContextAction::Pinned, Some(loaded));
-        Self { action, num_ctx: None, window, alias: Some(loaded), cause: None }
+        Self { action, num_ctx: None, window, alias: Some(loaded), cause: None, keeps_speed: false }
     }
 }
 
@@ -170,12 +319,12 @@ struct Sizes {
 impl Sizes {
     /// The client's words stay, and decide the window.
     fn unchanged(self, action: ContextAction) -> ContextPlan {
-        ContextPlan { action, num_ctx: None, window: self.asked.or(self.default), alias: None, cause: None }
+        ContextPlan { action, window: self.asked.or(self.default), ..ContextPlan::default() }
     }
 
     /// The node is sent `window` in place of the client's words.
     fn rewritten(action: ContextAction, window: u64) -> ContextPlan {
-        ContextPlan { action, num_ctx: Some(window), window: Some(window), alias: None, cause: None }
+        ContextPlan { action, num_ctx: Some(window), window: Some(window), ..ContextPlan::default() }
     }
 
     /// A reload that happens anyway: it must not shrink the context that others use.
@@ -230,23 +379,31 @@ pub fn overflow(profile: &RequestProfile, window: Option<u64>) -> Option<Overflo
     (estimated_tokens > context_length).then_some(Overflow { estimated_tokens, context_length })
 }
 
-/// The edit that makes a body say `num_ctx`.
+/// The edits that make a body say `options`: names with their values in JSON.
 #[must_use]
-pub fn set_num_ctx(places: &Places, num_ctx: u64) -> Edit {
-    let replace = |range: &std::ops::Range<usize>, text| Edit { range: range.clone(), text };
-    if let Some(range) = &places.num_ctx {
-        return replace(range, num_ctx.to_string());
-    }
-    if let Some(range) = &places.options_null {
-        return replace(range, format!("{{\"num_ctx\":{num_ctx}}}"));
-    }
-    match places.options_start {
-        Some((at, has_members)) => {
-            Edit::insert(at, format!("\"num_ctx\":{num_ctx}{}", if has_members { "," } else { "" }))
+pub fn set_options(places: &Places, options: &[(&str, String)]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut missing = Vec::new();
+    for (name, value) in options {
+        let before = edits.len();
+        let standing = places.options.iter().filter(|(known, _)| known == name);
+        edits.extend(standing.map(|(_, range)| Edit { range: range.clone(), text: value.clone() }));
+        // What is not there need not be said to be nothing.
+        if edits.len() == before && value != "null" {
+            missing.push(format!("\"{name}\":{value}"));
         }
-        // A body has at least the member `model`, so that a comma always belongs here.
-        None => Edit::insert(places.start, format!("\"options\":{{\"num_ctx\":{num_ctx}}},")),
     }
+    if missing.is_empty() {
+        return edits;
+    }
+    let members = missing.join(",");
+    edits.push(match (&places.options_null, places.options_start) {
+        (Some(range), _) => Edit { range: range.clone(), text: format!("{{{members}}}") },
+        (None, Some((at, has_members))) => Edit::insert(at, format!("{members}{}", if has_members { "," } else { "" })),
+        // A body has at least the member `model`, so that a comma always belongs here.
+        (None, None) => Edit::insert(places.start, format!("\"options\":{{{members}}},")),
+    });
+    edits
 }
 
 #[cfg(test)]

@@ -198,8 +198,8 @@ pub struct Places {
     pub model: Range<usize>,
     /// The same of members before it that say so too.
     pub model_again: Vec<Range<usize>>,
-    /// The value of `options.num_ctx`.
-    pub num_ctx: Option<Range<usize>>,
+    /// Values of options that may be replaced, by their names, those that stand there again included.
+    pub options: Vec<(&'static str, Range<usize>)>,
     /// Right after the `{` of `options`; and whether it has members.
     pub options_start: Option<(usize, bool)>,
     /// The whole value of `options` when it is null.

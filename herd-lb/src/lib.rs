@@ -125,7 +125,7 @@ pub fn run(
         live: live.clone(),
         telemetry: Arc::clone(&telemetry),
     });
-    let (aliases, node_calls) = (AliasKeeper::new(Arc::clone(&fleet))?, NodeCalls::new()?);
+    let (aliases, node_calls) = (AliasKeeper::new(Arc::clone(&fleet), &config.data_dir)?, NodeCalls::new()?);
     let hosts = hosts(config, &[client_address, admin_address]);
     let admin_config = admin_config(config, &keys, &hosts, &secrets, store.clone(), reachable(client_address));
     let state = AdminState::new(Arc::clone(&source) as _, admin_config, registry)?;

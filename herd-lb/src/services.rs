@@ -156,7 +156,7 @@ impl BackgroundService for LookAfterAliases {
                 _ = tick.tick() => {}
                 _ = shutdown.changed() => return,
             }
-            if self.fleet.policy().openai_alias && aliases::any_listed(&self.fleet.snapshot()) {
+            if aliases::any_listed(&self.fleet.snapshot()) {
                 self.keeper.look().await;
             }
         }

@@ -42,16 +42,21 @@ const VISION_MIN_CTX: u32 = 2048;
 /// The least context Ollama launches: zero and -1 end here too.
 const MIN_CTX: u32 = 4;
 
+/// The largest batch of a model that only embeds.
+const EMBED_BATCH_MAX: u32 = 2048;
+
 impl Launch {
     /// What `options` ask for on `model`: request, then Modelfile, then `default_ctx`, capped to the training context.
     pub(crate) fn resolve(options: &LoadOptions, model: &Stored, default_ctx: u32) -> Self {
         let asked = options.num_ctx.or(model.model.num_ctx.map(i64::from)).unwrap_or(i64::from(default_ctx));
         let floor = if model.model.can(Capability::Vision) { VISION_MIN_CTX } else { MIN_CTX };
         let asked = u32::try_from(asked.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
+        // A model that only embeds gets a batch as large as the context that is asked for, before that is capped.
+        let derived = model.is_embedding_only().then(|| i64::from(asked.min(EMBED_BATCH_MAX)));
         Self {
             num_ctx: asked.max(floor).min(model.model.context_length.max(MIN_CTX)),
             num_gpu: options.num_gpu.filter(|layers| *layers >= 0),
-            strict: options.strict.clone(),
+            strict: StrictOptions { num_batch: options.strict.num_batch.or(derived), ..options.strict.clone() },
         }
     }
 
@@ -119,6 +124,20 @@ mod tests {
         check(absent(), strict(|o| o.draft_num_predict = Some(4)), true);
         check(absent(), strict(|o| o.no_shift = true), true);
         check(strict(|o| o.no_shift = true), absent(), true);
+    }
+
+    /// The facts that were added to that section later, on a model trained with 512.
+    #[test]
+    fn an_embedding_model_is_reloaded_by_another_number_for_the_same_context() {
+        let model = Stored::for_test(SimModel { context_length: 512, ..SimModel::embedding("embed", 64) });
+        let check = |loaded: LoadOptions, wanted: LoadOptions, reload: bool| {
+            let loaded = Launch::resolve(&loaded, &model, 4096);
+            assert_eq!(loaded.needs_reload(&Launch::resolve(&wanted, &model, 4096)), reload, "{wanted:?}");
+        };
+        check(absent(), ctx(512), true);
+        check(ctx(512), absent(), true);
+        check(absent(), ctx(4096), false);
+        check(absent(), absent(), false);
     }
 
     #[test]

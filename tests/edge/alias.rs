@@ -1,4 +1,4 @@
-//! `context.openai: alias`: requests that cannot say a context keep the runner that is loaded.
+//! `context.openai`: requests that cannot say a context keep the runner that is loaded.
 
 use herd_harness::{Edge, Sim, eventually, get};
 
@@ -28,7 +28,7 @@ const CASES: [(&str, &[u8]); 5] = [
 
 #[test]
 fn what_cannot_say_a_context_keeps_the_runner_and_sees_its_own_name() {
-    let (edge, sim) = loaded_with_8192("alias");
+    let (edge, sim) = loaded_with_8192("auto");
     for (path, body) in CASES {
         let answer = edge.post(path, body);
         assert_eq!((answer.status, answer.header("X-Fleet-Context")), (200, Some("pinned")), "{answer:?}");
@@ -75,4 +75,27 @@ fn aliases_are_hidden_made_anew_when_lost_and_taken_away_at_the_end() {
     edge.process.terminate();
     assert_eq!(edge.process.wait(), Some(0));
     assert!(!on_node().contains(ALIAS), "nothing is left behind");
+}
+
+#[test]
+fn edges_that_share_a_node_leave_each_others_aliases_alone() {
+    let (mut edge, other) = (Edge::start(&[]), Edge::start(&[]));
+    let url = format!("http://{}", other.admin);
+    let sim = Sim::start(Some(&edge), "a", &["--router-url", &url]);
+    sim.load("tiny", 8192);
+    for edge in [&edge, &other] {
+        eventually("both know the runner", || edge.context("a", "tiny:latest") == Some(8192));
+    }
+    for edge in [&edge, &other] {
+        let answer = edge.post(CASES[0].0, CASES[0].1);
+        assert_eq!((answer.status, answer.header("X-Fleet-Context")), (200, Some("pinned")), "{answer:?}");
+    }
+    let aliases = || get(sim.address, "/api/tags").text().matches("\"name\":\"herd-alias/").count();
+    assert_eq!(aliases(), 2, "one of each edge");
+    edge.process.terminate();
+    assert_eq!(edge.process.wait(), Some(0));
+    assert_eq!(aliases(), 1, "the other edge's is left");
+    let answer = other.post(CASES[0].0, CASES[0].1);
+    assert_eq!((answer.status, answer.header("X-Fleet-Context")), (200, Some("pinned")));
+    assert_eq!(sim.stats()["reloads"], 0);
 }

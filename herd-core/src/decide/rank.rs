@@ -9,7 +9,7 @@ use crate::estimate::{Prediction, SLOWER_BY, Usual, load_ms, lost_ms, needs_load
 use crate::fleet::{Model, Node, NodeState};
 use crate::load::{Loading, Seen};
 use crate::name::ModelName;
-use crate::protect::{ContextAction, plan};
+use crate::protect::{ContextAction, Mode, plan};
 use crate::ready::{Readiness, readiness};
 use crate::score::{Facts, Score};
 use crate::spot::Spot;
@@ -92,10 +92,9 @@ impl Question<'_> {
     ) -> Candidate {
         let Spot { node, model, .. } = spot;
         let turn = node.load.turn();
-        let mut plan = plan(self.profile, node, model, model.load.launched(), self.policy.protection);
-        if self.policy.openai_alias {
-            plan = plan.by_alias(self.profile, node, model);
-        }
+        let mode = Mode { protection: self.policy.protection, speed: self.policy.speed_options };
+        let plan = plan(self.profile, node, model, model.load.launched(), mode);
+        let mut plan = plan.by_alias(self.profile, node, model, self.policy.openai_alias);
         let mut prediction = predict(self.profile, spot, &plan, usual);
         let readiness = readiness(self.profile, spot, &plan);
         if readiness == Readiness::Reserved {

@@ -5,6 +5,7 @@ use crate::estimate::alone;
 use crate::fleet::{FleetSnapshot, Model};
 use crate::lesson::{Timing, lesson, load_ms_at_first_byte, waited_inside, was_loaded, written};
 use crate::load::Work;
+use crate::protect::sent_launch;
 
 impl Exchange {
     /// The first byte of an answer shows that the load which the request caused is over.
@@ -26,7 +27,9 @@ impl Exchange {
             node: choice.node().number,
             model: choice.model.clone(),
             context_length: choice.candidate.plan.window,
-            signature: self.request.profile.launch,
+            signature: choice.model().map_or(self.request.profile.launch, |model| {
+                sent_launch(&self.request.profile, choice.node(), model, &choice.candidate.plan)
+            }),
         });
     }
 

@@ -575,7 +575,7 @@ fn names_that_come_to_share_a_blob_go_on_with_the_busy_count() {
 #[test]
 fn an_alias_of_herd_s_own_shares_the_runner_of_its_model() {
     let model = ModelName::new("m").unwrap();
-    let alias = crate::alias::alias_name(&model, 8192).unwrap();
+    let alias = crate::alias::alias_name(&model, 8192, crate::alias::EdgeMark(1)).unwrap();
     let spec = NodeSpec::default().cold("m").hot(alias.as_str(), 8192);
     let snapshot = changed(&FleetSnapshot::default(), spec.heartbeat("n", 1), 0);
     assert_eq!(named(&snapshot, "m").resident.as_ref().unwrap().context_length, Some(8192));

@@ -121,7 +121,7 @@ pub(super) fn default_mismatch(inputs: &Inputs<'_>, min_samples: u64) -> Vec<See
                 .with("requests", row.hour.requests)
                 .with_known("node_default_tokens", node.env.context_length)
                 .with_known("loaded_tokens", row.hour.context.allocated)
-                .fix("FLEET_CONTEXT_OPENAI=alias"),
+                .fix("FLEET_CONTEXT_OPENAI=auto"),
         )
     });
     seen.collect()

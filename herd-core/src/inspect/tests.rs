@@ -23,7 +23,8 @@ fn reads_what_a_decision_needs() {
     assert_eq!(profile.tags, ["app", "x"]);
     assert_eq!(profile.fallback_models.iter().map(ModelName::as_str).collect::<Vec<_>>(), ["a:1b", "b:latest"]);
     assert_eq!(&body[profile.places.model.clone()], "\"Tiny\"");
-    assert_eq!(&body[profile.places.num_ctx.clone().unwrap()], "8192");
+    assert_eq!(profile.places.options.len(), 1);
+    assert_eq!(&body[profile.places.options[0].1.clone()], "8192");
     assert!(profile.prompt_tokens > 256 && profile.prompt_tokens < 300, "{}", profile.prompt_tokens);
 }
 

@@ -8,7 +8,7 @@ use super::lock;
 use super::rate::Rate;
 use super::slots::{Learned, Slots};
 use crate::history::LatencyHistory;
-use crate::launch::Signature;
+use crate::launch::{SIGNATURE_WORDS, Signature};
 
 /// What the edge counts and learns of one model on one node.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct ModelLoad {
     output_tokens: Rate,
     tokens_per_piece: Rate,
     slots: Learned,
-    launched: [AtomicU64; 2],
+    launched: [AtomicU64; SIGNATURE_WORDS],
     conversations: Conversations,
     reloads: AtomicU32,
     pinned: AtomicBool,
@@ -177,14 +177,15 @@ impl ModelLoad {
     /// unloaded since.
     #[must_use]
     pub fn launched(&self) -> Option<Signature> {
-        Signature::from_bits([self.launched[0].load(Relaxed), self.launched[1].load(Relaxed)])
+        Signature::from_bits(std::array::from_fn(|place| self.launched[place].load(Relaxed)))
     }
 
     /// Notes the launch options that a load or reload of ours has used.
     pub fn set_launched(&self, signature: Option<Signature>) {
-        let bits = signature.map_or([0, 0], Signature::to_bits);
-        self.launched[0].store(bits[0], Relaxed);
-        self.launched[1].store(bits[1], Relaxed);
+        let words = signature.map_or([0; SIGNATURE_WORDS], Signature::to_bits);
+        for (place, word) in self.launched.iter().zip(words) {
+            place.store(word, Relaxed);
+        }
     }
 
     /// An operator wants it to stay in memory, so that no request may say for how long.

@@ -224,7 +224,8 @@ fn names_are_stable() {
 fn the_edit_fits_every_form_of_options() {
     let set = |body: &str| {
         let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
-        String::from_utf8(splice(body.as_bytes(), &[set_num_ctx(&profile.places, 8192)])).unwrap()
+        String::from_utf8(splice(body.as_bytes(), &set_options(&profile.places, &[("num_ctx", "8192".to_owned())])))
+            .unwrap()
     };
     assert_eq!(set(r#"{"model":"m"}"#), r#"{"options":{"num_ctx":8192},"model":"m"}"#);
     assert_eq!(set(r#" { "model":"m"}"#), r#" {"options":{"num_ctx":8192}, "model":"m"}"#);
@@ -243,7 +244,8 @@ fn an_alias_keeps_the_runner_for_what_cannot_say_a_context() {
         let spec = if let Some(tokens) = loaded { spec.hot("m", tokens) } else { spec.cold("m") };
         let node = node("n", &spec);
         let model = &node.models[0];
-        let plan = plan(&profile, &node, model, None, Protection::Strip).by_alias(&profile, &node, model);
+        let plan =
+            plan(&profile, &node, model, None, Protection::Strip).by_alias(&profile, &node, model, AliasUse::Always);
         assert_eq!((plan.action, plan.alias, plan.num_ctx), (expected.0, expected.1, plan.num_ctx), "{surface:?}");
         assert!(plan.alias.is_none() || (plan.num_ctx.is_none() && plan.cause.is_none()));
     }
@@ -253,4 +255,118 @@ fn an_alias_keeps_the_runner_for_what_cannot_say_a_context() {
     check(v1, Some(8192), Some(8192), (ContextAction::Kept, None));
     check(v1, Some(4096), None, (ContextAction::Load, None));
     check(Surface::OllamaChat, Some(4096), Some(8192), (ContextAction::Pinned, None));
+}
+
+#[test]
+fn an_alias_is_made_only_where_the_request_would_reload() {
+    #[track_caller]
+    fn check(spec: &NodeSpec, loaded: u64, expected: Option<u64>) {
+        let profile = inspect(Surface::OpenAiChat, br#"{"model":"m"}"#, &InspectLimits::default()).unwrap();
+        let node = node("n", &spec.clone().hot("m", loaded));
+        let model = &node.models[0];
+        let plan = plan(&profile, &node, model, None, Protection::Strip);
+        let plan = plan.by_alias(&profile, &node, model, AliasUse::WhereNeeded);
+        assert_eq!(plan.alias, expected, "{loaded} on {spec:?}");
+    }
+    check(&told(), 8192, Some(8192));
+    check(&told(), 4096, None);
+    // What is loaded cannot be what a node without a GPU starts unasked.
+    check(&untold(), 8192, Some(8192));
+    check(&untold(), 4096, None);
+    check(&untold(), 32_768, Some(32_768));
+    let gib = crate::testing::GIB;
+    let gpu = |vram: u64| NodeSpec { vram_bytes: Some((vram * gib, vram * gib)), ..untold() };
+    check(&gpu(24), 32_768, None);
+    check(&gpu(24), 4096, Some(4096));
+    check(&gpu(16), 4096, None);
+    check(&gpu(80), 32_768, None);
+}
+
+/// An embedding model of this training context.
+fn embeds(train_context: u64, loaded: Option<u64>) -> NodeSpec {
+    let spec = NodeSpec { train_context, capabilities: vec!["embedding".into()], ..NodeSpec::default() };
+    loaded.map_or_else(|| spec.clone().cold("m"), |tokens| spec.clone().hot("m", tokens))
+}
+
+#[test]
+fn a_model_that_embeds_is_left_alone_where_all_of_its_context_is_loaded() {
+    let check = |surface, options: &str, loaded, launched: Option<i64>, expected: (ContextAction, Option<u64>)| {
+        let launched =
+            launched.map(|num_batch| LaunchOptions { num_batch: Some(num_batch), ..LaunchOptions::default() });
+        let case = Case { mode: Strip, surface, options, node: embeds(512, Some(loaded)), launched };
+        let plan = case.plan();
+        assert_eq!((plan.action, plan.num_ctx), expected, "{surface:?} {options} beside {loaded}");
+    };
+    let (native, openai) = (Surface::OllamaEmbed, Surface::OpenAiEmbeddings);
+    check(native, "", 512, None, (Kept, None));
+    check(openai, "", 512, None, (Kept, None));
+    check(native, &ctx(4096), 512, None, (Kept, None));
+    // The same context by a smaller number is another batch to Ollama.
+    check(native, &ctx(512), 512, None, (Raised, Some(2048)));
+    check(native, &ctx(100), 512, None, (Raised, Some(2048)));
+    // A runner that was started with a context of its own has the batch of that.
+    check(native, "", 512, Some(512), (Pinned, Some(512)));
+    check(native, &ctx(512), 512, Some(512), (Kept, None));
+    check(openai, "", 512, Some(512), (Reload, None));
+    check(native, "", 256, None, (Pinned, Some(256)));
+}
+
+#[test]
+fn what_a_runner_was_launched_with_has_the_batch_that_ollama_derives() {
+    let node = node("n", &embeds(512, None));
+    let model = &node.models[0];
+    let batch = |options: &str, num_ctx| {
+        let plan = ContextPlan { num_ctx, ..ContextPlan::default() };
+        sent_launch(&profile(Surface::OllamaEmbed, options), &node, model, &plan).num_batch()
+    };
+    assert_eq!(batch("", None), None, "the largest is what a request gets that says nothing");
+    assert_eq!(batch(&ctx(8192), None), None);
+    assert_eq!(batch(&ctx(512), None), Some(512));
+    assert_eq!(batch("", Some(512)), Some(512));
+    assert_eq!(batch("\"num_batch\":64", None), Some(64));
+}
+
+#[test]
+fn a_runner_keeps_its_speed_unless_the_operator_says_otherwise() {
+    let mode = |speed| Mode { protection: Strip, speed };
+    let hot = node("n", &told().hot("m", 4096));
+    let check = |options: &str, speed, expected: (ContextAction, bool)| {
+        let launched = Signature::new(&LaunchOptions { num_thread: Some(8), ..LaunchOptions::default() });
+        let plan = plan(&profile(Surface::OllamaChat, options), &hot, &hot.models[0], Some(launched), mode(speed));
+        assert_eq!((plan.action, plan.keeps_speed), expected, "{options}");
+    };
+    for options in ["", "\"num_thread\":4", "\"num_batch\":64,\"use_mmap\":false", "\"main_gpu\":1"] {
+        check(options, SpeedOptions::Keep, (Kept, true));
+        check(options, SpeedOptions::Honour, (Reload, false));
+    }
+    check("\"num_thread\":8", SpeedOptions::Keep, (Kept, false));
+    check("\"num_gpu\":10", SpeedOptions::Keep, (Reload, true));
+    let passed = plan(
+        &profile(Surface::OllamaChat, "\"num_thread\":4"),
+        &hot,
+        &hot.models[0],
+        None,
+        Mode { protection: Passthrough, speed: SpeedOptions::Keep },
+    );
+    assert_eq!(passed.action, Reload, "the client's own words");
+}
+
+#[test]
+fn options_are_set_where_they_stand_and_added_where_they_do_not() {
+    let set = |body: &str, options: &[(&str, &str)]| {
+        let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
+        let options: Vec<_> = options.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        String::from_utf8(splice(body.as_bytes(), &set_options(&profile.places, &options))).unwrap()
+    };
+    let all = [("num_ctx", "8192"), ("num_thread", "null"), ("use_mmap", "true")];
+    assert_eq!(set(r#"{"model":"m"}"#, &all), r#"{"options":{"num_ctx":8192,"use_mmap":true},"model":"m"}"#);
+    assert_eq!(
+        set(r#"{"model":"m","options":{"num_thread": 4,"num_thread":4,"seed":1}}"#, &all),
+        r#"{"model":"m","options":{"num_ctx":8192,"use_mmap":true,"num_thread": null,"num_thread":null,"seed":1}}"#
+    );
+    assert_eq!(
+        set(r#"{"model":"m","options":{"use_mmap":false}}"#, &all[1..]),
+        r#"{"model":"m","options":{"use_mmap":true}}"#
+    );
+    assert_eq!(set(r#"{"model":"m"}"#, &all[1..2]), r#"{"model":"m"}"#);
 }

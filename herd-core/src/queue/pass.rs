@@ -111,12 +111,12 @@ fn spread(who: &mut impl Pass, sweep: &mut Sweep, group: u64) {
 /// requests for the model apart, see [`crate::fleet::FleetSnapshot::windows`].
 #[must_use]
 pub fn group(profile: &RequestProfile, tried: &[u32], windows: &[u64]) -> u64 {
-    let [strict, gpu] = profile.launch.to_bits();
     let needs = [u64::from(profile.images > 0), u64::from(profile.tools), u64::from(profile.think)];
-    let mut bytes = Vec::with_capacity(128);
+    let mut bytes = Vec::with_capacity(192);
     let mut add = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
     let context = profile.num_ctx.map_or([0, 0], |tokens| context_class(tokens, windows));
-    [profile.model.key(), context[0], context[1], strict, gpu].into_iter().for_each(&mut add);
+    [profile.model.key(), context[0], context[1]].into_iter().for_each(&mut add);
+    profile.launch.to_bits().into_iter().for_each(&mut add);
     needs.into_iter().for_each(&mut add);
     add(u64::from(profile.surface.carries_num_ctx()));
     // Within a factor of two prompts fit the same windows.

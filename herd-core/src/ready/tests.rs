@@ -192,7 +192,7 @@ fn a_reload_waits_until_its_own_runner_is_idle() {
 fn a_reserved_node_is_for_whom_it_was_reserved() {
     let node = node("n", &NodeSpec::default().hot("m", 4096).cold("other"));
     let key = |name: &str| ModelName::new(name).unwrap().key();
-    let other = Signature::new(&LaunchOptions { num_batch: Some(64), ..LaunchOptions::default() });
+    let other = Signature::new(&LaunchOptions { draft_num_predict: Some(64), ..LaunchOptions::default() });
     let reserve = |name: &str, signature| node.load.reserve(key(name), signature, NOW + 1_000);
     let wide = r#"{"model":"m","options":{"num_ctx":8192}}"#;
     reserve("other", Signature::DEFAULT);
@@ -201,7 +201,7 @@ fn a_reserved_node_is_for_whom_it_was_reserved() {
     assert_eq!(found_at(&node, PLAIN, NOW + 1_000), Readiness::Free, "it ends by itself");
     reserve("m", other);
     assert_eq!((found(&node, PLAIN), found(&node, wide)), (Readiness::Reserved, Readiness::Reserved));
-    assert_eq!(found(&node, r#"{"model":"m","options":{"num_batch":64}}"#), Readiness::Free);
+    assert_eq!(found(&node, r#"{"model":"m","options":{"draft_num_predict":64}}"#), Readiness::Free);
     reserve("m", Signature::DEFAULT);
     assert_eq!(found(&node, wide), Readiness::Free, "a larger context, for which the runner must be idle");
     assert_eq!(found(&node, PLAIN), Readiness::Reserved, "or those that it serves would go on for ever");

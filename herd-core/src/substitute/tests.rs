@@ -87,7 +87,7 @@ fn what_a_request_needs_must_be_told_by_the_candidate() {
 
 #[test]
 fn embeddings_and_cloud_models_and_aliases_never_stand_in() {
-    let alias = crate::alias::alias_name(&name("x"), 8192).unwrap();
+    let alias = crate::alias::alias_name(&name("x"), 8192, crate::alias::EdgeMark(1)).unwrap();
     let candidates = ["nomic-embed-text", "gpt-oss:cloud", "gpt-oss:120b-cloud", alias.as_str()];
     for candidate in candidates {
         let snapshot = fleet_of(&[with(candidate, 8, 8192, "")]);

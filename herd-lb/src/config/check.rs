@@ -16,10 +16,11 @@ use herd_core::exchange::{ExchangePolicy, Hold};
 use herd_core::fleet::{HeartbeatLimits, LifeLimits};
 use herd_core::inspect::InspectLimits;
 use herd_core::inspect::json::DEPTH_CEILING;
+use herd_core::launch::SpeedOptions;
 use herd_core::name::ModelName;
 use herd_core::network::Networks;
 use herd_core::patience::Patience;
-use herd_core::protect::Protection;
+use herd_core::protect::{AliasUse, Protection};
 use herd_core::pull::{Pattern, PullPolicy};
 use herd_core::queue::QueueLimits;
 use herd_core::rules::ModelRules;
@@ -130,7 +131,8 @@ impl ConfigFile {
             candidates_max: in_range("routing.candidates_max", self.routing.candidates_max, RANKED..=100_000)?,
             life: life(&self.fleet)?,
             protection: one_of("context.protection", &context.protection, &Protection::NAMES)?,
-            openai_alias: one_of("context.openai", &context.openai, &OPENAI)?,
+            openai_alias: one_of("context.openai", &context.openai, &AliasUse::NAMES)?,
+            speed_options: one_of("context.speed_options", &context.speed_options, &SpeedOptions::NAMES)?,
             auto_upgrade: context.auto_upgrade,
             fallback: FallbackPolicy {
                 vram: self.fallback.vram,
@@ -171,7 +173,6 @@ fn origins(entries: &[String]) -> Result<Origins, ConfigError> {
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 const OVERFLOW: [(&str, bool); 2] = [("pass", false), ("refuse", true)];
-const OPENAI: [(&str, bool); 2] = [("default", false), ("alias", true)];
 const EXPOSE: [(&str, AdminExpose); 3] =
     [("local", AdminExpose::Local), ("lan", AdminExpose::Lan), ("off", AdminExpose::Off)];
 const EMBEDDED: [(&str, EmbeddedAgent); 3] =

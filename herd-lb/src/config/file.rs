@@ -242,8 +242,10 @@ section! {
         protection: String = "strip".into(),
         /// A larger loaded model may serve a request for more context.
         auto_upgrade: bool = true,
-        /// What keeps requests that cannot say `num_ctx` from reloading: `default` (nothing), `alias`.
-        openai: String = "default".into(),
+        /// What keeps requests that cannot say `num_ctx` from reloading: `auto`, `alias`, `default` (nothing).
+        openai: String = "auto".into(),
+        /// Options that change only how fast a model runs: `keep` the runner, `honour` them.
+        speed_options: String = "keep".into(),
         /// What becomes of a prompt that exceeds the window: `pass`, `refuse`.
         overflow: String = "pass".into(),
     }

@@ -260,7 +260,7 @@ async fn requests_of_different_needs_do_not_block_each_other() {
     bench.join("b", 1002, true);
     // Another launch needs an idle node; it waits while both are busy, and the plain ones go on.
     let (one, two) = (chosen(bench.ask()), chosen(bench.ask()));
-    let mut other = waits(bench.dispatcher.ask(ask(r#"{"model":"m","options":{"num_batch":64}}"#)));
+    let mut other = waits(bench.dispatcher.ask(ask(r#"{"model":"m","options":{"draft_num_predict":64}}"#)));
     let mut plain = waits(bench.ask());
     bench.dispatcher.pass();
     drop(one);

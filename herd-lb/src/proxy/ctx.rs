@@ -160,6 +160,11 @@ fn attempt_headers(
     headers.push(("X-Fleet-Model", choice.model.to_string()));
     headers.push(("X-Fleet-Score", format!("{:.1}", choice.candidate.total)));
     headers.push(("X-Fleet-Context", plan.action.to_string()));
+    let kept = choice.kept_speed(profile);
+    if !kept.is_empty() {
+        let names: Vec<_> = kept.into_iter().map(|(name, _)| name).collect();
+        headers.push(("X-Fleet-Speed-Options", format!("kept: {}", names.join(", "))));
+    }
     if let Some(wait_ms) = predicted_ms {
         headers.push(("X-Fleet-Predicted-Wait-Ms", format!("{wait_ms:.0}")));
     }

@@ -5,7 +5,7 @@ use crate::launch::LaunchOptions;
 use crate::protect::ReloadCause;
 
 fn batch(tokens: i64) -> RequestProfile {
-    let launch = Signature::new(&LaunchOptions { num_batch: Some(tokens), ..LaunchOptions::default() });
+    let launch = Signature::new(&LaunchOptions { draft_num_predict: Some(tokens), ..LaunchOptions::default() });
     RequestProfile { launch, ..chat() }
 }
 

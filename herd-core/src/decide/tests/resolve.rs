@@ -110,7 +110,7 @@ fn what_forbids_an_upgrade() {
         stays(Policy { protection, ..policy() }, asking(16_384));
     }
     stays(policy(), RequestProfile { fallback: Some(false), ..asking(16_384) });
-    stays(policy(), profile(r#"{"model":"m","options":{"num_ctx":2048,"num_batch":64}}"#));
+    stays(policy(), profile(r#"{"model":"m","options":{"num_ctx":2048,"draft_num_predict":64}}"#));
 }
 
 #[test]

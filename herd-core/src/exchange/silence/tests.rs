@@ -66,7 +66,7 @@ const FINE: Known =
 fn silence(known: &Known, body: &str, loads: bool) -> Silence {
     let profile = inspect(Surface::OllamaChat, body.as_bytes(), &InspectLimits::default()).unwrap();
     let action = if loads { ContextAction::Load } else { ContextAction::Kept };
-    let plan = ContextPlan { action, num_ctx: None, window: None, alias: None, cause: None };
+    let plan = ContextPlan { action, ..ContextPlan::default() };
     let prediction = Prediction { prefill_ms: 1_000.0, ..Prediction::default() };
     Silence::begin(&profile, &plan, &prediction, known.evidence, 0)
 }
