@@ -5,17 +5,52 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use herd_core::fleet::{Model, Node};
+use herd_core::substitute::category;
 use http::HeaderMap;
 use serde::Serialize;
 
 use crate::history::{Ask, told};
+use crate::node_facts::shown_name;
 use crate::pull::PullInfo;
 use crate::state::AdminState;
 
 #[derive(Serialize)]
 struct Management {
     models: Vec<Row>,
+    /// The same by node, as scripts of ollama-herd read it.
+    nodes: Vec<OfNode>,
     pulls: Vec<PullInfo>,
+}
+
+#[derive(Serialize)]
+struct OfNode {
+    node_id: String,
+    models: Vec<OnNode>,
+}
+
+#[derive(Serialize)]
+struct OnNode {
+    name: String,
+    size_gb: Option<f64>,
+    parameter_size: String,
+    quantization: String,
+    category: &'static str,
+    loaded_in_vram: bool,
+    in_flight: u32,
+}
+
+impl OnNode {
+    fn of(model: &Model) -> Self {
+        Self {
+            name: shown_name(model).to_owned(),
+            size_gb: model.size_bytes.map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
+            parameter_size: model.details.parameter_size.clone(),
+            quantization: model.details.quantization_level.clone(),
+            category: category(&model.name, model.capabilities).name(),
+            loaded_in_vram: model.resident.is_some(),
+            in_flight: model.load.in_flight(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -76,6 +111,9 @@ pub(crate) async fn management(State(state): State<AdminState>, ask: Ask, header
         let one = rows.entry(pin.model.clone()).or_insert_with(|| row(&pin.model));
         one.pinned.push(Pinned { node_id: pin.node_id });
     }
+    let of_node =
+        |node: &Node| OfNode { node_id: node.id.to_string(), models: view.models(node).map(OnNode::of).collect() };
+    let nodes = view.snapshot.nodes.iter().map(|node| of_node(node)).collect();
     let (pulls, _) = state.pulls().list();
-    told(&ask, &headers, &Management { models: rows.into_values().collect(), pulls }, "models")
+    told(&ask, &headers, &Management { models: rows.into_values().collect(), nodes, pulls }, "models")
 }

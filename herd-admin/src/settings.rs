@@ -42,6 +42,8 @@ pub struct Setting {
 pub struct SettingsChange {
     /// The keys that have changed.
     pub changed: Vec<String>,
+    /// Keys that do not exist, and have no effect.
+    pub unknown: Vec<String>,
     /// Those of them that are in force only after a restart.
     pub needs_restart: Vec<String>,
     /// Whether all will still hold after a restart.
@@ -67,7 +69,7 @@ pub(crate) async fn list(State(state): State<AdminState>, ask: Ask, headers: Hea
     history::told(&ask, &headers, &Settings { settings: state.source().settings() }, "settings")
 }
 
-/// Changes the keys in the body, all or none: dotted (`"context.protection"`) or nested; null = back to the default.
+/// Changes the keys in the body that exist, all or none: dotted (`"context.protection"`) or nested; null = back to the default.
 pub(crate) async fn change(
     State(state): State<AdminState>,
     operator: Operator,
@@ -83,7 +85,25 @@ pub(crate) async fn change(
     let change = made.map_err(failed)?.map_err(|error| Refusal::bad_request("invalid_setting", told(&error)))?;
     let detail = differences(&change.changed, &before, &state.source().settings());
     state.audit(&operator.actor, "settings_change", &change.changed.join(","), &detail);
-    Ok(json(StatusCode::OK, JSON, &change))
+    Ok(json(StatusCode::OK, JSON, &Told::of(&change)))
+}
+
+/// A change, with the fields that scripts of ollama-herd read.
+#[derive(Serialize)]
+struct Told<'a> {
+    status: &'static str,
+    restart_required: &'a [String],
+    not_persisted: &'a [String],
+    #[serde(flatten)]
+    change: &'a SettingsChange,
+}
+
+impl<'a> Told<'a> {
+    fn of(change: &'a SettingsChange) -> Self {
+        let not_persisted = if change.persisted { &[][..] } else { &change.changed };
+        let status = if change.changed.is_empty() { "no_change" } else { "updated" };
+        Self { status, restart_required: &change.needs_restart, not_persisted, change }
+    }
 }
 
 /// Longest that the value of one key is told, in characters.

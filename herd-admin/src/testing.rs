@@ -84,7 +84,13 @@ impl FleetSource for FakeSource {
             return Err(SettingsError { wrong });
         }
         let keys = changes.keys().cloned().collect();
-        Ok(SettingsChange { changed: keys, needs_restart: Vec::new(), persisted: true, error: None })
+        Ok(SettingsChange {
+            changed: keys,
+            unknown: Vec::new(),
+            needs_restart: Vec::new(),
+            persisted: true,
+            error: None,
+        })
     }
 
     fn counts(&self) -> EdgeCounts {

@@ -8,6 +8,7 @@ mod check;
 mod file;
 mod help;
 mod layers;
+mod legacy;
 pub mod live;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use serde_yaml::{Mapping, Value};
 pub use file::ConfigFile;
 pub use help::help;
 pub use layers::{Layers, Source};
+pub use legacy::Legacy;
 pub use live::LiveConfig;
 
 /// Why a configuration is refused.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use herd_agent::log::{Logging, Logs};
 use herd_lb::cli::{Command, Flags};
-use herd_lb::config::{Config, ConfigError, Layers};
+use herd_lb::config::{Config, ConfigError, Layers, Legacy};
 use herd_lb::settings::{check_owner, load};
 
 /// A request makes some two hundred allocations, most of them Pingora's, and frees many on another thread.
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     if let Some(Command::Bench(flags)) = &flags.command {
         return herd_lb::bench::run(flags).unwrap_or_else(|error| fail(&error, 1));
     }
-    let (layers, config, passed_over) = match configure(&flags) {
+    let Configured { layers, config, passed_over, legacy } = match configure(&flags) {
         Ok(configured) => configured,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     }
     let logs = log(&config);
     check_folder(&config.data_dir);
+    tell_legacy(&legacy);
     for (key, value) in &layers.saved {
         let value = serde_json::to_string(value).unwrap_or_default();
         tracing::info!(key, value, "set in settings.json, which goes over the file");
@@ -76,8 +77,30 @@ fn named_source(error: anyhow::Error, saved: &[String], data_dir: &Path) -> anyh
     }
 }
 
-/// The layers of the configuration, what they make, and which saved settings were passed over.
-fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
+/// Says what was taken over from ollama-herd, and what was not.
+fn tell_legacy(legacy: &Legacy) {
+    if let Some(file) = &legacy.file {
+        tracing::info!(file = %file.display(), "variables of ollama-herd are read from its file");
+    }
+    for (name, key) in &legacy.mapped {
+        tracing::info!(variable = name, key, "a variable of ollama-herd sets a key of herd");
+    }
+    if !legacy.ignored.is_empty() {
+        tracing::warn!(ignored = legacy.ignored.join(", "), "variables that herd does not know have no effect");
+    }
+}
+
+/// What a start is configured by.
+struct Configured {
+    layers: Layers,
+    config: Config,
+    /// Saved settings that were passed over.
+    passed_over: Vec<String>,
+    legacy: Legacy,
+}
+
+/// Reads all that says how herd is to run.
+fn configure(flags: &Flags) -> anyhow::Result<Configured> {
     let file = match &flags.config {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => String::new(),
@@ -88,12 +111,15 @@ fn configure(flags: &Flags) -> anyhow::Result<(Layers, Config, Vec<String>)> {
         // What simulated nodes did is nothing to keep beside what real ones do.
         layers.flags.push(("data_dir", demo_folder().display().to_string()));
     }
+    // Where the file of variables is must be known before it is read; what is wrong elsewhere is told after it.
+    let folder = layers.data_dir();
+    let legacy = layers.take_over(&folder);
     let place = |error: ConfigError| anyhow::anyhow!("{}", layers.located(&error, flags.config.as_deref()));
     let data_dir = layers.build().map_err(place)?.data_dir;
     check_owner(&data_dir).map_err(anyhow::Error::msg)?;
     let passed_over = if flags.check_config { Vec::new() } else { load(&mut layers, &data_dir) };
     let config = layers.build()?;
-    Ok((layers, config, passed_over))
+    Ok(Configured { layers, config, passed_over, legacy })
 }
 
 /// Where a demo keeps its data, for as long as it runs.

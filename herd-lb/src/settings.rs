@@ -101,13 +101,18 @@ impl Settings {
         values.into_iter().map(tell).collect()
     }
 
-    /// Makes all of `changes` or none; null takes a key back to what it would be without.
+    /// Makes all of `changes` or none; null takes a key back to what it would be without. Keys that do not exist are named
+    /// and keep no others from being changed: scripts of ollama-herd set some that herd does not have.
     ///
     /// # Errors
-    /// With each key that cannot be changed so.
+    /// With each key that cannot be changed so, or when there is none that exists.
     pub fn change(&self, changes: &serde_json::Map<String, Value>) -> Result<SettingsChange, SettingsError> {
-        let changes = flat(changes);
+        let mut changes = flat(changes);
         let mut layers = self.lock();
+        let unknown = unknown_keys(&layers, &changes);
+        if unknown.len() < changes.len() {
+            changes.retain(|key, _| !unknown.contains(key));
+        }
         let wrong = refusals(&layers, &changes);
         if !wrong.is_empty() {
             return Err(SettingsError { wrong });
@@ -131,7 +136,8 @@ impl Settings {
         drop(layers);
         let keys: Vec<String> = changes.keys().cloned().collect();
         let needs_restart = keys.iter().filter(|key| needs_restart(key)).cloned().collect();
-        Ok(SettingsChange { changed: keys, needs_restart, persisted: persisted.is_ok(), error: persisted.err() })
+        let (persisted, error) = (persisted.is_ok(), persisted.err());
+        Ok(SettingsChange { changed: keys, unknown, needs_restart, persisted, error })
     }
 
     /// Puts a configuration in force wherever it is read from.
@@ -191,6 +197,14 @@ fn unknown(key: &str, sources: &BTreeMap<String, Source>) -> String {
     }
 }
 
+/// Those of `changes` that are no keys at all.
+fn unknown_keys(layers: &Layers, changes: &BTreeMap<String, Value>) -> Vec<String> {
+    let known: Vec<String> = layers.values().unwrap_or_default().into_iter().map(|(key, ..)| key).collect();
+    let is_section =
+        |key: &str| known.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+    changes.keys().filter(|key| !known.contains(key) && !is_section(key)).cloned().collect()
+}
+
 fn refusals(layers: &Layers, changes: &BTreeMap<String, Value>) -> Vec<(String, String)> {
     let values = layers.values().unwrap_or_default();
     let sources: BTreeMap<String, Source> = values.into_iter().map(|(key, _, source)| (key, source)).collect();
@@ -231,7 +245,8 @@ fn shown(key: &str, value: &serde_yaml::Value) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// Nested objects as dotted keys. `{"auto_pull": false}` is how scripts switch it off.
+/// Nested objects as dotted keys. `{"auto_pull": false}` and `{"vram_fallback": false}` are how scripts of ollama-herd
+/// switch them off.
 fn flat(changes: &serde_json::Map<String, Value>) -> BTreeMap<String, Value> {
     let mappings: Vec<String> =
         ConfigFile::keys().into_iter().filter(|(_, default)| default.is_mapping()).map(|(key, _)| key).collect();
@@ -243,6 +258,7 @@ fn flat(changes: &serde_json::Map<String, Value>) -> BTreeMap<String, Value> {
                 open.extend(members.iter().map(|(member, value)| (format!("{key}.{member}"), value)));
             }
             Value::Bool(_) if key == "auto_pull" => drop(found.insert("auto_pull.enabled".to_owned(), value.clone())),
+            Value::Bool(_) if key == "vram_fallback" => drop(found.insert("fallback.vram".to_owned(), value.clone())),
             _ => drop(found.insert(key, value.clone())),
         }
     }

@@ -25,8 +25,12 @@ pub(super) enum Migrated {
 /// Brings the database up to date, each step whole or not at all.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated> {
     let newest = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
-    if version(connection)? > newest {
+    let before = version(connection)?;
+    if before > newest {
         return Ok(Migrated::Newer);
+    }
+    if before == 0 {
+        keep_ollama_herds(connection)?;
     }
     for (before, step) in (0..newest).zip(STEPS).skip(version(connection)? as usize) {
         let transaction = connection.transaction()?;
@@ -39,6 +43,25 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated>
     }
     add_counts(connection)?;
     Ok(Migrated::Current)
+}
+
+/// Keeps a copy of a database that ollama-herd made beside it, before anything in it is changed: its owner may go back.
+fn keep_ollama_herds(connection: &Connection) -> rusqlite::Result<()> {
+    let file = connection.path().filter(|path| !path.is_empty()).map(|path| format!("{path}.ollama-herd"));
+    let rows = columns_of(connection, "request_traces")?;
+    let Some(copy) = file.filter(|_| !rows.is_empty()) else { return Ok(()) };
+    if std::path::Path::new(&copy).exists() {
+        return Ok(());
+    }
+    // A copy that is cut off must not pass for one.
+    let part = format!("{copy}.part");
+    drop(std::fs::remove_file(&part));
+    connection.execute("VACUUM INTO ?1", [&part])?;
+    if let Err(error) = std::fs::rename(&part, &copy) {
+        tracing::error!(copy, %error, "the copy of ollama-herd's database is left under its first name");
+    }
+    tracing::info!(copy, "ollama-herd's database is brought up to date; a copy of it as it was is kept");
+    Ok(())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<u32> {

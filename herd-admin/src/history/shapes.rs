@@ -4,6 +4,7 @@ use herd_core::record::{AttemptRecord, Candidates, RequestRecord};
 use herd_core::vocabulary::Word;
 use herd_store::{Spread, Summary};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Quantiles; null = no data.
@@ -145,8 +146,11 @@ pub(crate) struct TraceRow<'a> {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     score: Option<f64>,
+    /// Points of the node that was chosen, by signal; null where none was.
+    scores_breakdown: Option<Value>,
     retry_count: u32,
     stand_in: Option<&'a str>,
+    fallback_used: bool,
     context_action: &'a str,
     reload_cause: Option<&'a str>,
     num_ctx: Option<u64>,
@@ -183,8 +187,10 @@ impl<'a> From<&'a RequestRecord> for TraceRow<'a> {
             prompt_tokens: record.counts.prompt_tokens,
             completion_tokens: record.counts.completion_tokens,
             score: record.score,
+            scores_breakdown: breakdown(record),
             retry_count: record.retry_count,
             stand_in: record.stand_in.map(Word::word),
+            fallback_used: record.fallback_used,
             context_action: record.context_action.map_or("", Word::word),
             reload_cause: record.reload_cause.map(Word::word),
             num_ctx: record.num_ctx,
@@ -258,6 +264,22 @@ impl<'a> From<&'a RequestRecord> for OneTrace<'a> {
                 Candidates::None | Candidates::Ranked(..) => None,
             },
         }
+    }
+}
+
+/// The points of the node that was chosen, by signal, with their sum; `None` = they were not read, or none was chosen.
+fn breakdown(record: &RequestRecord) -> Option<Value> {
+    let Candidates::Json(json) = &record.candidates else { return None };
+    match serde_json::from_str(json).ok()? {
+        Value::Array(ranked) => {
+            let mut chosen = ranked.into_iter().find(|one| one["node_id"] == record.node_id.as_str())?;
+            let mut signals = chosen["signals"].take();
+            signals["total"] = chosen["total"].take();
+            Some(signals)
+        }
+        // As ollama-herd kept them.
+        signals @ Value::Object(_) => Some(signals),
+        _ => None,
     }
 }
 

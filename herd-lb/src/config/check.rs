@@ -322,7 +322,7 @@ fn threads(asked: usize) -> Result<usize, ConfigError> {
     Ok(if asked == 0 { cores } else { asked })
 }
 
-fn home(text: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn home(text: &str) -> Result<PathBuf, ConfigError> {
     let Some(rest) = text.strip_prefix('~') else { return Ok(PathBuf::from(text)) };
     let emptied = std::env::var_os("HOME").is_some_and(|home| home.is_empty());
     match std::env::home_dir().filter(|home| home.is_absolute() && !emptied) {

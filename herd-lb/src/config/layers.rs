@@ -1,10 +1,11 @@
 //! Where values come from: defaults < file < what was set at run time < environment < flags.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
 
+use super::check::home;
 use super::{Config, ConfigError, ConfigFile, scalar, set, variable};
 
 /// The layers of a configuration, of which the later win.
@@ -58,6 +59,14 @@ impl Layers {
         let file: ConfigFile = serde_path_to_error::deserialize(self.merged()?)
             .map_err(|error| type_error(error.path().to_string(), &error.inner().to_string()))?;
         file.check()
+    }
+
+    /// Where state is kept, whatever else is wrong with the configuration.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        let told = self.merged().ok().and_then(|root| Some(get(&root, "data_dir")?.as_str()?.to_owned()));
+        let told = told.unwrap_or_else(|| ConfigFile::default().data_dir);
+        home(&told).unwrap_or_else(|_| PathBuf::from(told))
     }
 
     /// Whether anything says what `key` is.

@@ -158,3 +158,18 @@ fn bounds_are_those_in_force() {
     assert_eq!([bound("limits.connections"), bound("hold.max_ms")], [Some(100.0), Some(5.0)]);
     assert_eq!(edge.settings.bounds().len(), ConfigFile::bounds().count());
 }
+
+#[test]
+fn keys_that_do_not_exist_are_named_and_the_others_are_changed() {
+    let edge = Edge::start("unknown", &[], "");
+    let change = edge.change(&json!({
+        "auto_pull": false, "vram_fallback": false, "image_generation": true, "dynamic_num_ctx": {"m": 1},
+    }));
+    let change = change.unwrap();
+    assert_eq!(change.changed, ["auto_pull.enabled", "fallback.vram"]);
+    assert_eq!(change.unknown, ["dynamic_num_ctx.m", "image_generation"]);
+    assert!(!edge.live.now().pull.enabled && !edge.fleet.policy().fallback.vram);
+    assert!(edge.change(&json!({"image_generation": true})).is_err(), "nothing is left to change");
+    let wrong = edge.change(&json!({"queue.max_waiting": -1, "image_generation": true})).unwrap_err();
+    assert_eq!(wrong.wrong[0].0, "queue.max_waiting");
+}

@@ -13,6 +13,8 @@ use crate::{StoreError, StoreHandle, columns};
 
 /// Most requests of a page.
 const PAGE: u32 = 1_000;
+/// A page of at most so many has the scores of the candidates too.
+const SCORED_PAGE: u32 = 100;
 /// Requests that are looked at in one go for those that a filter lets pass, when no index knows all of it.
 const FIRST_WINDOW: i64 = 1_000;
 /// And in each further go.
@@ -116,10 +118,12 @@ struct Search {
     /// The index knows all of it.
     exact: bool,
     from: f64,
+    /// The scores of candidates are read too, which are larger than all the rest.
+    with_scores: bool,
 }
 
 impl Search {
-    fn of(filter: &TraceFilter) -> Self {
+    fn of(filter: &TraceFilter, limit: u32) -> Self {
         let (source, along) = along(filter);
         let text = |value: &Option<String>| value.clone().map(Value::from);
         let all = [
@@ -135,7 +139,8 @@ impl Search {
         let all: Vec<_> = all.into_iter().filter_map(|(condition, value)| Some((condition, value?))).collect();
         let known = if filter.tag.is_some() { 0 } else { along.len() };
         let exact = all.len() == known;
-        Self { source, along, all, exact, from: filter.from_ms.unwrap_or(0) as f64 / 1_000.0 }
+        let from = filter.from_ms.unwrap_or(0) as f64 / 1_000.0;
+        Self { source, along, all, exact, from, with_scores: limit <= SCORED_PAGE }
     }
 
     /// Up to `limit` of the next `window` requests after `after`, each with its place.
@@ -147,17 +152,19 @@ impl Search {
     ) -> rusqlite::Result<Vec<(RequestRecord, Place)>> {
         let (inner, mut values) = self.stretch(after, "LIMIT ?");
         let all = each(&self.all);
+        let whole = self.with_scores;
         let sql = format!(
             "SELECT {}, w.at, w.id FROM ({inner}) w CROSS JOIN request_traces t ON t.id = w.id \
              WHERE {all}t.superseded = 0 ORDER BY w.at DESC, w.id DESC LIMIT ?",
-            columns::listed("t")
+            if whole { columns::whole_row("t") } else { columns::listed("t") }
         );
         values.push(window.into());
         values.extend(self.all.iter().map(|(_, value)| value.clone()));
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
         let mut statement = connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(values), |row| {
-            Ok((columns::read(row), Place { seconds: row.get("at")?, id: row.get("id")? }))
+            let record = if whole { columns::read_whole(row) } else { columns::read(row) };
+            Ok((record, Place { seconds: row.get("at")?, id: row.get("id")? }))
         })?;
         rows.collect()
     }
@@ -216,7 +223,7 @@ fn page(
     after: Option<Place>,
     limit: u32,
 ) -> Result<TracePage, StoreError> {
-    let search = Search::of(filter);
+    let search = Search::of(filter, limit);
     // Requests that ended under a clock that was ahead are not the newest: they are shown once their time has come.
     let end = filter.to_ms.unwrap_or_else(|| crate::unix_ms().saturating_add(SOON_MS)) as f64 / 1_000.0;
     let mut place = after.filter(|after| after.seconds < end).unwrap_or(Place { seconds: end, id: 0 });

@@ -89,6 +89,10 @@ async fn a_database_of_ollama_herd_is_taken_over_without_loss() {
     assert_eq!(dir.number("SELECT count(*) FROM fleet_briefings"), 1);
     assert_eq!(dir.number("SELECT count(*) FROM latency_observations"), 1);
     assert_eq!(dir.number("PRAGMA user_version"), 3);
+    let copy = rusqlite::Connection::open(format!("{}.ollama-herd", dir.path().join("latency.db").display())).unwrap();
+    let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs();
+    assert_eq!((number("SELECT count(*) FROM request_traces"), number("PRAGMA user_version")), (rows, 0), "as it was");
+    assert_eq!(number("SELECT count(*) FROM benchmark_runs"), 1);
     assert_eq!(store.benchmark("bench-1").await.unwrap().unwrap().results["total_requests"], 28);
 
     let range = Range::new(NOON_MS, NOON_MS + 3 * 86_400_000);
