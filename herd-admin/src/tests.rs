@@ -9,6 +9,7 @@ mod errors;
 mod events;
 mod explain;
 mod fleet;
+mod fuzz;
 mod health;
 mod heartbeat;
 mod history;

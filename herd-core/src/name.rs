@@ -67,8 +67,11 @@ impl ModelName {
             return Err(NameError::Character(bad));
         }
         let lower = text.to_lowercase();
-        let path = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
-        let path = path.strip_prefix("library/").unwrap_or(path);
+        let mut path = lower.as_str();
+        // As often as it stands there: what is left is a name, and has one spelling too.
+        while let Some(rest) = path.strip_prefix("registry.ollama.ai/").or_else(|| path.strip_prefix("library/")) {
+            path = rest;
+        }
         if path.is_empty() {
             return Err(NameError::Empty);
         }

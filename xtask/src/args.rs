@@ -13,6 +13,8 @@ Commands:
   bench [ARGS]... Build herd for speed, measure it beside other proxies for ten minutes, and print a table; ARGS are
                   flags of `herd-load run`
   demo [ARGS]...  Build herd and run it with three simulated nodes; ARGS are flags of herd
+  fuzz [SECONDS] [NAME]...
+                  Read mutated inputs as if they came from the network, each target for so many seconds (60)
   test            Run every check: format, lints, build, tests, links in the documentation
   simulate [ARGS]...
                   Compare routing policies and write bench/results; ARGS are flags of herd-simulate
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Test,
     /// Measure with further flags for `herd-load run`.
     Bench(Vec<OsString>),
+    /// Run the targets of fuzzing: for how long, and which.
+    Fuzz(Vec<OsString>),
     /// Run the demo with further flags for `herd`.
     Demo(Vec<OsString>),
     /// Run the simulator with flags for `herd-simulate`.
@@ -70,6 +74,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         Some("-h" | "--help" | "help") => Ok(Command::Help),
         Some("bench") => Ok(Command::Bench(args.collect())),
         Some("demo") => Ok(Command::Demo(args.collect())),
+        Some("fuzz") => Ok(Command::Fuzz(args.collect())),
         Some("simulate") => Ok(Command::Simulate(args.collect())),
         Some("soak") => Ok(Command::Soak(args.collect())),
         Some("test") => match args.next() {
@@ -98,6 +103,7 @@ mod tests {
         check(&["test"], &Ok(Command::Test));
         check(&["test", "--help"], &Ok(Command::Help));
         check(&["demo"], &Ok(Command::Demo(Vec::new())));
+        check(&["fuzz", "600"], &Ok(Command::Fuzz(vec!["600".into()])));
         check(&["bench", "--only", "c1"], &Ok(Command::Bench(["--only", "c1"].map(OsString::from).into())));
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod chromium;
+mod fuzz;
 mod prerequisites;
 mod promtool;
 mod simulate;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Ok(args::Command::Bench(rest)) => bench::bench(&rest),
         Ok(args::Command::Simulate(rest)) => simulate::simulate(&rest),
         Ok(args::Command::Soak(rest)) => soak::soak(&rest),
+        Ok(args::Command::Fuzz(rest)) => fuzz::fuzz(&rest),
         Err(error) => Err(Failure::new(EXIT_USAGE, format!("{error}; see `cargo xtask --help`"))),
     };
     match done {
@@ -62,6 +64,7 @@ fn test() -> Result<(), Failure> {
     }
     chromium::ensure();
     let mut tests = cargo();
+    tests.env(fuzz::SECONDS, fuzz::SECONDS_IN_TEST);
     if let Some(promtool) = promtool::obtain() {
         tests.env(promtool::VARIABLE, promtool);
     }

@@ -315,6 +315,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn fuzz_what_a_node_answers_becomes_a_heartbeat_that_edges_take() {
+        const SHOW: &str = r#"{"model_info":{"general.architecture":"llama","llama.context_length":8192},"parameters":"num_ctx 2048"}"#;
+        let samples = [TAGS, PS, SHOW, r#"{"version":"0.33.0"}"#].map(str::as_bytes);
+        herd_fuzz::run("answers of a node", &samples, |bytes| {
+            let Ok(answer) = serde_json::from_slice::<Value>(bytes) else { return };
+            for tag in models(&answer, Tag::read) {
+                let wire = wire::AvailableModel::from(&tag);
+                assert!(!wire.name.is_empty() && wire.name.len() <= NAME_MAX && wire.digest.len() <= TEXT_MAX);
+                assert!(wire.capabilities.len() <= WORDS_MAX && wire.families.len() <= WORDS_MAX);
+            }
+            for loaded in models(&answer, Loaded::read) {
+                let wire = wire::LoadedModel::from(&loaded);
+                assert!(!wire.name.is_empty() && wire.expires_at.len() <= TEXT_MAX);
+            }
+            drop((Show::from(answer.clone()), Version::from(answer)));
+        });
+    }
+
+    #[test]
     fn what_newer_versions_add_does_no_harm() {
         let newer = r#"{"models":[
             {"name":"a:1","model":"a:1","digest":"d1","size":9,"size_vram":9,"context_length":4096,"runner":"llamacpp"},

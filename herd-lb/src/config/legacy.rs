@@ -224,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_no_file_of_variables_keeps_herd_from_reading_it() {
+        let samples: [&[u8]; 2] = [
+            b"export FLEET_PORT='1'\n# x\nFLEET_ANTHROPIC_MODEL_MAP={\"a\":\"b\"}\n",
+            b"FLEET_MAX_RETRIES=2\r\nFLEET_STALE_TIMEOUT=1e9\n",
+        ];
+        herd_fuzz::run("files of variables", &samples, |bytes| {
+            let (pairs, _) = parse(&String::from_utf8_lossy(bytes));
+            let mut layers = Layers { env: pairs.into_iter().collect(), ..Layers::default() };
+            let mut legacy = Legacy::default();
+            layers.translate(&mut legacy);
+            drop(layers.build());
+        });
+    }
+
+    #[test]
     fn our_own_variables_go_before_theirs() {
         let env = [("FLEET_PORT", "12000"), ("FLEET_LISTEN", "127.0.0.1:9"), ("FLEET_CONTEXT_PROTECTION", "warn")];
         assert_eq!(in_force(&env).listen, "127.0.0.1:9".parse().unwrap());

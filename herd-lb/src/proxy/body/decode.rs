@@ -229,6 +229,35 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_encoded_bodies_decode_alike_however_they_come() {
+        let raw: Vec<_> = encoded(&[TEXT, &vec![b'x'; 70_000]].concat()).into_iter().map(|(_, raw)| raw).collect();
+        let samples: Vec<&[u8]> = raw.iter().map(Vec::as_slice).collect();
+        herd_fuzz::run("encoded bodies", &samples, |raw| {
+            // What is dense is bounded elsewhere; here it would only take time.
+            const MOST: usize = 4 << 20;
+            for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
+                let decode = |piece: usize| {
+                    let mut decoder = Decoder::new(encoding).unwrap();
+                    let mut text = Vec::new();
+                    for mut rest in raw.chunks(piece) {
+                        while let Some(step) = decoder.step(rest).ok()? {
+                            assert!(step.decoded.len() <= STEP_BYTES && step.taken <= rest.len());
+                            rest = &rest[step.taken..];
+                            text.extend_from_slice(step.decoded);
+                            if text.len() > MOST {
+                                return None;
+                            }
+                        }
+                        assert!(decoder.memory_bytes() <= 16 << 20);
+                    }
+                    decoder.finish().ok().map(|()| text)
+                };
+                assert_eq!(decode(usize::MAX), decode(3), "{encoding:?}");
+            }
+        });
+    }
+
+    #[test]
     fn members_and_frames_follow_each_other_within_their_limit() {
         let twice = [TEXT, TEXT].concat();
         for (encoding, raw) in encoded(TEXT) {
