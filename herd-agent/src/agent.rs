@@ -28,6 +28,10 @@ const MDNS_REST: Duration = Duration::from_secs(30);
 /// Least time between a heartbeat and one out of turn: models that come and go in a burst are told together.
 const OUT_OF_TURN: Duration = Duration::from_millis(250);
 
+/// How often runners are asked how many requests they run. With [`OUT_OF_TURN`] and the way to the edge, a change is known
+/// there within half a second.
+const OCCUPANCY_LOOK: Duration = Duration::from_millis(150);
+
 /// Why the agent could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -201,24 +205,32 @@ impl Beat {
         }
         let mut tick = interval_at(Instant::now() + self.identity.interval, self.identity.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut quick = false;
         loop {
             let ollama = self.facts.borrow_and_update().clone().unwrap_or_default();
             let told = ollama.essence();
-            self.beat(&ollama).await;
+            self.beat(&ollama, quick).await;
             let not_before = Instant::now() + OUT_OF_TURN;
-            tokio::select! {
-                _ = tick.tick() => {}
-                changed = important_change(&mut self.facts, &told, not_before) => if !changed { return },
-            }
+            quick = tokio::select! {
+                _ = tick.tick() => false,
+                changed = important_change(&mut self.facts, &told, not_before) => {
+                    if !changed {
+                        return;
+                    }
+                    false
+                }
+                () = other_occupancy(&self.collector, not_before) => true,
+            };
         }
     }
 
-    async fn beat(&mut self, ollama: &OllamaFacts) {
+    /// Writes one; a `quick` one reads of the machine only what its runners do.
+    async fn beat(&mut self, ollama: &OllamaFacts, quick: bool) {
         if ollama.is_herd {
             self.refuse_herd();
             return;
         }
-        let machine = self.collector.collect(ollama).await;
+        let machine = self.collector.collect(ollama, quick).await;
         self.seq += 1;
         let own = self.own_address(ollama.state).await;
         let address = self.ollama_address(own).await;
@@ -301,6 +313,19 @@ async fn important_change(
     let changed = facts.wait_for(|facts| facts.as_ref().is_some_and(|facts| facts.essence() != *told)).await.is_ok();
     sleep_until(not_before).await;
     changed
+}
+
+/// Waits until runners are busy with another number of requests than was last told, at least until `not_before`.
+///
+/// Work of others on this node is what edges cannot know themselves; they should not choose by what was so five seconds
+/// ago.
+async fn other_occupancy(collector: &Collector, not_before: Instant) {
+    loop {
+        tokio::time::sleep(OCCUPANCY_LOOK).await;
+        if collector.is_busy_otherwise().await {
+            return sleep_until(not_before).await;
+        }
+    }
 }
 
 fn unix_seconds() -> f64 {

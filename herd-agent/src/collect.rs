@@ -107,22 +107,45 @@ pub(crate) enum Collector {
     /// From the machine itself.
     Machine(Box<MachineCollector>),
     /// From data.
-    Fixed(Arc<dyn Fn() -> MachineFacts + Send + Sync>),
+    Fixed {
+        /// Where it is from.
+        facts: Arc<dyn Fn() -> MachineFacts + Send + Sync>,
+        /// What was last collected of it.
+        told_busy: Option<u32>,
+    },
+}
+
+/// Requests that all runners run; `None` = nobody can tell.
+fn busy(runners: Option<&[wire::Runner]>) -> Option<u32> {
+    Some(runners?.iter().map(|runner| runner.slots_busy).fold(0, u32::saturating_add))
 }
 
 impl Collector {
     pub(crate) fn new(source: HostSource, client: Client, ollama: &Url, agent_env: wire::OllamaEnv) -> Self {
         match source {
             HostSource::Machine => Self::Machine(Box::new(MachineCollector::new(client, ollama, agent_env))),
-            HostSource::Fixed(facts) => Self::Fixed(facts),
+            HostSource::Fixed(facts) => Self::Fixed { facts, told_busy: None },
         }
     }
 
     /// The newest facts that could be had within the limits.
-    pub(crate) async fn collect(&mut self, ollama: &OllamaFacts) -> MachineFacts {
+    /// `quick` = of the machine only what its runners do is read anew.
+    pub(crate) async fn collect(&mut self, ollama: &OllamaFacts, quick: bool) -> MachineFacts {
         match self {
-            Self::Machine(machine) => machine.collect(ollama).await,
-            Self::Fixed(facts) => facts(),
+            Self::Machine(machine) => machine.collect(ollama, quick).await,
+            Self::Fixed { facts, told_busy } => {
+                let facts = facts();
+                *told_busy = busy(facts.runners.as_deref());
+                facts
+            }
+        }
+    }
+
+    /// Whether runners are busy with another number of requests than was last collected.
+    pub(crate) async fn is_busy_otherwise(&self) -> bool {
+        match self {
+            Self::Machine(machine) => machine.is_busy_otherwise().await,
+            Self::Fixed { facts, told_busy } => busy(facts().runners.as_deref()) != *told_busy,
         }
     }
 }
@@ -145,8 +168,15 @@ impl MachineCollector {
         Self { client, runners, idle: Some(machine), running: None, last, late: false }
     }
 
-    async fn collect(&mut self, ollama: &OllamaFacts) -> MachineFacts {
-        self.survey().await;
+    async fn is_busy_otherwise(&self) -> bool {
+        let Some(processes) = &self.last.runners else { return false };
+        self.runners.are_busy_otherwise(&self.client, processes).await
+    }
+
+    async fn collect(&mut self, ollama: &OllamaFacts, quick: bool) -> MachineFacts {
+        if !quick {
+            self.survey().await;
+        }
         let mut facts = self.last.facts.clone();
         if let Some(processes) = &self.last.runners {
             let occupancy = self.runners.ask(&self.client, processes, ollama).await;

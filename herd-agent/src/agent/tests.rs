@@ -179,6 +179,32 @@ async fn a_loaded_model_is_told_at_once() {
     assert_eq!(second.herd.unwrap().ollama.loaded[0].name, "tiny:latest");
 }
 
+#[tokio::test]
+async fn work_of_others_is_told_at_once() {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    let mut tasks = JoinSet::new();
+    let (_ollama, ollama_at) = FakeOllama::start(&mut tasks).await;
+    let (_edge, mut inbox, edge_at) = FakeEdge::start(&mut tasks).await;
+    let mut config = config(ollama_at, &[edge_at]);
+    config.heartbeat.interval = FOREVER;
+    let busy = Arc::new(AtomicU32::new(0));
+    let runs = Arc::clone(&busy);
+    let source = HostSource::Fixed(Arc::new(move || {
+        let runner = herd_core::wire::Runner { slots: 2, slots_busy: runs.load(Relaxed), ..Default::default() };
+        MachineFacts { runners: Some(vec![runner]), ..MachineFacts::default() }
+    }));
+    let (_stop, shutdown) = watch::channel(false);
+    tasks.spawn(async move { run(config, source, shutdown).await.unwrap() });
+    let slots_busy = |heartbeat: Heartbeat| heartbeat.herd.unwrap().ollama.runners.unwrap()[0].slots_busy;
+    assert_eq!(slots_busy(inbox.until(|_| true).await), 0);
+    for now in [2, 1, 0] {
+        busy.store(now, Relaxed);
+        assert_eq!(slots_busy(inbox.until(|_| true).await), now);
+    }
+    assert!(OCCUPANCY_LOOK + OUT_OF_TURN < Duration::from_millis(450), "the way to the edge takes some time too");
+}
+
 /// Facts with `names` in memory.
 fn facts(state: OllamaState, names: &[&str], context_length: u64) -> Arc<OllamaFacts> {
     let loaded = |name: &&str| Loaded { name: (*name).to_owned(), context_length, ..Loaded::default() };

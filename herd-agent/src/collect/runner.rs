@@ -76,6 +76,16 @@ impl Runners {
         Occupancy { runners: Some(runners), loading }
     }
 
+    /// Whether any of `processes` is busy with another number of requests than it said last. One that is late or gone says
+    /// nothing.
+    pub(super) async fn are_busy_otherwise(&self, client: &Client, processes: &[RunnerProcess]) -> bool {
+        let known = processes.iter().filter_map(|process| Some((process, self.last.get(process)?)));
+        let asked = known.map(async |(process, last)| {
+            slots(client, process).await.is_ok_and(|runner| runner.slots_busy != last.slots_busy)
+        });
+        join_all(asked).await.into_iter().any(|other| other)
+    }
+
     /// A runner answers between two steps of its engine: one that is late is in a long step, or hangs. Either way it is
     /// as busy as it was, and has got no further as far as anybody can tell.
     fn answer(&self, process: &RunnerProcess, asked: Result<Runner, CallError>) -> Answer {
