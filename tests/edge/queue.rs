@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use herd_harness::{Edge, Sim, connect, eventually, post, post_with, read_answer, send};
+use herd_harness::{Edge, Sim, connect, connect_from, eventually, post, post_with, read_answer, send};
 
 const LONG: &[u8] = br#"{"model":"tiny","options":{"num_predict":4000},"messages":[{"role":"user","content":"hi"}]}"#;
 const SHORT: &[u8] =
@@ -115,6 +115,34 @@ fn a_full_queue_refuses_and_says_when_to_come_back() {
     assert!(refused.json()["error"].as_str().unwrap().contains("queue.max_waiting"), "{refused:?}");
     drop(running);
     assert_eq!(read_answer(&mut waiting).status, 200);
+}
+
+#[test]
+fn a_client_that_fills_the_queue_under_many_tags_makes_room_for_others() {
+    let (edge, sim) = one_slot("queue: {max_waiting: 8}");
+    let running = occupy(&edge);
+    let tagged = |place: usize| post_with("/api/chat", &format!("X-Herd-Tags: app-{place}\r\n"), SHORT);
+    let mut greedy: Vec<_> = (0..8)
+        .map(|place| {
+            let mut client = connect_from("127.0.0.2", edge.address);
+            client.write_all(&tagged(place)).unwrap();
+            eventually("it waits", || edge.waiting().len() == place + 1);
+            client
+        })
+        .collect();
+    let mut more = connect_from("127.0.0.2", edge.address);
+    more.write_all(&tagged(9)).unwrap();
+    assert_eq!(read_answer(&mut more).status, 503, "one more of its own finds no room");
+    let mut other = connect_from("127.0.0.3", edge.address);
+    other.write_all(&post_with("/api/chat", "X-Request-Id: other\r\n", SHORT)).unwrap();
+    // The newest of the greedy client's makes room.
+    assert_eq!(read_answer(&mut greedy[7]).status, 503);
+    eventually("the other waits", || edge.waiting().iter().any(|one| one["request_id"] == "other"));
+    drop(running);
+    assert_eq!(read_answer(&mut other).status, 200);
+    assert!(served(&sim).iter().take(2).any(|id| id == "other"), "and in its turn, not behind all eight");
+    greedy.truncate(7);
+    assert!(greedy.iter_mut().all(|client| read_answer(client).status == 200));
 }
 
 #[test]
