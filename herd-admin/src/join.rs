@@ -3,6 +3,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use herd_core::access::Need;
 use herd_core::join::{self, Challenges, JoinSecret, SCHEME};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -31,20 +32,25 @@ struct Shown {
     valid_ms: u64,
 }
 
+#[derive(Serialize)]
+struct Open {
+    open: bool,
+}
+
 /// Shows an agent that this edge knows the token whose hint the agent gives, and nothing to anybody else.
 pub(crate) async fn challenge(
     State(state): State<AdminState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let shown = show(&state, request).await;
+    let shown = show(&state, caller, request).await;
     if let Err(refusal) = &shown {
         turned_away(&state, caller, "", refusal);
     }
     shown
 }
 
-async fn show(state: &AdminState, request: Request) -> Result<Response, Refusal> {
+async fn show(state: &AdminState, caller: Caller, request: Request) -> Result<Response, Refusal> {
     let body = body::read(request.into_body(), BODY_BYTES, state.config().body_timeout).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
         Refusal::bad_request("invalid_json", format!("not a challenge: {}", body::json_error(&error)))
@@ -52,11 +58,30 @@ async fn show(state: &AdminState, request: Request) -> Result<Response, Refusal>
     let (Some(agent), Some(hint)) = (join::unhex(&asked.nonce), join::unhex(&asked.hint)) else {
         return Err(Refusal::bad_request("invalid_json", "nonce and hint are 64 hexadecimal digits each"));
     };
-    let secret = secrets(state).find(|secret| secret.is_hinted(&hint, &agent)).ok_or_else(join_token_required)?;
+    let Some(secret) = secrets(state).find(|secret| secret.is_hinted(&hint, &agent)) else {
+        // Who takes every agent need not know each one's token.
+        return if is_open(state, caller) {
+            Ok(json(StatusCode::OK, JSON, &Open { open: true }))
+        } else {
+            Err(wrong_token())
+        };
+    };
     let salt = random()?;
     let edge = state.challenges().make(&agent, state.source().now_ms(), salt);
     let proof = join::hex(&secret.edge_proof(&agent, &edge));
     Ok(json(StatusCode::OK, JSON, &Shown { nonce: join::hex(&edge), proof, valid_ms: Challenges::VALID_MS }))
+}
+
+/// Whether an agent needs no token.
+fn is_open(state: &AdminState, caller: Caller) -> bool {
+    state.config().join_token.is_none() && !state.keys().posture().asks_for_key(Need::Node, caller.source)
+}
+
+fn wrong_token() -> Refusal {
+    unauthorized(
+        "the agent's join token is not this edge's: compare fleet.join_token (FLEET_JOIN_TOKEN) there with the agent's \
+         (FLEET_JOIN_TOKEN, --join-token)",
+    )
 }
 
 fn random() -> Result<[u8; 8], Refusal> {
@@ -86,7 +111,7 @@ pub(crate) fn check(state: &AdminState, proof: &str, heartbeat: &[u8]) -> Result
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "challenge", message));
     }
     let is_known = secrets(state).any(|secret| secret.is_agent(&proof, &agent, &edge, heartbeat));
-    if is_known { Ok(()) } else { Err(join_token_required()) }
+    if is_known { Ok(()) } else { Err(wrong_token()) }
 }
 
 /// All tokens that agents may show.

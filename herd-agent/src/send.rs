@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::JoinToken;
 use crate::ollama::{Version, get_json};
-use join::{Asked, Session};
+use join::{Session, Shows};
 
 /// First pause after a failure; doubled each time up to the heartbeat interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -216,22 +216,22 @@ impl Link {
         let url = self.router.urls[self.url].join("heartbeat").expect("a base URL takes a relative path");
         let request = self.post.client.post(url).header(header::CONTENT_TYPE, "application/json");
         let Some(token) = self.post.token.clone() else { return Ok(request.body(body)) };
-        if !self.session.as_ref().is_some_and(Session::is_good) {
+        let session = if let Some(session) = self.session.take().filter(Session::is_good) {
+            session
+        } else {
             let (client, url) = (&self.post.client, &self.router.urls[self.url]);
-            let secret = JoinSecret::of(token.reveal());
-            self.session = match Session::ask(client, url, secret, self.post.timeout).await? {
-                Asked::Proved(session) => Some(session),
-                Asked::Unknown => None,
-            };
-        }
-        match &self.session {
-            Some(session) => Ok(request.header(header::AUTHORIZATION, session.authorization(&body)).body(body)),
-            None if self.router.discovered => Err(SendError::Token(
+            Session::ask(client, url, JoinSecret::of(token.reveal()), self.post.timeout).await?
+        };
+        let shows = self.session.insert(session).shows(&body);
+        match shows {
+            Shows::Proof(proof) => Ok(request.header(header::AUTHORIZATION, proof).body(body)),
+            Shows::Nothing => Ok(request.body(body)),
+            Shows::Token if self.router.discovered => Err(SendError::Token(
                 "it announces itself as an edge and does not show that it knows the join token, so that it is not told: name \
                  it (--router-url) if it is yours and older"
                     .into(),
             )),
-            None => Ok(request.bearer_auth(token.reveal()).body(body)),
+            Shows::Token => Ok(request.bearer_auth(token.reveal()).body(body)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use herd_harness::{Edge, Sim, bin, eventually, post_with, send};
+use herd_harness::{Edge, Sim, bin, eventually, get, post_with, send};
 use serde_json::json;
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
@@ -104,4 +104,29 @@ fn an_agent_with_a_key_for_nodes_proves_that_one() {
     assert!(!wire.heard().contains(&key));
     good.kill().unwrap();
     good.wait().unwrap();
+}
+
+#[test]
+fn a_token_that_an_open_edge_does_not_ask_for_is_no_obstacle() {
+    let edge = Edge::start(&[]);
+    let sim = Sim::start(None, "unheard", &["--hot", "tiny"]);
+    let wire = Listener::before(edge.address);
+    let mut agent = agent(&sim, wire.address, TOKEN);
+    eventually("the node joins", || edge.admin("GET", "/fleet/status", "")["nodes"][0]["status"] == "online");
+    assert!(!wire.heard().contains(TOKEN));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+#[test]
+fn a_wrong_token_is_called_wrong() {
+    let edge = Edge::start(&[("FLEET_JOIN_TOKEN", TOKEN), ("FLEET_HEALTH_INTERVAL_MS", "100")]);
+    let sim = Sim::start(None, "unheard", &["--hot", "tiny"]);
+    let mut agent = agent(&sim, edge.address, "another-token");
+    eventually("a finding says so", || {
+        let findings = get(edge.address, "/dashboard/api/health").json()["findings"].to_string();
+        findings.contains("join_refused") && findings.contains("is not this edge's")
+    });
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }

@@ -445,6 +445,20 @@ async fn the_join_token_goes_to_no_edge_that_only_announced_itself() {
 }
 
 #[tokio::test]
+async fn an_edge_that_takes_every_agent_is_shown_nothing() {
+    let mut tasks = JoinSet::new();
+    for discovered in [true, false] {
+        let (at, mut shown) = impostor(&mut tasks, 200, r#"{"open":true}"#).await;
+        let url = format!("http://{at}/").parse().unwrap();
+        let router = Router { name: "r".into(), urls: vec![url], discovered };
+        assert_eq!(crate::send::refusal(post_with(Some("the-secret-token")), router).await, "");
+        let all: Vec<_> = std::iter::from_fn(|| shown.try_recv().ok()).collect();
+        assert_eq!(all.len(), 2, "the question, and the heartbeat");
+        assert!(all.iter().all(|headers| !headers.contains_key("authorization")), "{all:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_edge_that_was_named_and_knows_no_proofs_is_shown_the_token() {
     let mut tasks = JoinSet::new();
     let (at, mut shown) = impostor(&mut tasks, 404, "").await;

@@ -10,21 +10,36 @@ use tokio::time::Instant;
 
 use super::{SendError, read, refused};
 
-/// What an edge and this agent have shown each other.
+/// Longest that an edge's challenge is used, whatever the edge says.
+const VALID_MAX: Duration = Duration::from_hours(24);
+/// How long an edge that asks for no token, or knows of no proofs, is taken for one.
+const ASK_AGAIN: Duration = Duration::from_mins(10);
+
+/// What is known of an edge's and this agent's token, for a while.
 #[derive(Debug)]
 pub(super) struct Session {
-    secret: JoinSecret,
-    agent: Nonce,
-    edge: Nonce,
+    standing: Standing,
     until: Instant,
 }
 
-/// What came of asking an edge for a proof.
-pub(super) enum Asked {
-    /// It knows the token.
-    Proved(Session),
+#[derive(Debug)]
+enum Standing {
+    /// Both know it.
+    Proved { secret: JoinSecret, agent: Nonce, edge: Nonce },
+    /// It takes every agent.
+    Open,
     /// It knows nothing of proofs: an older edge, or the Python project's router.
     Unknown,
+}
+
+/// What a heartbeat shows.
+pub(super) enum Shows {
+    /// This `Authorization`.
+    Proof(String),
+    /// Nothing.
+    Nothing,
+    /// The token itself, if it is shown to this edge at all.
+    Token,
 }
 
 impl Session {
@@ -34,7 +49,7 @@ impl Session {
         url: &Url,
         secret: JoinSecret,
         timeout: Duration,
-    ) -> Result<Asked, SendError> {
+    ) -> Result<Self, SendError> {
         let mut agent = Nonce::default();
         getrandom::fill(&mut agent).map_err(|error| SendError::Token(format!("no random numbers: {error}")))?;
         let challenge = url.join("heartbeat/challenge").expect("a base URL takes a relative path");
@@ -43,18 +58,20 @@ impl Session {
         let status = response.status();
         let answer = read(response).await?;
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
-            return Ok(Asked::Unknown);
+            return Ok(Self { standing: Standing::Unknown, until: Instant::now() + ASK_AGAIN });
         }
         if !status.is_success() {
             return Err(refused(status, &answer));
         }
-        let edge = number(&answer, "nonce");
-        let proof = number(&answer, "proof");
-        match edge.zip(proof) {
+        if answer["open"] == true {
+            return Ok(Self { standing: Standing::Open, until: Instant::now() + ASK_AGAIN });
+        }
+        match number(&answer, "nonce").zip(number(&answer, "proof")) {
             Some((edge, proof)) if secret.is_edge(&proof, &agent, &edge) => {
                 let valid = Duration::from_millis(answer["valid_ms"].as_u64().unwrap_or_default());
                 // Asked for anew in good time.
-                Ok(Asked::Proved(Self { secret, agent, edge, until: Instant::now() + valid / 2 }))
+                let until = Instant::now() + valid.min(VALID_MAX) / 2;
+                Ok(Self { standing: Standing::Proved { secret, agent, edge }, until })
             }
             _ => Err(SendError::Token("what answers does not know the join token, and gets nothing from here".into())),
         }
@@ -65,10 +82,16 @@ impl Session {
         Instant::now() < self.until
     }
 
-    /// The `Authorization` of a heartbeat with these bytes.
-    pub(super) fn authorization(&self, heartbeat: &Bytes) -> String {
-        let proof = self.secret.agent_proof(&self.agent, &self.edge, heartbeat);
-        authorization(&self.agent, &self.edge, &proof)
+    /// What a heartbeat with these bytes shows.
+    pub(super) fn shows(&self, heartbeat: &Bytes) -> Shows {
+        match &self.standing {
+            Standing::Proved { secret, agent, edge } => {
+                let proof = secret.agent_proof(agent, edge, heartbeat);
+                Shows::Proof(authorization(agent, edge, &proof))
+            }
+            Standing::Open => Shows::Nothing,
+            Standing::Unknown => Shows::Token,
+        }
     }
 }
 
