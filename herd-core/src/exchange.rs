@@ -72,6 +72,14 @@ pub struct Request {
     pub benchmark: bool,
 }
 
+/// A node that was not reached, or went away.
+#[derive(Debug, Clone, Copy)]
+struct Unreached {
+    number: u32,
+    /// It refused the connection: its host is there, and nobody listens.
+    refused: bool,
+}
+
 /// One request being served.
 #[derive(Debug)]
 pub struct Exchange {
@@ -83,7 +91,7 @@ pub struct Exchange {
     /// Numbers of the nodes that are not to be asked (again).
     tried: Vec<u32>,
     /// Those of them that were not reached, or went away, so that they may be asked again when they have come back.
-    unreachable: Vec<u32>,
+    unreachable: Vec<Unreached>,
     /// Nodes that answered with an error: a failure of theirs if a retry succeeds, else perhaps of the request.
     pending_failures: Vec<(Arc<NodeLoad>, Arc<ModelLoad>)>,
     /// Attempts in which a node may have begun to work, as far as they are over.

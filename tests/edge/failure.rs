@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -112,6 +113,23 @@ fn the_recorded_agent_of_the_python_project_brings_a_node_in() {
         br#"{"model":"llama3.2:3b","messages":[{"role":"user","content":"x"}],"max_tokens":2}"#,
     );
     assert_eq!((answer.status, answer.header("X-Fleet-Node")), (200, Some("node-a")), "{answer:?}");
+}
+
+#[test]
+fn a_node_that_refuses_connections_is_named_within_seconds() {
+    let edge = Edge::start(&[("FLEET_HOLD_MAX_MS", "30000")]);
+    let sim = Sim::start(Some(&edge), "a", &["--hot", "tiny"]);
+    edge.wait_for(&["a"]);
+    // Its agent would tell that its Ollama is down.
+    sim.pause_agent(true);
+    sim.fault("refuse");
+    let began = Instant::now();
+    let answer = edge.post("/api/chat", br#"{"model":"tiny","messages":[{"role":"user","content":"hi"}]}"#);
+    let told = answer.text();
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(told.contains("refused the connection") && told.contains(&sim.address.to_string()), "{told}");
+    // Within three seconds, on a machine that has nothing else to do.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]

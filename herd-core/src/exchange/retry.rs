@@ -113,7 +113,7 @@ impl Exchange {
         let number = failed.choice.node().number;
         self.attempts_spent += u32::from(failure.was_sent());
         if failure.is_absence() {
-            self.unreachable.push(number);
+            self.unreachable.push(super::Unreached { number, refused: failure == Failure::ConnectRefused });
         }
         let alias_lost = failure == Failure::ModelNotFound && failed.uses_alias();
         if alias_lost {

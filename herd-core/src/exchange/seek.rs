@@ -18,6 +18,9 @@ use crate::vocabulary::Status;
 
 /// Pause before nodes that were not reached are asked again, milliseconds.
 const UNREACHABLE_PAUSE_MS: u64 = 250;
+/// Longest that nodes are waited for that all refuse connections. An Ollama that is started anew listens within a second
+/// or two; one that does not run is better told of at once.
+const REFUSED_HOLD_MS: u64 = 2_500;
 /// What a request whose deadline passed while this process was frozen still gets, milliseconds: for slots that became
 /// free meanwhile.
 const GRACE_MS: u64 = 1_000;
@@ -252,18 +255,26 @@ impl Exchange {
     /// Makes nodes that were not reached eligible again, if they are still worth waiting for.
     fn requeue_unreachable(&mut self, env: &Env<'_>) -> bool {
         self.hold_since_ms.get_or_insert(env.now_ms);
-        if !self.awaits_unreachable(env) {
+        // A pause that was worth it ends with an attempt, whose failure says more than that there was one.
+        if !self.is_worth_waiting(UNREACHABLE_PAUSE_MS, env) {
             return false;
         }
         let unreachable = std::mem::take(&mut self.unreachable);
-        self.tried.retain(|number| !unreachable.contains(number));
+        self.tried.retain(|number| !unreachable.iter().any(|one| one.number == *number));
         true
     }
 
     /// Whether there are nodes that were not reached and are still worth waiting for.
     pub(super) fn awaits_unreachable(&self, env: &Env<'_>) -> bool {
+        self.is_worth_waiting(0, env)
+    }
+
+    /// The same for so much longer than they are held for.
+    fn is_worth_waiting(&self, longer_ms: u64, env: &Env<'_>) -> bool {
         let held_ms = self.hold_since_ms.map_or(0, |since_ms| env.now_ms.saturating_sub(since_ms));
-        !self.unreachable.is_empty() && held_ms < env.policy.hold.max_ms
+        let all_refuse = self.unreachable.iter().all(|one| one.refused);
+        let most_ms = env.policy.hold.max_ms.min(if all_refuse { REFUSED_HOLD_MS } else { u64::MAX });
+        !self.unreachable.is_empty() && most_ms > 0 && held_ms < most_ms.saturating_add(longer_ms)
     }
 
     /// The client has a status before there is an answer.

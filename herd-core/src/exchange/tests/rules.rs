@@ -63,6 +63,23 @@ fn nodes_that_were_not_reached_are_asked_again_while_they_are_held_for() {
 }
 
 #[test]
+fn nodes_that_all_refuse_connections_are_told_of_within_three_seconds() {
+    let mut universe = Universe::new(1);
+    universe.policy.hold.max_ms = 30_000;
+    let began_ms = universe.now_ms.get();
+    let steps: Vec<_> = [Refuses, StaysSilent].into_iter().cycle().take(200).collect();
+    let exchange = driven(&universe, STREAM, &steps);
+    let took_ms = universe.now_ms.get() - began_ms;
+    assert!((2_000..=3_000).contains(&took_ms), "{took_ms}");
+    let record = exchange.record();
+    assert_eq!((record.http_status, record.known_status()), (502, Some(Status::Failed)), "{record:?}");
+    assert!(record.attempts.len() <= 12, "{}", record.attempts.len());
+    // One that is away for other reasons is held for.
+    let steps: Vec<_> = [Refuses, StaysSilent].into_iter().cycle().take(6).chain([Answers(200), EndsWhole]).collect();
+    assert_eq!(driven(&universe, STREAM, &steps).record().http_status, 200);
+}
+
+#[test]
 fn a_whole_answer_is_held_until_it_is_complete() {
     let universe = Universe::new(1);
     driven(&universe, WHOLE, &[Answers(200), Bytes, EndsWhole]);
