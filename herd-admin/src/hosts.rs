@@ -72,7 +72,7 @@ impl Hosts {
         ip.is_loopback() || self.any_address || self.addresses.contains(&ip) || self.is_named(&name, port)
     }
 
-    /// Whether models and the fleet may be asked for by `host`: what [`Self::has`], any address, and any name that only a
+    /// Whether models and the fleet may be asked for by `host`: a name of this machine, any address, any name that only a
     /// local network resolves. No page of another site has one of these.
     #[must_use]
     pub fn admits(&self, host: &str) -> bool {
