@@ -4,6 +4,7 @@
 pub mod load;
 pub mod sim;
 pub mod soak;
+mod view;
 
 /// As herd has it, or else the choice of a node would be measured with another.
 #[global_allocator]

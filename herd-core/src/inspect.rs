@@ -232,6 +232,31 @@ struct Found {
     places: Places,
 }
 
+/// The key of the model's name, and the name of a form's part.
+const MODEL: &str = "model";
+
+/// Notes that a body names the model `text` at `place`. It may do so several times, as long as all mean one model.
+fn note_model(
+    model: &mut Option<ModelName>,
+    places: &mut Places,
+    text: &str,
+    place: Range<usize>,
+) -> Result<(), InspectError> {
+    let name = match ModelName::asked(text) {
+        Ok(name) => name,
+        Err(NameError::Empty) => return Err(InspectError::NoModel),
+        Err(why) => return Err(InspectError::Name { key: MODEL, why }),
+    };
+    if model.as_ref().is_some_and(|first| *first != name) || places.model_again.len() == MODELS_MAX {
+        return Err(InspectError::Duplicate(MODEL));
+    }
+    if model.replace(name).is_some() {
+        places.model_again.push(std::mem::take(&mut places.model));
+    }
+    places.model = place;
+    Ok(())
+}
+
 impl Found {
     /// Reads one member of the body; returns the range of its value.
     fn member(&mut self, surface: Surface, scanner: &mut Scanner<'_>, key: &str) -> Result<Range<usize>, InspectError> {
@@ -268,26 +293,14 @@ impl Found {
     }
 
     fn model(&mut self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, InspectError> {
-        const KEY: &str = "model";
         if scanner.kind()? != Kind::String {
             let is_null = scanner.kind()? == Kind::Null;
             let range = scanner.skip()?;
             // Ollama reads null as nothing said.
-            return if is_null { Ok(range) } else { Err(InspectError::WrongType { key: KEY, expected: "a string" }) };
+            return if is_null { Ok(range) } else { Err(InspectError::WrongType { key: MODEL, expected: "a string" }) };
         }
         let range = scanner.string()?;
-        let name = match ModelName::asked(&scanner.text(&range)) {
-            Ok(name) => name,
-            Err(NameError::Empty) => return Err(InspectError::NoModel),
-            Err(why) => return Err(InspectError::Name { key: KEY, why }),
-        };
-        if self.model.as_ref().is_some_and(|first| *first != name) || self.places.model_again.len() == MODELS_MAX {
-            return Err(InspectError::Duplicate(KEY));
-        }
-        if self.model.replace(name).is_some() {
-            self.places.model_again.push(std::mem::take(&mut self.places.model));
-        }
-        self.places.model = range.clone();
+        note_model(&mut self.model, &mut self.places, &scanner.text(&range), range.clone())?;
         Ok(range)
     }
 

@@ -1,14 +1,14 @@
 //! The edge: its fleet, its queue and the exchanges of its requests, driven as herd-lb drives them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use herd_core::awake::{AwakeClock, BEAT_MS};
 use herd_core::budget::{BudgetLimits, Retries};
-use herd_core::choice::{self, FleetView, Freed, Outcome, Place};
-use herd_core::decide::{Decision, Policy};
+use herd_core::choice::FleetView as _;
+use herd_core::decide::Policy;
 use herd_core::exchange::silence::Known;
 use herd_core::exchange::{
     self, Action, Chooser, ConnectError, Dispatch, Env, Event, Exchange, ExchangePolicy, Found, Hold, Mode, Note,
@@ -21,6 +21,7 @@ use herd_core::request::{RequestProfile, Surface};
 use herd_core::vocabulary::Status;
 
 use super::machine::Machine;
+use crate::view::View;
 
 /// A machine that has been awake for so long sends what it has to send: a request that is given up there is given up wrongly.
 const CERTAINLY_AWAKE_MS: u64 = 600_000;
@@ -89,52 +90,6 @@ struct Life {
     ticket: Option<u64>,
 }
 
-/// What choices are made from.
-#[derive(Debug)]
-struct View {
-    snapshot: Arc<FleetSnapshot>,
-    policy: Arc<Policy>,
-    now_ms: u64,
-    tickets: Cell<u64>,
-}
-
-impl FleetView for View {
-    fn snapshot(&self) -> Arc<FleetSnapshot> {
-        Arc::clone(&self.snapshot)
-    }
-
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy)
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
-    fn ticket(&self) -> u64 {
-        self.tickets.set(self.tickets.get() + 1);
-        self.tickets.get()
-    }
-
-    fn freed(&self) -> Option<Arc<dyn Freed>> {
-        None
-    }
-}
-
-impl Chooser for View {
-    fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        choice::choose(self, profile, tried, place, |_, _| None)
-    }
-
-    fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
-        choice::look(self, profile, tried, place)
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-}
-
 /// Hands out slots.
 #[derive(Debug)]
 struct Desk {
@@ -185,8 +140,8 @@ pub(super) struct Edge {
 
 impl Edge {
     pub(super) fn new() -> Self {
-        let (snapshot, policy) = (Arc::default(), ExchangePolicy::default());
-        let view = View { snapshot, policy: Arc::default(), now_ms: 0, tickets: Cell::new(0) };
+        let policy = ExchangePolicy::default();
+        let view = View::new(Policy::default(), None);
         let desk = Desk { view, room: RefCell::default(), handed: RefCell::default(), hold: policy.hold };
         Self {
             desk,

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::text::TextCount;
-use super::{InspectError, MODELS_MAX};
-use crate::name::{ModelName, NameError};
+use super::{InspectError, note_model};
+use crate::name::ModelName;
 use crate::path::unescape;
 use crate::request::{Places, RequestProfile, Surface};
 
@@ -62,7 +62,9 @@ impl Found {
     fn part(&mut self, body: &[u8], part: Part) -> Result<(), InspectError> {
         let content = &body[part.content.clone()];
         match (part.name.as_str(), part.is_file) {
-            ("model", false) if !part.is_encoded => self.model(content, part.content),
+            ("model", false) if !part.is_encoded => {
+                note_model(&mut self.model, &mut self.places, &String::from_utf8_lossy(content), part.content)
+            }
             ("model", _) => Err(InspectError::Form("the part \"model\" must be plain text")),
             (_, true) => {
                 self.text.audio(content.len());
@@ -74,23 +76,6 @@ impl Found {
             }
             _ => Ok(()),
         }
-    }
-
-    fn model(&mut self, content: &[u8], place: Range<usize>) -> Result<(), InspectError> {
-        const KEY: &str = "model";
-        let name = match ModelName::asked(&String::from_utf8_lossy(content)) {
-            Ok(name) => name,
-            Err(NameError::Empty) => return Err(InspectError::NoModel),
-            Err(why) => return Err(InspectError::Name { key: KEY, why }),
-        };
-        if self.model.as_ref().is_some_and(|first| *first != name) || self.places.model_again.len() == MODELS_MAX {
-            return Err(InspectError::Duplicate(KEY));
-        }
-        if self.model.replace(name).is_some() {
-            self.places.model_again.push(std::mem::take(&mut self.places.model));
-        }
-        self.places.model = place;
-        Ok(())
     }
 }
 

@@ -1,12 +1,12 @@
 //! Where herd's decisions get their facts in virtual time: the fleet, the clock and the room in which requests wait.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use herd_core::budget::{BudgetLimits, Retries};
-use herd_core::choice::{self, FleetView, Freed, Outcome, Place};
-use herd_core::decide::{Decision, Order, Policy};
+use herd_core::choice::{FleetView as _, Freed};
+use herd_core::decide::{Order, Policy};
 use herd_core::exchange::silence::Known;
 use herd_core::exchange::{
     Action, Chooser, Dispatch, Env, Exchange, ExchangePolicy, Found, Hold, Mode, Note, Offer, Parked, Seek, TICK_MS,
@@ -22,10 +22,12 @@ use super::report::sender;
 use crate::sim::catalogue::MODELS;
 use crate::sim::engine::PASS_MS_PER_NODE;
 use crate::sim::workload::Request;
+use crate::view::View;
 
 /// The fleet as the edge knows it, and the slots that it hands out.
 pub(super) struct Desk {
     view: View,
+    changed: Arc<Changed>,
     room: RefCell<WaitingRoom<usize>>,
     /// What was handed out in the pass under way.
     handed: RefCell<Vec<(usize, Offer)>>,
@@ -35,16 +37,6 @@ pub(super) struct Desk {
     passed_ms: f64,
 }
 
-/// What choices are made from.
-#[derive(Debug)]
-struct View {
-    snapshot: Arc<FleetSnapshot>,
-    policy: Arc<Policy>,
-    now_ms: u64,
-    tickets: Cell<u64>,
-    changed: Arc<Changed>,
-}
-
 /// Whether anything has become free, or is new, since slots were handed out.
 #[derive(Debug, Default)]
 struct Changed(AtomicBool);
@@ -52,43 +44,6 @@ struct Changed(AtomicBool);
 impl Freed for Changed {
     fn slot_freed(&self) {
         self.0.store(true, Relaxed);
-    }
-}
-
-impl FleetView for View {
-    fn snapshot(&self) -> Arc<FleetSnapshot> {
-        Arc::clone(&self.snapshot)
-    }
-
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy)
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
-    fn ticket(&self) -> u64 {
-        self.tickets.set(self.tickets.get() + 1);
-        self.tickets.get()
-    }
-
-    fn freed(&self) -> Option<Arc<dyn Freed>> {
-        Some(Arc::clone(&self.changed) as Arc<dyn Freed>)
-    }
-}
-
-impl Chooser for View {
-    fn choose(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Outcome {
-        choice::choose(self, profile, tried, place, |_, _| None)
-    }
-
-    fn look(&self, profile: &RequestProfile, tried: &[u32], place: Place) -> Decision {
-        choice::look(self, profile, tried, place)
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.now_ms
     }
 }
 
@@ -118,16 +73,12 @@ impl Dispatch for Desk {
 
 impl Desk {
     pub(super) fn new(order: Order) -> Self {
-        let view = View {
-            snapshot: Arc::default(),
-            policy: Arc::new(Policy { order, ..Policy::default() }),
-            now_ms: 0,
-            tickets: Cell::new(0),
-            changed: Arc::default(),
-        };
+        let changed: Arc<Changed> = Arc::default();
+        let freed = Arc::clone(&changed) as Arc<dyn Freed>;
         let default = ExchangePolicy::default();
         Self {
-            view,
+            view: View::new(Policy { order, ..Policy::default() }, Some(freed)),
+            changed,
             room: RefCell::default(),
             handed: RefCell::default(),
             // All nodes report before the first request comes.
@@ -184,12 +135,12 @@ impl Desk {
         if answers {
             load.probe_succeeded(self.view.now_ms);
         }
-        self.view.changed.slot_freed();
+        self.changed.slot_freed();
     }
 
     fn replace(&mut self, next: FleetSnapshot) {
         self.view.snapshot = Arc::new(next);
-        self.view.changed.slot_freed();
+        self.changed.slot_freed();
     }
 
     /// What the exchange has for the fleet.
@@ -201,7 +152,7 @@ impl Desk {
                 self.replace(next);
             }
             exchange.load_known();
-            self.view.changed.slot_freed();
+            self.changed.slot_freed();
         }
     }
 
@@ -223,7 +174,7 @@ impl Desk {
             Ok(displaced) => self.handed.borrow_mut().extend(displaced),
             Err(offer) => return offer,
         }
-        self.view.changed.slot_freed();
+        self.changed.slot_freed();
         *ticket = Some(id);
         Offer::Queued { predicted_ms }
     }
@@ -241,10 +192,10 @@ impl Desk {
     /// Hands out slots, if that is due.
     pub(super) fn pass(&mut self, now_ms: f64) -> Vec<(usize, Offer)> {
         if self.passes_ms().is_some_and(|at_ms| now_ms >= at_ms) {
-            self.view.changed.0.store(false, Relaxed);
+            self.changed.0.store(false, Relaxed);
             self.passed_ms = now_ms;
             if !pass(&*self, self.view.snapshot.nodes.len()) {
-                self.view.changed.slot_freed();
+                self.changed.slot_freed();
             }
         }
         self.handed.take()
@@ -253,7 +204,7 @@ impl Desk {
     /// When slots are handed out next; `None` = nobody waits. What happens while that goes on is looked at afterwards.
     pub(super) fn passes_ms(&self) -> Option<f64> {
         let took_ms = self.view.snapshot.nodes.len() as f64 * PASS_MS_PER_NODE;
-        let rest_ms = if self.view.changed.0.load(Relaxed) { took_ms } else { took_ms.max(TICK_MS as f64) };
+        let rest_ms = if self.changed.0.load(Relaxed) { took_ms } else { took_ms.max(TICK_MS as f64) };
         (!self.room.borrow().is_empty()).then_some(self.passed_ms + rest_ms)
     }
 }
