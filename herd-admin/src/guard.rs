@@ -2,13 +2,13 @@
 //! it asks is decided by the gate before.
 
 use herd_core::access::Need;
-use http::header::{ACCEPT_LANGUAGE, HOST, ORIGIN, USER_AGENT};
+use http::header::{ACCEPT_LANGUAGE, HOST, ORIGIN, USER_AGENT, VIA};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use crate::access::Actor;
 use crate::body::require_json;
-use crate::caller::Caller;
+use crate::caller::{Caller, is_proxied};
 use crate::hosts::Hosts;
 use crate::page::{FETCH_SITE, Page, text};
 use crate::refusal::Refusal;
@@ -30,7 +30,7 @@ pub(crate) type ModelOperator = Operator;
 pub(crate) enum Trust {
     /// It has to be.
     Nothing,
-    /// The edge has looked at it, for what changes nothing.
+    /// The edge has looked at it, or a proxy has forwarded it, for what changes nothing.
     Host,
     /// The request shows a key, which no page of another site can.
     Key,
@@ -82,9 +82,15 @@ pub(crate) fn check(need: Need, parts: &Parts, hosts: &Hosts, trusted: Trust) ->
 
 /// Whether a page of some site may have sent this. A page can have its browser name another program as its
 /// `User-Agent`, but not leave out what languages its user reads.
-#[must_use]
-pub fn may_be_a_page(headers: &HeaderMap) -> bool {
+fn may_be_a_page(headers: &HeaderMap) -> bool {
     is_browser(headers) || headers.contains_key(ACCEPT_LANGUAGE)
+}
+
+/// Whether a proxy has forwarded this, whose clients may call it by any name. A page can write every header that says so
+/// but `Via`.
+#[must_use]
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(VIA) || (is_proxied(headers) && !may_be_a_page(headers))
 }
 
 /// Every browser says that it is Mozilla.

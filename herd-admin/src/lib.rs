@@ -85,7 +85,7 @@ pub use caller::{EDGE_SECRET_HEADER, SOURCE_HEADER, is_proxied, source_name};
 pub use checks::EdgeCounts;
 pub use client::{AdminClient, ClientError};
 pub use config::AdminConfig;
-pub use guard::may_be_a_page;
+pub use guard::is_forwarded;
 pub use health::NO_NODES;
 pub use hosts::Hosts;
 pub use live::{LivePhase, LiveView};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
 use crate::answer::JSON;
@@ -11,6 +12,8 @@ use crate::node_client::node_client;
 
 /// Longest time to connect to a node.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Largest answer that says what went wrong.
+const ANSWER_BYTES: usize = 64 << 10;
 /// As much of a node's error is told.
 const ERROR_BYTES: usize = 300;
 
@@ -43,11 +46,17 @@ impl NodeCalls {
         if status.is_success() || status == http::StatusCode::NOT_FOUND {
             return Ok(());
         }
-        let text = answer.text().await.unwrap_or_default();
-        let said =
-            serde_json::from_str::<Value>(&text).ok().and_then(|error| Some(error["error"].as_str()?.to_owned()));
-        let mut message = said.unwrap_or(text);
-        message.truncate(message.floor_char_boundary(ERROR_BYTES));
-        Err(format!("the node answered {status}: {message}"))
+        Err(format!("the node answered {status}: {}", error_of(answer).await))
     }
+}
+
+/// What a node says went wrong, in Ollama's form or any other. No more of it is read than a message can have, whatever the
+/// node sends.
+pub(crate) async fn error_of(answer: reqwest::Response) -> String {
+    let text = Limited::new(reqwest::Body::from(answer), ANSWER_BYTES).collect().await;
+    let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+    let said = serde_json::from_str::<Value>(&text).ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
+    let mut message = said.unwrap_or(text);
+    message.truncate(message.floor_char_boundary(ERROR_BYTES));
+    message
 }

@@ -9,22 +9,17 @@ use axum::response::Response;
 use herd_core::fleet::{Model, ModelChange, Node};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::answer::{JSON, json as answer};
 use crate::guard::Operator;
+use crate::node_calls::error_of;
 use crate::node_facts::shown_name;
 use crate::ollama::ModelAsk;
 use crate::refusal::Refusal;
 use crate::state::AdminState;
 use crate::view::View;
-
-/// As much of a node's answer is read.
-const ANSWER_BYTES: usize = 64 << 10;
-/// As much of its error is told.
-const ERROR_BYTES: usize = 300;
 
 #[derive(Serialize)]
 struct Cordon<'a> {
@@ -201,10 +196,5 @@ pub(crate) async fn ask_node(
     if status.is_success() {
         return Ok(());
     }
-    let text = Limited::new(reqwest::Body::from(response), ANSWER_BYTES).collect().await;
-    let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-    let said = serde_json::from_str::<Value>(&text).ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
-    let mut message = said.unwrap_or(text);
-    message.truncate(message.floor_char_boundary(ERROR_BYTES));
-    Err(NodeError::Refused { status, message })
+    Err(NodeError::Refused { status, message: error_of(response).await })
 }

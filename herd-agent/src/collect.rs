@@ -102,6 +102,13 @@ struct Survey {
     work: Vec<activity::Work>,
 }
 
+impl Survey {
+    /// Nothing new was seen: that the work of runners has not grown since says nothing of them.
+    fn is_old(&mut self) {
+        self.work.iter_mut().for_each(|work| work.conclusive = false);
+    }
+}
+
 /// Collects [`MachineFacts`], one survey at a time.
 pub(crate) enum Collector {
     /// From the machine itself.
@@ -205,13 +212,15 @@ impl MachineCollector {
             Ok(Err(error)) => {
                 // The machine is lost with the panic; the last facts stay, which is better than no heartbeat.
                 self.running = None;
+                self.last.is_old();
                 tracing::error!(%error, "collecting host facts failed; the last ones stay");
             }
-            Err(_) if !self.late => {
-                self.late = true;
-                tracing::warn!("host facts are late; heartbeats carry the last known ones");
+            Err(_) => {
+                self.last.is_old();
+                if !std::mem::replace(&mut self.late, true) {
+                    tracing::warn!("host facts are late; heartbeats carry the last known ones");
+                }
             }
-            Err(_) => {}
         }
     }
 }

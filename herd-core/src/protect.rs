@@ -174,8 +174,8 @@ fn may_be_default(loaded: u64, node: &Node, model: &Model) -> bool {
         // How much of a shared memory counts is Ollama's to say.
         _ => None,
     };
-    let possible = known.map_or(DEFAULT_CONTEXTS.to_vec(), |one| vec![one]);
-    possible.into_iter().any(|tokens| effective_context(tokens, model) == loaded)
+    let mut possible = DEFAULT_CONTEXTS.into_iter().filter(|tokens| known.is_none_or(|known| known == *tokens));
+    possible.any(|tokens| effective_context(tokens, model) == loaded)
 }
 
 /// What a request for `tokens` of context, before they are capped, makes of `wanted` on `model`: the batch that Ollama

@@ -55,6 +55,20 @@ pub struct Heartbeat {
     pub herd: Option<HerdReport>,
 }
 
+/// The heartbeat interval of agents that do not tell theirs.
+const INTERVAL_MS: u64 = 5_000;
+/// The longest interval that is believed: what waits for an agent's next report must not wait for ever.
+const INTERVAL_MAX_MS: u64 = 60_000;
+
+impl Heartbeat {
+    /// How often its agent reports, milliseconds, as far as that is believed; at most a minute.
+    #[must_use]
+    pub fn interval_ms(&self) -> u64 {
+        let told = self.herd.as_ref().map(|report| report.interval_ms).filter(|interval| *interval > 0);
+        told.unwrap_or(INTERVAL_MS).min(INTERVAL_MAX_MS)
+    }
+}
+
 /// CPU facts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -101,16 +101,15 @@ impl Live {
     }
 
     /// A client's name for a request, for as long as this lives: no two have the same at a time. One that is taken gets
-    /// `suffix`, which no other has.
+    /// a `suffix`, another one at each call.
     #[must_use]
-    pub fn name(&self, wanted: &str, suffix: impl FnOnce() -> String) -> GivenId {
-        let wanted: Arc<str> = wanted.into();
+    pub fn name(&self, wanted: &str, suffix: impl Fn() -> String) -> GivenId {
         let ids = self.0.ids.pin();
-        if ids.insert(Arc::clone(&wanted)) {
-            return GivenId { live: self.clone(), id: wanted };
+        let mut id: Arc<str> = wanted.into();
+        // Another client may have asked for the name with this suffix, too.
+        while !ids.insert(Arc::clone(&id)) {
+            id = format!("{wanted}-{}", suffix()).into();
         }
-        let id: Arc<str> = format!("{wanted}-{}", suffix()).into();
-        ids.insert(Arc::clone(&id));
         GivenId { live: self.clone(), id }
     }
 

@@ -56,12 +56,25 @@ fn keep_ollama_herds(connection: &Connection) -> rusqlite::Result<()> {
     // A copy that is cut off must not pass for one.
     let part = format!("{copy}.part");
     drop(std::fs::remove_file(&part));
+    empty_for_its_owner(&part);
     connection.execute("VACUUM INTO ?1", [&part])?;
     if let Err(error) = std::fs::rename(&part, &copy) {
         tracing::error!(copy, %error, "the copy of ollama-herd's database is left under its first name");
+        return Ok(());
     }
     tracing::info!(copy, "ollama-herd's database is brought up to date; a copy of it as it was is kept");
     Ok(())
+}
+
+/// Makes an empty file, which the database fills: a copy has the rows of the database, and is nobody else's to read either.
+fn empty_for_its_owner(path: &str) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    if let Err(error) = options.open(path) {
+        tracing::warn!(path, %error, "the copy of ollama-herd's database cannot be made private beforehand");
+    }
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<u32> {

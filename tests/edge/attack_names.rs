@@ -47,6 +47,11 @@ fn a_page_whose_name_resolves_here_reads_and_asks_nothing() {
                 let answer = ask(edge.address, line, &headers, body);
                 assert_eq!(answer.status, 403, "{line} {headers}");
                 assert!(answer.text().contains("admin.hosts"), "{line}: {}", answer.text());
+                assert_eq!(
+                    ask(edge.admin, line, &headers, body).status,
+                    403,
+                    "{line} {headers}, on the admin listener"
+                );
             }
             for path in INFERENCE {
                 assert_eq!(ask(edge.address, &format!("POST {path}"), &headers, CHAT).status, 403, "{path} {headers}");

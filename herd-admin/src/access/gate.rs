@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use herd_core::access::{Denied, Need, Source, need_of};
+use herd_core::access::{Denied, Need, need_of};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 
@@ -45,7 +45,7 @@ pub(crate) async fn gate(State(state): State<AdminState>, request: Request, next
     };
     let trusted = match &key {
         Some(_) => Trust::Key,
-        None if caller.via_edge || caller.source == Source::Proxied => Trust::Host,
+        None if caller.via_edge || guard::is_forwarded(&parts.headers) => Trust::Host,
         None => Trust::Nothing,
     };
     if let Err(refusal) = guard::check(need, &parts, &state.config().hosts, trusted) {

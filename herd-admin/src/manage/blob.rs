@@ -20,6 +20,7 @@ use super::pick::{About, named, node_named, one};
 use crate::caller::Caller;
 use crate::catalogue::reachable;
 use crate::guard::ModelOperator;
+use crate::node_calls::error_of;
 use crate::nodes::NodeError;
 use crate::ollama::{ASKS_OF_ONE, Holder, response};
 use crate::refusal::Refusal;
@@ -94,9 +95,8 @@ pub(crate) async fn put_blob(
         state.audit(&operator.actor, "blob_put", &digest, &format!("on {}", holder.id));
         return Ok(response(status, &holder.id, Body::empty()));
     }
-    let told = tokio::time::timeout(LOOK, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
-    let error: Option<serde_json::Value> = serde_json::from_str(&told).ok();
-    let said = error.as_ref().and_then(|error| error["error"].as_str()).unwrap_or("the node refused the file");
+    let told = tokio::time::timeout(LOOK, error_of(answer)).await.unwrap_or_default();
+    let said = if told.is_empty() { "the node refused the file".to_owned() } else { told };
     Err(Refusal::new(status, "blob_refused", said))
 }
 

@@ -49,7 +49,7 @@ pub trait Signs {
     fn condition(&self) -> Condition;
     /// When its last heartbeat came, on the receiver's clock; `None` = it is gone from the fleet.
     fn heartbeat_at_ms(&self) -> Option<u64>;
-    /// How often its agent reports, milliseconds; 0 = it does not say.
+    /// How often its agent reports, milliseconds.
     fn heartbeat_interval_ms(&self) -> u64;
     /// Whether a node beside those whose numbers are `tried` has the model in memory and could be sent the request now.
     fn has_alternative(&self, tried: &[u32]) -> bool;
@@ -107,8 +107,7 @@ impl<C: Chooser> Signs for Known<'_, C> {
     }
 
     fn heartbeat_interval_ms(&self) -> u64 {
-        let report = self.node().and_then(|node| node.heartbeat.herd.as_ref());
-        report.map_or(0, |report| report.interval_ms)
+        self.node().map_or(0, |node| node.heartbeat.interval_ms())
     }
 
     fn has_alternative(&self, tried: &[u32]) -> bool {
@@ -292,7 +291,7 @@ impl Silence {
 /// The silence after which a report came that could have shown the work of a runner since the one before: the first may
 /// have been made as the work began.
 fn seen_twice_ms(interval_ms: u64) -> u64 {
-    interval_ms.saturating_add(REPORT_SLACK_MS)
+    interval_ms + REPORT_SLACK_MS
 }
 
 /// A predicted time within bounds; one that is no number counts as the least.

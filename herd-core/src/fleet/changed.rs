@@ -38,10 +38,6 @@ const RECENT_MAX: usize = 64;
 const MEMORY_MS: u64 = 3_000;
 /// How much longer than its heartbeat interval an agent may take to tell of the disk.
 const DISK_SLACK_MS: u64 = 3_000;
-/// The heartbeat interval of agents that do not tell theirs.
-const INTERVAL_MS: u64 = 5_000;
-/// The longest interval that is believed.
-const INTERVAL_MAX_MS: u64 = 60_000;
 
 /// A change that heartbeats may not know of yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,8 +155,7 @@ pub(super) fn loaded_again(all: &mut Vec<Recent>, names: &[ModelName]) {
 
 /// Those of `all` that `heartbeat`, which came at `now_ms`, may have been composed before.
 pub(super) fn still_open(all: &[Recent], heartbeat: &wire::Heartbeat, now_ms: u64) -> Vec<Recent> {
-    let told = heartbeat.herd.as_ref().map(|report| report.interval_ms).filter(|interval| *interval > 0);
-    let disk_ms = told.unwrap_or(INTERVAL_MS).min(INTERVAL_MAX_MS) + DISK_SLACK_MS;
+    let disk_ms = heartbeat.interval_ms() + DISK_SLACK_MS;
     let limit_ms = |recent: &Recent| if recent.kind == Kind::Unloaded { MEMORY_MS } else { disk_ms };
     all.iter().filter(|recent| now_ms.saturating_sub(recent.at_ms) < limit_ms(recent)).cloned().collect()
 }

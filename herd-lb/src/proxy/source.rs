@@ -1,10 +1,10 @@
 //! Where a request comes from, and by which name it reached the edge.
 
-use herd_admin::{is_proxied, may_be_a_page};
+use herd_admin::{is_forwarded, is_proxied};
 use herd_core::access::{Need, Source, need_of};
 use herd_core::request::Surface;
 use http::HeaderMap;
-use http::header::{HOST, VIA};
+use http::header::HOST;
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
@@ -57,7 +57,7 @@ impl Edge {
         let request = session.req_header();
         let (headers, path) = (&request.headers, request.uri.path());
         let Some(host) = host(headers) else { return Ok(()) };
-        if self.hosts.admits(host) || headers.contains_key(VIA) || (is_proxied(headers) && !may_be_a_page(headers)) {
+        if self.hosts.admits(host) || is_forwarded(headers) {
             return Ok(());
         }
         let need = match Surface::at(path) {
